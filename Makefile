@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# Every target sets up what it needs: python3 >= 3.10, a C++17 compiler and a package index are
+# enough. CMake and ninja come from the index where the machine has none.
+
+PY ?= python3
+VENV ?= .venv
+# Extra arguments for pytest, for example PYTEST_ARGS="-k ties -x".
+PYTEST_ARGS ?=
+
+VENV_PYTHON := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+EXTRAS := dev,torch,sklearn,data
+
+# What an installed ddkern is made of. find runs at every call, so new files count at once.
+SOURCES := CMakeLists.txt pyproject.toml constraints-ci.txt README.md LICENSE \
+           $(shell find csrc -type f) \
+           $(shell find python/ddkern -type f -name '*.py' -o -type f -name '*.pyi')
+CXX_FILES := $(shell find csrc -type f \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \))
+
+# Nothing that runs here may fetch a model or a data set.
+export HF_HUB_OFFLINE := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DELETE_ON_ERROR:
+.PHONY: help setup test demo lint format bench asan stubs check-stubs wheel clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(VENV)/.created:
+	@$(PY) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 10) and f"ddkern needs Python 3.10 or newer; $(PY) is {v.major}.{v.minor} (choose another with: make PY=...)")'
+	$(PY) -m venv $(VENV)
+	@touch $@
+
+$(INSTALLED): $(VENV)/.created $(SOURCES)
+	$(VENV_PYTHON) -m pip install --quiet --constraint constraints-ci.txt '.[$(EXTRAS)]'
+	@touch $@
+
+setup: $(INSTALLED) ## create the virtual environment and install ddkern into it
+
+test: $(INSTALLED) ## run the whole test suite
+	$(VENV_PYTHON) -m pytest $(PYTEST_ARGS) tests
+
+demo: $(INSTALLED) ## quantize handwritten digits, print the table, write a picture to build/demo
+	mkdir -p build/demo
+	$(VENV_PYTHON) -m ddkern.demo --out build/demo
+
+lint: $(INSTALLED) ## ruff, mypy and clang-format, changing nothing
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/clang-format --dry-run -Werror $(CXX_FILES)
+
+format: $(INSTALLED) ## format every source file in place
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/clang-format -i $(CXX_FILES)
+
+# ------------------------------------------------------------------------------------- benchmarks
+$(VENV)/.bench: $(INSTALLED)
+	$(VENV_PYTHON) -m pip install --quiet --constraint constraints-ci.txt '.[$(EXTRAS),bench]'
+	@touch $@
+
+bench: $(VENV)/.bench ## measure against scikit-learn, faiss and torch (about an hour)
+	$(VENV_PYTHON) -m pytest $(PYTEST_ARGS) bench
+
+# ------------------------------------------------------------------------------------- sanitizers
+# A second build in a package folder of its own, found before the installed one by PYTHONPATH. The
+# interpreter is not instrumented: the runtimes are preloaded, and leaks of Python are not ours.
+ASAN := build/asan
+SANITIZER_RUNTIMES = $(shell $(CXX) -print-file-name=libasan.so) \
+                     $(shell $(CXX) -print-file-name=libubsan.so)
+
+asan: $(INSTALLED) ## run the tests marked `sanitize` under ASan and UBSan (needs g++)
+	PATH="$(abspath $(VENV))/bin:$$PATH" CXX="$(CXX)" $(VENV)/bin/cmake -S . -B $(ASAN) -G Ninja \
+	    -DCMAKE_BUILD_TYPE=None -DDDKERN_CUDA=OFF '-DDDKERN_SANITIZE=address;undefined' \
+	    -DPython_EXECUTABLE=$(abspath $(VENV_PYTHON)) \
+	    -Dpybind11_DIR="$$($(VENV_PYTHON) -m pybind11 --cmakedir)"
+	PATH="$(abspath $(VENV))/bin:$$PATH" $(VENV)/bin/cmake --build $(ASAN)
+	rm -rf $(ASAN)/package
+	mkdir -p $(ASAN)/package
+	cp -R python/ddkern $(ASAN)/package/
+	find $(ASAN)/package -name '*.so' -delete
+	$(VENV)/bin/cmake --install $(ASAN) --prefix $(ASAN)/package
+	LD_PRELOAD="$(SANITIZER_RUNTIMES)" PYTHONPATH=$(abspath $(ASAN)/package) \
+	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	    $(VENV_PYTHON) -c 'import ddkern._core as m; assert "$(ASAN)" in m.__file__, m.__file__'
+	LD_PRELOAD="$(SANITIZER_RUNTIMES)" PYTHONPATH=$(abspath $(ASAN)/package) \
+	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	    $(VENV_PYTHON) -m pytest -m sanitize -p no:cacheprovider $(PYTEST_ARGS) tests
+
+# ---------------------------------------------------------------------------------- type stubs
+stubs: $(INSTALLED) ## regenerate python/ddkern/_core.pyi and _cuda.pyi from the built modules
+	$(VENV_PYTHON) .ci/stubs.py
+
+check-stubs: $(INSTALLED) ## fail where the stubs differ from the built modules
+	$(VENV_PYTHON) .ci/stubs.py --check
+
+# --------------------------------------------------------------------------------------- packages
+DIST := build/dist
+
+wheel: $(INSTALLED) ## build the source distribution, and a wheel from it, into build/dist
+	rm -rf $(DIST)
+	$(VENV_PYTHON) -m build --outdir $(DIST) .
+
+clean: ## remove what was built; the virtual environment stays
+	rm -rf build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -f $(INSTALLED) $(VENV)/.bench

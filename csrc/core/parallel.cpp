@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/parallel.h"
+
+#include <algorithm>
+#include <exception>
+#include <mutex>
+#include <thread>
+
+#include "core/error.h"
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
+#if defined(__linux__)
+#include <sched.h>
+
+#include <fstream>
+#include <string>
+#endif
+
+namespace ddkern {
+namespace {
+
+std::atomic<bool> in_forked_child{false};
+
+#if defined(__unix__) || defined(__APPLE__)
+[[maybe_unused]] const int fork_handler_registered =
+    pthread_atfork(nullptr, nullptr, [] { in_forked_child = true; });
+#endif
+
+int usable_cpus() {
+  int cpus = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) cpus = std::max(1, CPU_COUNT(&set));
+  // A container may own less time than CPUs: "<quota> <period>" or "max <period>".
+  std::ifstream limit("/sys/fs/cgroup/cpu.max");
+  std::string quota;
+  double period = 0;
+  if (limit >> quota >> period && quota != "max" && period > 0) {
+    cpus = std::min(cpus, std::max(1, static_cast<int>(std::stod(quota) / period + 0.5)));
+  }
+#endif
+  return cpus;
+}
+
+}  // namespace
+
+bool built_with_openmp() {
+#if defined(_OPENMP)
+  return true;
+#else
+  return false;
+#endif
+}
+
+int safe_threads(int requested) {
+#if defined(_OPENMP)
+  return in_forked_child ? 1 : std::max(1, requested);
+#else
+  (void)requested;
+  return 1;
+#endif
+}
+
+int max_threads() {
+#if defined(_OPENMP)
+  return safe_threads(std::min(omp_get_max_threads(), usable_cpus()));
+#else
+  return 1;
+#endif
+}
+
+void Monitor::poll() {
+  const auto now = std::chrono::steady_clock::now();
+  if (now < next_) return;
+  next_ = now + std::chrono::milliseconds(50);
+  on_poll_();
+}
+
+void Team::check() const {
+  if (cancelled_->load(std::memory_order_relaxed)) throw Cancelled();
+  if (monitor_ != nullptr) monitor_->poll();
+}
+
+void Team::for_ranges(std::int64_t n, std::int64_t grain,
+                      const std::function<void(std::int64_t, std::int64_t, int)>& fn) const {
+  if (n <= 0) return;
+  grain = std::max<std::int64_t>(1, grain);
+  const std::int64_t n_pieces = (n + grain - 1) / grain;
+  const int n_workers = static_cast<int>(std::min<std::int64_t>(n_threads_, n_pieces));
+  if (n_workers == 1) {
+    for (std::int64_t begin = 0; begin < n; begin += grain) {
+      check();
+      fn(begin, std::min(n, begin + grain), 0);
+    }
+    return;
+  }
+#if defined(_OPENMP)
+  std::atomic<std::int64_t> next_piece{0};
+  std::atomic<int> n_working{n_workers};
+  std::exception_ptr first_error;
+  std::mutex error_mutex;
+#pragma omp parallel num_threads(n_workers)
+  {
+    const int thread = omp_get_thread_num();
+    // OpenMP may grant fewer threads than asked for; pieces are handed out, so that is harmless.
+    if (thread == 0) n_working = omp_get_num_threads();
+#pragma omp barrier
+    try {
+      const Team mine(1, thread == 0 ? monitor_ : nullptr, cancelled_);
+      for (std::int64_t piece; (piece = next_piece.fetch_add(1)) < n_pieces;) {
+        mine.check();
+        fn(piece * grain, std::min(n, (piece + 1) * grain), thread);
+      }
+    } catch (...) {
+      cancelled_->store(true);
+      const std::lock_guard<std::mutex> lock(error_mutex);
+      // A Cancelled only echoes the error of the thread that stopped first.
+      bool replace = first_error == nullptr;
+      if (!replace) {
+        try {
+          std::rethrow_exception(first_error);
+        } catch (const Cancelled&) {
+          replace = true;
+        } catch (...) {
+        }
+      }
+      if (replace) first_error = std::current_exception();
+    }
+    n_working.fetch_sub(1);
+    if (thread == 0 && monitor_ != nullptr && first_error == nullptr) {
+      // The caller's thread keeps answering Ctrl-C and progress while the others finish. It yields
+      // first, for most waits are microseconds.
+      const auto patience = std::chrono::steady_clock::now() + std::chrono::milliseconds(2);
+      while (n_working.load() > 0) {
+        if (std::chrono::steady_clock::now() < patience) continue;
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        try {
+          monitor_->poll();
+        } catch (...) {
+          cancelled_->store(true);
+          const std::lock_guard<std::mutex> lock(error_mutex);
+          first_error = std::current_exception();
+          break;
+        }
+      }
+    }
+  }
+  if (first_error != nullptr) std::rethrow_exception(first_error);
+#endif
+}
+
+}  // namespace ddkern

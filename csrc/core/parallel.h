@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// Threads: one OpenMP team a call, exceptions carried out of it, cancellation by polling.
+//
+// Nothing here changes a result: every sum in the library is exact (docs/numerics.md), so work may
+// be cut and handed out in any way.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+
+namespace ddkern {
+
+// What n_threads=None means now: OpenMP's limit (OMP_NUM_THREADS, threadpoolctl), never more than
+// the CPUs this process may use. 1 without OpenMP, and in a forked child: libgomp's threads do not
+// survive a fork, and a second team would wait for them for ever.
+int max_threads();
+bool built_with_openmp();
+// `requested` cut to what is safe now (1 in a forked child).
+int safe_threads(int requested);
+
+// Called now and then on the thread that entered the library; may throw to end the call.
+class Monitor {
+ public:
+  explicit Monitor(std::function<void()> on_poll) : on_poll_(std::move(on_poll)) {}
+  void poll();
+
+ private:
+  std::function<void()> on_poll_;
+  std::chrono::steady_clock::time_point next_ = std::chrono::steady_clock::now();
+};
+
+// A set of threads that share one piece of work. A Team of one runs everything inline, so the same
+// solver serves "one group a thread" and "all threads in one group".
+class Team {
+ public:
+  Team(int n_threads, Monitor* monitor, std::atomic<bool>* cancelled)
+      : n_threads_(n_threads), monitor_(monitor), cancelled_(cancelled) {}
+
+  int n_threads() const { return n_threads_; }
+
+  // fn(begin, end, thread) over [0, n) in pieces of at most `grain`, in any order.
+  void for_ranges(std::int64_t n, std::int64_t grain,
+                  const std::function<void(std::int64_t, std::int64_t, int)>& fn) const;
+
+  // A team of one for work done inside piece `thread` of this team's loop.
+  Team inner(int thread) const { return Team(1, thread == 0 ? monitor_ : nullptr, cancelled_); }
+
+  // Throws what the monitor throws, or Cancelled when another thread gave up.
+  void check() const;
+
+ private:
+  int n_threads_;
+  Monitor* monitor_;
+  std::atomic<bool>* cancelled_;
+};
+
+}  // namespace ddkern

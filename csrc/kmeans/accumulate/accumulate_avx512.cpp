@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kmeans/accumulate/accumulate.inl.h"
+
+namespace ddkern::kmeans {
+extern const AccumulateTable accumulate_avx512 = {{add<float>, move<float>, finish<float>},
+                                              {add<double>, move<double>, finish<double>}};
+}

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// Bounds on the scores of every column (centroid), and how they follow from what was lost.
+//
+// A point x and a column c, both exact and centred; what the fast product sees is x^ and c^.
+//   score = fl32(N + sum x^ * (-2 c^)),     N = fl32(||c||^2)
+//   | <x^, c^> - <x, c> |     <= ||x - x^|| ||c|| + ||x^|| ||c - c^||
+//   accumulation              <= gamma ||x^|| ||c^||,  gamma = n_roundings * 2^-24 (and a margin)
+//   rounding of N, of the last addition, and of the scan's own arithmetic: a few times 2^-24 of
+//   ||c||^2 + 2 ||x^|| ||c^||
+// so with p >= ||x - x^|| and q >= ||x^||:  E = p u + q v + e,
+//   u = 2 ||c||,   v = 2 ||c - c^|| + (2 gamma + 2^-20) ||c^||,   e = 2^-20 ||c||^2 + tiny.
+// `tiny` covers products and partial sums flushed to zero.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+namespace ddkern::kmeans {
+
+struct ColumnBounds {
+  std::vector<float> u, v, e;   // [n_columns]
+  std::vector<char> wild;       // [n_columns] numbers outside float32's comfort: nothing is certain
+
+  explicit ColumnBounds(std::int64_t n_columns)
+      : u(static_cast<std::size_t>(n_columns)), v(u), e(u),
+        wild(static_cast<std::size_t>(n_columns)) {}
+
+  void set(std::int64_t k, double u_k, double v_k, double e_k) {
+    constexpr double kUp = 1 + 0x1p-12;
+    u[k] = static_cast<float>(u_k * kUp);
+    v[k] = static_cast<float>(v_k * kUp);
+    e[k] = static_cast<float>(e_k * kUp + 0x1p-96);
+    wild[k] = !(u_k < 0x1p40 && v_k < 0x1p40 && e_k < 0x1p80);
+  }
+  bool any_wild() const {
+    return std::find(wild.begin(), wild.end(), 1) != wild.end();
+  }
+};
+
+inline double accumulation_bound(std::int64_t n_features, double n_roundings_per_product) {
+  return (static_cast<double>(n_features) * n_roundings_per_product + 8) * 0x1.01p-24;
+}
+
+}  // namespace ddkern::kmeans

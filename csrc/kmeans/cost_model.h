@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// How a group is worked on: Gram space or streaming, what stays in memory, one thread or all.
+//
+// Pure functions of sizes. They change the time and never the result, so they may be wrong without
+// harm; tests/cpp pins what they choose for the shapes the library is for.
+#pragma once
+
+#include <cstdint>
+
+#include "kmeans/group.h"
+#include "kmeans/kmeans.h"
+
+namespace ddkern::kmeans {
+
+struct GroupShape {
+  std::int64_t n_rows, n_features, k;
+  std::int64_t item_bytes;  // of T
+  bool in_place;            // rows are read where they lie
+  bool bf16;                // the CPU multiplies bfloat16
+};
+
+struct GroupPlan {
+  Algorithm algorithm = Algorithm::streaming;  // never automatic
+  Residency residency;
+  bool cache_scores = false;
+  std::int64_t bytes = 0;  // of everything above
+};
+
+// The workspace without which nothing runs: sums, centroids, packed centroids.
+std::int64_t least_bytes(const GroupShape& shape);
+
+// What fits `budget_in_bytes`, in the order of what it saves. Throws InvalidArgument when Gram space is
+// forced and its matrix does not fit.
+GroupPlan plan_group(const GroupShape& shape, const FitOptions& options,
+                     std::int64_t budget_in_bytes);
+
+// Whether one pass over the Gram matrix is expected to cost less than products with the rows.
+bool gram_is_cheaper(const GroupShape& shape, Init init, int n_init);
+
+// Whether groups are better solved one a thread than one after another with all threads.
+bool one_group_a_thread(std::int64_t n_groups, int n_threads, std::int64_t largest_group_bytes);
+
+}  // namespace ddkern::kmeans

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// distance: the squared distance of two stored points, in float64, from their difference.
+//
+//   p[l] = 0;  for j ascending: r = a[j] * scale - b[j] * scale;  p[j mod 16] += r * r
+//   then the tree of add_16_lanes                             (docs/numerics.md section 6: d64)
+//
+// The same bits at every level; no FMA. The relative error is at most `relative_error(n_features)`,
+// as long as nothing underflows (kSmallestCertain).
+#pragma once
+
+#include <cstdint>
+
+#include "core/isa.h"
+
+namespace ddkern::kmeans {
+
+struct DistanceOps {
+  double (*f32)(const float* a, const float* b, double scale, std::int64_t n) noexcept;
+  double (*f64)(const double* a, const double* b, double scale, std::int64_t n) noexcept;
+  // Sum of v^2 in the same order, for vectors that are already float64.
+  double (*sq_norm)(const double* v, std::int64_t n) noexcept;
+
+  double operator()(const float* a, const float* b, double scale, std::int64_t n) const {
+    return f32(a, b, scale, n);
+  }
+  double operator()(const double* a, const double* b, double scale, std::int64_t n) const {
+    return f64(a, b, scale, n);
+  }
+};
+
+// Of d64: two roundings in r (doubled by the square), one in the product, the longest chain of
+// additions, and a margin for the bound's own arithmetic.
+inline double relative_error(std::int64_t n_features) {
+  return (static_cast<double>(n_features) / 16 + 16) * 0x1.1p-53;
+}
+// Below this, a square may have underflowed on the way and only exact arithmetic may decide.
+constexpr double kSmallestCertain = 0x1p-900;
+
+extern const DistanceOps distance_base;
+extern const DistanceOps distance_avx2;
+extern const DistanceOps distance_avx512;
+
+const DistanceOps& distance_ops(Isa isa);
+
+}  // namespace ddkern::kmeans

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// The body of distance. Internal linkage only.
+#pragma once
+
+#include "core/simd/vector.h"
+#include "kmeans/distance/distance.h"
+
+namespace {
+
+using namespace ddkern::simd;
+
+template <class T>
+double sq_distance(const T* a, const T* b, double scale, std::int64_t n) noexcept {
+  alignas(64) double lanes[16];
+  f64x8 low{}, high{};
+  std::int64_t j = 0;
+  for (; j + 16 <= n; j += 16) {
+    const f64x8 r0 = load_f64x8(a + j) * scale - load_f64x8(b + j) * scale;
+    const f64x8 r1 = load_f64x8(a + j + 8) * scale - load_f64x8(b + j + 8) * scale;
+    low = low + r0 * r0;
+    high = high + r1 * r1;
+  }
+  store(lanes, low);
+  store(lanes + 8, high);
+  for (; j < n; ++j) {
+    const double r = static_cast<double>(a[j]) * scale - static_cast<double>(b[j]) * scale;
+    lanes[j % 16] += r * r;
+  }
+  return add_16_lanes(lanes);
+}
+
+double sq_norm(const double* v, std::int64_t n) noexcept {
+  alignas(64) double lanes[16];
+  f64x8 low{}, high{};
+  std::int64_t j = 0;
+  for (; j + 16 <= n; j += 16) {
+    const f64x8 r0 = load_f64x8(v + j), r1 = load_f64x8(v + j + 8);
+    low = low + r0 * r0;
+    high = high + r1 * r1;
+  }
+  store(lanes, low);
+  store(lanes + 8, high);
+  for (; j < n; ++j) lanes[j % 16] += v[j] * v[j];
+  return add_16_lanes(lanes);
+}
+
+}  // namespace

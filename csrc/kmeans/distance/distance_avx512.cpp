@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kmeans/distance/distance.inl.h"
+
+namespace ddkern::kmeans {
+extern const DistanceOps distance_avx512 = {sq_distance<float>, sq_distance<double>, sq_norm};
+}

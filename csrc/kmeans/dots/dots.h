@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// dots: inner products of one block of points with one tile of columns.
+//
+//   out[c][p] = sum_d points[d][p] * columns[d][c]
+//
+// chain_f32   float32, one chain of fused multiply-adds per pair, d ascending, from 0. The same bits
+//             at every level (in software where the level has no FMA): seeding decides on these.
+// chain_norms the chain of every point with itself: out [kBlockPoints].
+// fast_f32    float32, d ascending, fused or not: at most `n_roundings_per_product` roundings a
+//             product, each of relative size 2^-24. Only used under a certificate.
+// fast_bf16   bfloat16 products, exact, added to a float32; one rounding a product; denormals may be
+//             flushed to zero. Only used under a certificate. Null where the CPU has no such product.
+#pragma once
+
+#include <cstdint>
+
+#include "core/isa.h"
+
+namespace ddkern::kmeans {
+
+struct DotsArgs {
+  const void* points;        // [depth][kBlockPoints] floats or words
+  const void* columns;       // [depth][column_stride] floats or words, the first `width` are used
+  std::int64_t column_stride;
+  int width;                 // 1 .. kTileColumns
+  std::int64_t depth;        // n_features, or ceil(n_features / 2) for bfloat16
+  float* out;                // out [width][kBlockPoints]
+};
+
+struct DotsOps {
+  void (*chain_f32)(const DotsArgs& args) noexcept;
+  void (*chain_norms)(const float* points, std::int64_t n_features, float* out) noexcept;
+  void (*fast_f32)(const DotsArgs& args) noexcept;
+  void (*fast_bf16)(const DotsArgs& args) noexcept;
+  double n_roundings_per_product;  // of fast_f32
+};
+
+extern const DotsOps dots_base;
+extern const DotsOps dots_avx2;
+extern const DotsOps dots_avx512;
+extern const DotsOps dots_avx512bf16;
+
+const DotsOps& dots_ops(Isa isa);
+
+}  // namespace ddkern::kmeans

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// The body of the dots kernels, shared by the float32 levels. Internal linkage only.
+//
+// kVectors registers of points against `width` broadcast columns: every loaded vector serves `width`
+// products and every broadcast kVectors, which keeps both FMA ports busy from L2. `width` is a
+// template argument so that the accumulators stay in registers; at most kMaxWidth of them fit, and
+// wider tiles are cut evenly.
+#pragma once
+
+#include "kmeans/block.h"
+#include "kmeans/dots/dots.h"
+
+namespace {
+
+using ddkern::kmeans::DotsArgs;
+using ddkern::kmeans::kBlockPoints;
+
+// Simd: Vector, Scalar, kLanes, kVectors, kMaxWidth, zero(), load(), broadcast(), store(),
+// accumulate(acc, point, column).
+template <class Simd, int kWidth>
+inline void dot_columns(const typename Simd::Scalar* points, const typename Simd::Scalar* columns,
+                        std::int64_t column_stride, std::int64_t depth, float* out) {
+  typename Simd::Accumulator sums[kWidth][Simd::kVectors];
+#pragma GCC unroll 16
+  for (int c = 0; c < kWidth; ++c) {
+#pragma GCC unroll 4
+    for (int v = 0; v < Simd::kVectors; ++v) sums[c][v] = Simd::zero();
+  }
+  for (std::int64_t d = 0; d < depth; ++d) {
+    typename Simd::Vector point[Simd::kVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < Simd::kVectors; ++v) {
+      point[v] = Simd::load(points + d * kBlockPoints + v * Simd::kLanes);
+    }
+#pragma GCC unroll 16
+    for (int c = 0; c < kWidth; ++c) {
+      const typename Simd::Vector column = Simd::broadcast(columns + d * column_stride + c);
+#pragma GCC unroll 4
+      for (int v = 0; v < Simd::kVectors; ++v) {
+        sums[c][v] = Simd::accumulate(sums[c][v], point[v], column);
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int c = 0; c < kWidth; ++c) {
+#pragma GCC unroll 4
+    for (int v = 0; v < Simd::kVectors; ++v) {
+      Simd::store(out + c * kBlockPoints + v * Simd::kLanes, sums[c][v]);
+    }
+  }
+}
+
+template <class Simd, int kWidth>
+inline void dispatch_width(int width, const typename Simd::Scalar* points,
+                           const typename Simd::Scalar* columns, std::int64_t column_stride,
+                           std::int64_t depth, float* out) {
+  if constexpr (kWidth > 1) {
+    if (width < kWidth) {
+      return dispatch_width<Simd, kWidth - 1>(width, points, columns, column_stride, depth, out);
+    }
+  }
+  dot_columns<Simd, kWidth>(points, columns, column_stride, depth, out);
+}
+
+template <class Simd>
+inline void dot_tile(const DotsArgs& args) noexcept {
+  const auto* points = static_cast<const typename Simd::Scalar*>(args.points);
+  const auto* columns = static_cast<const typename Simd::Scalar*>(args.columns);
+  constexpr int kSpan = Simd::kLanes * Simd::kVectors;
+  const int n_parts = (args.width + Simd::kMaxWidth - 1) / Simd::kMaxWidth;
+  for (int part = 0; part < n_parts; ++part) {
+    const int begin = args.width * part / n_parts;
+    const int end = args.width * (part + 1) / n_parts;
+    for (int p = 0; p < kBlockPoints; p += kSpan) {
+      dispatch_width<Simd, Simd::kMaxWidth>(end - begin, points + p, columns + begin,
+                                            args.column_stride, args.depth,
+                                            args.out + begin * kBlockPoints + p);
+    }
+  }
+}
+
+template <class Simd>
+inline void norms_of_block(const float* points, std::int64_t n_features, float* out) noexcept {
+  for (int p = 0; p < kBlockPoints; p += Simd::kLanes) {
+    typename Simd::Accumulator sum = Simd::zero();
+    for (std::int64_t d = 0; d < n_features; ++d) {
+      const typename Simd::Vector point = Simd::load(points + d * kBlockPoints + p);
+      sum = Simd::accumulate(sum, point, point);
+    }
+    Simd::store(out + p, sum);
+  }
+}
+
+}  // namespace

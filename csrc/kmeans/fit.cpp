@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: Apache-2.0
+// All groups of a call: plans, threads, restarts, results.
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <mutex>
+#include <numeric>
+#include <optional>
+
+#include "core/error.h"
+#include "kmeans/cost_model.h"
+#include "kmeans/gram.h"
+#include "kmeans/kmeans.h"
+#include "kmeans/lloyd.h"
+#include "kmeans/nearest.h"
+#include "kmeans/seeding.h"
+
+namespace ddkern::kmeans {
+namespace {
+
+class Stopwatch {
+ public:
+  double lap() {
+    const auto now = std::chrono::steady_clock::now();
+    const double seconds = std::chrono::duration<double>(now - start_).count();
+    start_ = now;
+    return seconds;
+  }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+// first[g]: where the centroids of group g begin.
+std::vector<std::int64_t> centroid_offsets(const Groups& groups) {
+  std::vector<std::int64_t> first(static_cast<std::size_t>(groups.n_groups) + 1, 0);
+  for (std::int64_t g = 0; g < groups.n_groups; ++g) first[g + 1] = first[g] + groups.k[g];
+  return first;
+}
+
+template <class T>
+Group<T> make_group(const RowReader<T>& reader, const Groups& groups, std::int64_t g,
+                    const Kernels<T>& kernels) {
+  const std::int64_t begin = groups.offsets[g];
+  return Group<T>(reader, groups.order == nullptr ? nullptr : groups.order + begin, begin,
+                  groups.n_rows(g), groups.sample_weight, kernels);
+}
+
+template <class T>
+GroupShape shape_of(const Groups& groups, std::int64_t g, const RowReader<T>& reader,
+                    const Kernels<T>& kernels) {
+  return {groups.n_rows(g),
+          reader.n_features(),
+          groups.k[g],
+          static_cast<std::int64_t>(sizeof(T)),
+          reader.in_place(),
+          kernels.dots.fast_bf16 != nullptr};
+}
+
+// Runs solve(g, budget, team) for every group: one group a thread, or one after another with all
+// threads; groups that would leave a thread idle at the end are shared.
+template <class Solve>
+void for_groups(const std::vector<GroupShape>& shapes, const FitOptions& options,
+                Monitor& monitor, std::atomic<std::int64_t>& groups_done, const Solve& solve) {
+  const auto n_groups = static_cast<std::int64_t>(shapes.size());
+  const int n_threads = safe_threads(options.n_threads);
+  std::atomic<bool> cancelled{false};
+  const Team team(n_threads, &monitor, &cancelled);
+  std::vector<std::int64_t> by_cost(shapes.size());
+  std::iota(by_cost.begin(), by_cost.end(), 0);
+  const auto cost = [&](std::int64_t g) {
+    const GroupShape& shape = shapes[g];
+    return static_cast<double>(shape.n_rows) * static_cast<double>(shape.n_features) *
+           static_cast<double>(shape.k + 8);
+  };
+  std::stable_sort(by_cost.begin(), by_cost.end(),
+                   [&](std::int64_t a, std::int64_t b) { return cost(a) > cost(b); });
+  std::int64_t largest_bytes = 0;
+  for (const GroupShape& shape : shapes) {
+    largest_bytes = std::max(largest_bytes,
+                             shape.n_rows * shape.n_features * (shape.bf16 ? 2 : 4));
+  }
+  std::int64_t n_shared = n_groups;
+  if (one_group_a_thread(n_groups, n_threads, largest_bytes)) n_shared = n_groups % n_threads;
+  for (std::int64_t i = 0; i < n_shared; ++i) {
+    solve(by_cost[i], options.max_memory_in_bytes, team);
+    groups_done.fetch_add(1);
+  }
+  team.for_ranges(n_groups - n_shared, 1,
+                  [&](std::int64_t begin, std::int64_t end, int thread) {
+                    for (std::int64_t i = begin; i < end; ++i) {
+                      solve(by_cost[n_shared + i], options.max_memory_in_bytes / n_threads,
+                            team.inner(thread));
+                      groups_done.fetch_add(1);
+                    }
+                  });
+}
+
+template <class T>
+void copy_rows(const Group<T>& group, const std::vector<std::int64_t>& rows, Buffer<T>& to) {
+  to.reset(static_cast<std::int64_t>(rows.size()) * group.n_features());
+  for (std::size_t c = 0; c < rows.size(); ++c) {
+    T* out = to.data() + static_cast<std::int64_t>(c) * group.n_features();
+    const T* x = group.row(rows[c], out);
+    if (x != out) std::copy(x, x + group.n_features(), out);
+  }
+}
+
+void check_positive_rows(std::int64_t n_positive, const Groups& groups, std::int64_t g) {
+  if (n_positive >= groups.k[g]) return;
+  throw InvalidArgument("k is " + std::to_string(groups.k[g]) + " for group " +
+                        std::to_string(groups.ids[g]) + ", which has " +
+                        std::to_string(n_positive) +
+                        " rows whose weight counts; k must not be larger");
+}
+
+template <class T>
+Seeds draw_seeds(const Group<T>& group, const GramMatrix* gram, Init init, std::int64_t k,
+                 const Draws& draws, const Team& team) {
+  if (init == Init::plus_plus) return seed_plus_plus(group, gram, k, draws, team);
+  return seed_random(group, k, draws, team);
+}
+
+template <class T>
+void fit_group(const RowReader<T>& reader, const Groups& groups, std::int64_t g,
+               std::int64_t first_centroid, const FitOptions& options, const Kernels<T>& kernels,
+               const GroupShape& shape, std::int64_t budget, const Team& team,
+               FitOutput<T>& output) {
+  GroupReport& report = output.reports[g];
+  Stopwatch watch;
+  const std::int64_t k = groups.k[g], n_features = reader.n_features();
+  const GroupPlan plan = plan_group(shape, options, budget);
+  report.algorithm = plan.algorithm;
+  Group<T> group = make_group(reader, groups, g, kernels);
+  check_positive_rows(group.n_positive(), groups, g);
+  group.prepare(plan.residency, shape.bf16, team);
+  std::optional<GramMatrix> matrix;
+  if (plan.algorithm == Algorithm::gram) matrix.emplace(group, team);
+  const GramMatrix* gram = matrix ? &*matrix : nullptr;
+  report.seconds_prepare = watch.lap();
+
+  std::optional<LloydResult<T>> best;
+  for (int restart = 0; restart < options.n_init; ++restart) {
+    Buffer<T> centroids;
+    Seeds seeds;
+    if (options.init == Init::array) {
+      centroids.reset(k * n_features);
+      const T* given = output.centroids + first_centroid * n_features;
+      std::copy(given, given + k * n_features, centroids.data());
+    } else {
+      const Draws draws{{groups.seeds[g], groups.ids[g]}, static_cast<std::uint32_t>(restart)};
+      seeds = draw_seeds(group, gram, options.init, k, draws, team);
+      copy_rows(group, seeds.rows, centroids);
+    }
+    report.seconds_seed += watch.lap();
+    LloydResult<T> result = lloyd(group, gram, std::move(centroids), k, seeds.rows, options,
+                                  LloydPlan{plan.cache_scores}, team);
+    report.seconds_lloyd += watch.lap();
+    report.rows_assigned += result.rows_assigned;
+    report.rows_rechecked += result.rows_rechecked;
+    report.rows_exact += result.rows_exact;
+    report.cells_reseeded += result.cells_reseeded;
+    if (!best || result.distortion < best->distortion) {
+      best.emplace(std::move(result));
+      report.restart = restart;
+    }
+  }
+
+  std::copy(best->centroids.data(), best->centroids.data() + k * n_features,
+            output.centroids + first_centroid * n_features);
+  for (std::int64_t c = 0; c < k; ++c) {
+    output.mass[first_centroid + c] =
+        static_cast<double>(best->units[c]) / static_cast<double>(group.total_units());
+  }
+  for (std::int64_t i = 0; i < group.n(); ++i) {
+    output.assignment[group.row_number(i)] = best->assignment[static_cast<std::size_t>(i)];
+  }
+  report.distortion = best->distortion;
+  report.inertia = best->distortion * group.total_weight();
+  report.history = std::move(best->history);
+  report.n_iter = best->n_iter;
+  report.converged = best->converged;
+  report.n_empty_cells = best->n_empty_cells;
+}
+
+// A centre for assign(): the mean of the group's centroids, which is near the data or, if not, costs
+// nothing but speed. Any centre is correct.
+template <class T>
+void centre_of(const T* centroids, std::int64_t k, std::int64_t n_features, std::vector<T>& centre,
+               int& exponent) {
+  double largest = 0;
+  for (std::int64_t i = 0; i < k * n_features; ++i) {
+    largest = std::max(largest, std::abs(static_cast<double>(centroids[i])));
+  }
+  exponent = 0;
+  if (largest != 0) std::frexp(largest, &exponent);
+  centre.resize(static_cast<std::size_t>(n_features));
+  for (std::int64_t j = 0; j < n_features; ++j) {
+    double sum = 0;
+    for (std::int64_t c = 0; c < k; ++c) {
+      sum += std::ldexp(static_cast<double>(centroids[c * n_features + j]), -exponent);
+    }
+    centre[j] = static_cast<T>(sum / static_cast<double>(k));
+  }
+}
+
+template <class T>
+std::vector<GroupShape> shapes_of(const Groups& groups, const RowReader<T>& reader,
+                                  const Kernels<T>& kernels) {
+  std::vector<GroupShape> shapes;
+  for (std::int64_t g = 0; g < groups.n_groups; ++g) {
+    shapes.push_back(shape_of(groups, g, reader, kernels));
+  }
+  return shapes;
+}
+
+}  // namespace
+
+template <class T>
+void fit(const RowSource& source, const Groups& groups, const FitOptions& options,
+         FitOutput<T>& output, Monitor& monitor, std::atomic<std::int64_t>& groups_done) {
+  const RowReader<T> reader(source);
+  const Kernels<T> kernels(active_isa());
+  const auto first = centroid_offsets(groups);
+  const auto shapes = shapes_of(groups, reader, kernels);
+  output.reports.assign(static_cast<std::size_t>(groups.n_groups), GroupReport{});
+  for_groups(shapes, options, monitor, groups_done,
+             [&](std::int64_t g, std::int64_t budget, const Team& team) {
+               fit_group(reader, groups, g, first[g], options, kernels, shapes[g], budget, team,
+                         output);
+             });
+}
+
+template <class T>
+void seed(const RowSource& source, const Groups& groups, const FitOptions& options,
+          std::int64_t* rows, double* potential, Monitor& monitor,
+          std::atomic<std::int64_t>& groups_done) {
+  const RowReader<T> reader(source);
+  const Kernels<T> kernels(active_isa());
+  const auto first = centroid_offsets(groups);
+  const auto shapes = shapes_of(groups, reader, kernels);
+  for_groups(shapes, options, monitor, groups_done,
+             [&](std::int64_t g, std::int64_t budget, const Team& team) {
+               GroupPlan plan = plan_group(shapes[g], options, budget);
+               plan.residency.fast_blocks = false;  // only float32 decides here
+               Group<T> group = make_group(reader, groups, g, kernels);
+               check_positive_rows(group.n_positive(), groups, g);
+               group.prepare(plan.residency, false, team);
+               std::optional<GramMatrix> matrix;
+               if (plan.algorithm == Algorithm::gram) matrix.emplace(group, team);
+               const Draws draws{{groups.seeds[g], groups.ids[g]}, 0};
+               const Seeds seeds = draw_seeds(group, matrix ? &*matrix : nullptr, options.init,
+                                              groups.k[g], draws, team);
+               for (std::int64_t c = 0; c < groups.k[g]; ++c) {
+                 rows[first[g] + c] = group.row_number(seeds.rows[static_cast<std::size_t>(c)]);
+               }
+               potential[g] = seeds.potential;
+             });
+}
+
+template <class T>
+void assign(const RowSource& source, const Groups& groups, const FitOptions& options,
+            const T* centroids, std::int64_t n_nearest, std::int64_t* assignment,
+            double* sq_distance, Monitor& monitor, std::atomic<std::int64_t>& groups_done) {
+  const RowReader<T> reader(source);
+  const Kernels<T> kernels(active_isa());
+  const auto first = centroid_offsets(groups);
+  const auto shapes = shapes_of(groups, reader, kernels);
+  const std::int64_t n_features = reader.n_features();
+  for_groups(
+      shapes, options, monitor, groups_done,
+      [&](std::int64_t g, std::int64_t budget, const Team& team) {
+        const std::int64_t k = groups.k[g];
+        const T* mine = centroids + first[g] * n_features;
+        Group<T> group = make_group(reader, groups, g, kernels);
+        std::vector<T> centre;
+        int exponent = 0;
+        centre_of(mine, k, n_features, centre, exponent);
+        FitOptions streaming = options;
+        streaming.algorithm = Algorithm::streaming;
+        streaming.init = Init::array;
+        group.prepare_with_centre(centre, exponent,
+                                  plan_group(shapes[g], streaming, budget).residency,
+                                  shapes[g].bf16, team);
+        DirectScores<T> scores(group, k, false, team.n_threads());
+        std::vector<std::int64_t> all(static_cast<std::size_t>(k));
+        std::iota(all.begin(), all.end(), 0);
+        scores.update(mine, all, team);
+        Nearest<T> nearest(group, mine, k, team.n_threads(), options.perturb_scores);
+        RowScratch<T> row_scratch(team.n_threads(), n_features);
+        team.for_ranges(group.n_blocks(), 1, [&](std::int64_t begin, std::int64_t end,
+                                                 int thread) {
+          std::vector<std::int64_t> sorted(static_cast<std::size_t>(kBlockPoints * n_nearest));
+          for (std::int64_t b = begin; b < end; ++b) {
+            if (n_nearest == 1) {
+              std::int32_t winners[kBlockPoints];
+              nearest.block(scores, b, winners, thread);
+              std::copy(winners, winners + kBlockPoints, sorted.begin());
+            } else {
+              nearest.block_sorted(scores, b, n_nearest, sorted.data(), thread);
+            }
+            const std::int64_t last = std::min(group.n(), (b + 1) * kBlockPoints);
+            for (std::int64_t i = b * kBlockPoints; i < last; ++i) {
+              const std::int64_t* from = sorted.data() + (i - b * kBlockPoints) * n_nearest;
+              const std::int64_t to = group.row_number(i) * n_nearest;
+              std::copy(from, from + n_nearest, assignment + to);
+              if (sq_distance == nullptr) continue;
+              const T* x = group.row(i, row_scratch.get(thread));
+              for (std::int64_t m = 0; m < n_nearest; ++m) {
+                sq_distance[to + m] = kernels.distance(x, mine + from[m] * n_features,
+                                                       group.scale(), n_features) *
+                                      group.unscale() * group.unscale();
+              }
+            }
+          }
+        });
+      });
+}
+
+template void fit(const RowSource&, const Groups&, const FitOptions&, FitOutput<float>&, Monitor&,
+                  std::atomic<std::int64_t>&);
+template void fit(const RowSource&, const Groups&, const FitOptions&, FitOutput<double>&, Monitor&,
+                  std::atomic<std::int64_t>&);
+template void seed<float>(const RowSource&, const Groups&, const FitOptions&, std::int64_t*,
+                          double*, Monitor&, std::atomic<std::int64_t>&);
+template void seed<double>(const RowSource&, const Groups&, const FitOptions&, std::int64_t*,
+                           double*, Monitor&, std::atomic<std::int64_t>&);
+template void assign(const RowSource&, const Groups&, const FitOptions&, const float*,
+                     std::int64_t, std::int64_t*, double*, Monitor&, std::atomic<std::int64_t>&);
+template void assign(const RowSource&, const Groups&, const FitOptions&, const double*,
+                     std::int64_t, std::int64_t*, double*, Monitor&, std::atomic<std::int64_t>&);
+
+}  // namespace ddkern::kmeans

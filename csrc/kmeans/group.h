@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+// Group: one problem's rows in canonical form (docs/numerics.md sections 1 to 4).
+//
+// Everything a group's result depends on is fixed here: the integer weights, the centre, the scale,
+// the grid of the sums. What is kept in memory (converted rows, packed blocks) is only a matter of
+// speed.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "core/buffer.h"
+#include "core/parallel.h"
+#include "core/rows.h"
+#include "kmeans/block.h"
+#include "kmeans/kernels.h"
+
+namespace ddkern::kmeans {
+
+// What of a group stays in memory while it is worked on.
+struct Residency {
+  bool rows = false;         // converted copies; never for rows that can be read in place
+  bool f32_blocks = false;   // packed float32
+  bool fast_blocks = false;  // packed in the format of the fast products
+};
+
+// Room for one row of each of several threads.
+template <class T>
+class RowScratch {
+ public:
+  RowScratch(int n_threads, std::int64_t n_features, int rows_per_thread = 1)
+      : stride_(n_features * rows_per_thread), n_features_(n_features),
+        data_(static_cast<std::int64_t>(n_threads) * stride_) {}
+  T* get(int thread, int row = 0) {
+    return data_.data() + thread * stride_ + row * n_features_;
+  }
+
+ private:
+  std::int64_t stride_, n_features_;
+  Buffer<T> data_;
+};
+
+template <class T>
+class Group {
+ public:
+  // rows [n]: row numbers in the reader, or null for first_row, first_row + 1, ...
+  // sample_weight: indexed by row number, or null.
+  Group(const RowReader<T>& reader, const std::int64_t* rows, std::int64_t first_row,
+        std::int64_t n, const double* sample_weight, const Kernels<T>& kernels);
+
+  // Checks and centres the rows and packs what `residency` keeps. With `fast_bf16` the fast blocks
+  // are bfloat16. Throws InvalidArgument naming the row that is not finite.
+  void prepare(const Residency& residency, bool fast_bf16, const Team& team);
+
+  // Only what assign() needs: a given centre and scale, no weights, no grid.
+  void prepare_with_centre(const std::vector<T>& centre, int exponent, const Residency& residency,
+                           bool fast_bf16, const Team& team);
+
+  std::int64_t n() const { return n_; }
+  std::int64_t n_blocks() const { return n_blocks_of(n_); }
+  std::int64_t n_features() const { return n_features_; }
+  const Kernels<T>& kernels() const { return kernels_; }
+  std::int64_t row_number(std::int64_t i) const { return rows_ != nullptr ? rows_[i] : first_ + i; }
+
+  // Stored row i; `scratch` [n_features] is used where it must be converted.
+  const T* row(std::int64_t i, T* scratch) const {
+    if (!converted_.empty()) return converted_.data() + i * n_features_;
+    return reader_.row(row_number(i), scratch);
+  }
+  bool rows_equal(std::int64_t i, const T* value, T* scratch) const;
+
+  // Packed blocks; `scratch` [block_words()] is used where they are not resident.
+  const float* f32_block(std::int64_t block, float* scratch, RowScratch<T>& row_scratch,
+                         int thread) const;
+  const void* fast_block(std::int64_t block, float* scratch, RowScratch<T>& row_scratch,
+                         int thread) const;
+  std::int64_t block_words() const { return n_features_ * kBlockPoints + kBlockPoints; }
+  bool fast_is_bf16() const { return fast_bf16_; }
+  std::int64_t fast_depth() const { return fast_bf16_ ? (n_features_ + 1) / 2 : n_features_; }
+
+  // Section 2. weights() is null for unweighted groups, where every weight is 1.
+  bool weighted() const { return !units_.empty(); }
+  std::int64_t units(std::int64_t i) const { return units_.empty() ? 1 : units_[i]; }
+  double weight(std::int64_t i) const { return weights_.empty() ? 1.0 : weights_[i]; }
+  bool counts(std::int64_t i) const { return units(i) > 0; }
+  const double* weights() const { return weights_.empty() ? nullptr : weights_.data(); }  // padded
+  std::int64_t total_units() const { return total_units_; }
+  std::int64_t n_positive() const { return n_positive_; }
+  double total_weight() const { return total_weight_; }
+  int grid_bits() const { return grid_bits_; }
+  // A weighted mean of integers is fl64(sum) / fl64(units) times this.
+  double mean_factor() const { return weighted() ? std::ldexp(1.0, grid_bits_) : 1.0; }
+
+  // Sections 3 and 4.
+  double scale() const { return std::ldexp(1.0, -exponent_); }
+  double unscale() const { return std::ldexp(1.0, exponent_); }
+  const T* centre() const { return centre_.data(); }
+  // v = row * row_scale() - row_shift() is the row in units of the grid of the sums.
+  double row_scale() const { return std::ldexp(1.0, grid_bits_ - row_exponent_ - exponent_); }
+  const double* row_shift() const { return row_shift_.data(); }
+  double row_unit() const { return std::ldexp(1.0, row_exponent_ - grid_bits_); }
+
+  // Per row, padded to whole blocks: ||y||^2 in float64, and bounds for the certificate: p on the
+  // part of the row that the fast blocks lose, q on the norm of what they keep.
+  const double* sq_norms() const { return sq_norms_.data(); }
+  const float* p() const { return p_.data(); }
+  const float* q() const { return q_.data(); }
+  float p_f32(std::int64_t i) const;  // the same for the float32 blocks
+  float q_f32(std::int64_t i) const;
+  // Rows whose numbers leave float32's comfort (only rows of weight 0 can): never certain.
+  bool wild(std::int64_t i) const { return !(q_[i] < 0x1p40f); }
+
+ private:
+  void set_weights(const double* sample_weight);
+  void inspect(const Team& team);
+  void find_centre(const Team& team);
+  void pack(const Residency& residency, const Team& team);
+  void pack_block(std::int64_t block, float* f32, std::uint32_t* bf16, double* sq_norms,
+                  float* max_abs, double* sq_residuals, RowScratch<T>& row_scratch,
+                  int thread) const;
+
+  const RowReader<T>& reader_;
+  const std::int64_t* rows_;
+  std::int64_t first_, n_, n_features_;
+  const Kernels<T>& kernels_;
+
+  std::vector<std::int64_t> units_;
+  std::vector<double> weights_;
+  std::int64_t total_units_ = 0, n_positive_ = 0;
+  double total_weight_ = 0;
+  int grid_bits_ = 40;
+
+  int exponent_ = 0, row_exponent_ = 0;
+  bool small_integers_ = false;
+  std::vector<T> centre_;
+  std::vector<double> row_shift_;
+
+  bool fast_bf16_ = false;
+  Buffer<T> converted_;
+  Buffer<float> f32_blocks_;
+  Buffer<std::uint32_t> bf16_blocks_;
+  std::vector<double> sq_norms_;
+  std::vector<float> p_, q_;
+};
+
+extern template class Group<float>;
+extern template class Group<double>;
+
+}  // namespace ddkern::kmeans

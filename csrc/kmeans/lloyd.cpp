@@ -1,0 +1,425 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kmeans/lloyd.h"
+
+#include <algorithm>
+#include <cmath>
+#include <mutex>
+#include <optional>
+#include <utility>
+
+#include "core/simd/round.h"
+#include "kmeans/nearest.h"
+#include "kmeans/weighted_mean.h"
+
+namespace ddkern::kmeans {
+namespace {
+
+constexpr std::int64_t kFeaturesPerPiece = 1024;
+
+struct Move {
+  std::int64_t row;
+  std::int32_t from, to;  // from is -1 in the first pass
+};
+
+template <class T>
+class Lloyd {
+ public:
+  Lloyd(const Group<T>& group, const GramMatrix* gram, Buffer<T> centroids, std::int64_t k,
+        const std::vector<std::int64_t>& seed_rows, const FitOptions& options,
+        const LloydPlan& plan, const Team& team)
+      : group_(group), k_(k), n_features_(group.n_features()), options_(options), team_(team),
+        centroids_(std::move(centroids)), previous_(k * n_features_), sums_(k * n_features_),
+        units_(size(k), 0), n_members_(size(k), 0), mean_sq_norms_(size(k), 0.0),
+        assignment_(size(group.n()), -1), moves_of_block_(size(group.n_blocks())),
+        nearest_(group, centroids_.data(), k, team.n_threads(), options.perturb_scores),
+        row_scratch_(team.n_threads(), n_features_), value_(n_features_),
+        mean_scratch_(team.n_threads() * n_features_) {
+    std::fill(sums_.data(), sums_.data() + sums_.size(), 0);
+    if (gram != nullptr) {
+      gram_scores_.emplace(group, *gram, k, team.n_threads());
+      for (std::size_t c = 0; c < seed_rows.size(); ++c) {
+        gram_scores_->set_row(static_cast<std::int64_t>(c), seed_rows[c], team);
+      }
+    }
+    // Given centroids are no combinations of rows yet: the first pass must look at the rows.
+    if (gram == nullptr || seed_rows.empty()) {
+      direct_scores_.emplace(group, k, plan.cache_scores && gram == nullptr, team.n_threads());
+    }
+    moved_.resize(size(k));
+    for (std::int64_t c = 0; c < k; ++c) moved_[c] = c;
+  }
+
+  LloydResult<T> run() {
+    assign();
+    const double tolerance = options_.tol;
+    std::int64_t n_iter = 0;
+    bool converged = false;
+    for (;;) {
+      ++n_iter;
+      update_sums();
+      const bool repaired = update_centroids();
+      if (n_iter == 1) find_variance();
+      history_.push_back(distortion_about_means());
+      assign();
+      converged = !repaired && (moves_.empty() || shift_ <= tolerance * variance_);
+      const bool done = converged || n_iter >= options_.max_iter;
+      if (!done) continue;
+      // Ending with a dead cell is for groups that have no distinct row left to give it.
+      if (!assignment_leaves_repairable_cell()) break;
+      if (n_iter >= options_.max_iter + 100 + k_) break;
+    }
+    return result(n_iter, converged);
+  }
+
+ private:
+  static std::size_t size(std::int64_t n) { return static_cast<std::size_t>(n); }
+
+  Scores<T>& scores() {
+    if (direct_scores_) return *direct_scores_;
+    return *gram_scores_;
+  }
+
+  // A_it: every row to its nearest stored centroid; `moves_` holds the rows that changed cell.
+  void assign() {
+    if (direct_scores_) direct_scores_->update(centroids_.data(), moved_, team_);
+    Scores<T>& scores = this->scores();
+    const std::int64_t grain = direct_scores_ ? 1 : 8;
+    team_.for_ranges(group_.n_blocks(), grain, [&](std::int64_t begin, std::int64_t end,
+                                                   int thread) {
+      for (std::int64_t b = begin; b < end; ++b) {
+        std::int32_t winners[kBlockPoints];
+        nearest_.block(scores, b, winners, thread);
+        auto& moves = moves_of_block_[size(b)];
+        moves.clear();
+        const std::int64_t first = b * kBlockPoints;
+        const std::int64_t n = std::min<std::int64_t>(kBlockPoints, group_.n() - first);
+        for (std::int64_t p = 0; p < n; ++p) {
+          std::int32_t& current = assignment_[size(first + p)];
+          if (winners[p] == current) continue;
+          moves.push_back({first + p, current, winners[p]});
+          current = winners[p];
+        }
+      }
+    });
+    moves_.clear();
+    for (const auto& moves : moves_of_block_) moves_.insert(moves_.end(), moves.begin(), moves.end());
+    rows_assigned_ += group_.n();
+  }
+
+  // S, M and the changed cells from the rows that moved.
+  void update_sums() {
+    changed_.assign(size(k_), 0);
+    for (const Move& move : moves_) {
+      const std::int64_t units = group_.units(move.row);
+      if (units == 0) continue;
+      units_[move.to] += units;
+      n_members_[move.to] += 1;
+      changed_[move.to] = 1;
+      if (move.from < 0) continue;
+      units_[move.from] -= units;
+      n_members_[move.from] -= 1;
+      changed_[move.from] = 1;
+    }
+    const bool first_pass = n_updates_++ == 0;
+    if (first_pass) {
+      // All rows arrive: a cell at a time, so that its sums stay in L1 while its rows stream by.
+      std::stable_sort(moves_.begin(), moves_.end(),
+                       [](const Move& a, const Move& b) { return a.to < b.to; });
+    }
+    const auto& accumulate = group_.kernels().accumulate;
+    // Without threads to share with, a row is read once and whole.
+    const std::int64_t piece =
+        team_.n_threads() == 1 && !first_pass ? n_features_ : kFeaturesPerPiece;
+    team_.for_ranges(n_features_, piece, [&](std::int64_t begin, std::int64_t end, int thread) {
+      for (const Move& move : moves_) {
+        if (!group_.counts(move.row)) continue;
+        const T* x = group_.row(move.row, row_scratch_.get(thread)) + begin;
+        const double* shift = group_.row_shift() + begin;
+        const double weight = group_.weight(move.row);
+        std::int64_t* to = sums_.data() + move.to * n_features_ + begin;
+        if (move.from < 0) {
+          accumulate.add(x, group_.row_scale(), shift, end - begin, weight, to);
+        } else {
+          accumulate.move(x, group_.row_scale(), shift, end - begin, weight,
+                          sums_.data() + move.from * n_features_ + begin, to);
+        }
+      }
+    });
+  }
+
+  // C_it from the sums; returns whether an empty cell was seeded again. Sets shift_ and moved_.
+  bool update_centroids() {
+    std::vector<std::pair<std::int64_t, std::int64_t>> reseeded;  // cell, row
+    const bool any_empty = std::find(units_.begin(), units_.end(), 0) != units_.end();
+    if (any_empty) reseeded = repair_empty_cells();
+    find_single_valued_cells();
+
+    std::vector<std::int64_t> cells;
+    for (std::int64_t c = 0; c < k_; ++c) {
+      if (changed_[c] && units_[c] > 0) cells.push_back(c);
+    }
+    const std::int64_t bytes = static_cast<std::int64_t>(sizeof(T)) * n_features_;
+    team_.for_ranges(static_cast<std::int64_t>(cells.size()), 1,
+                     [&](std::int64_t begin, std::int64_t end, int thread) {
+                       for (std::int64_t i = begin; i < end; ++i) {
+                         finish_cell(cells[i], thread);
+                       }
+                     });
+    for (const auto& [cell, row] : reseeded) {
+      std::memcpy(previous_.data() + cell * n_features_, centroids_.data() + cell * n_features_,
+                  static_cast<std::size_t>(bytes));
+      copy_row(row, centroids_.data() + cell * n_features_);
+      cells.push_back(cell);
+    }
+    std::sort(cells.begin(), cells.end());
+
+    std::vector<double> shifts(cells.size());
+    team_.for_ranges(static_cast<std::int64_t>(cells.size()), 4,
+                     [&](std::int64_t begin, std::int64_t end, int) {
+                       for (std::int64_t i = begin; i < end; ++i) {
+                         const std::int64_t offset = cells[i] * n_features_;
+                         shifts[i] = group_.kernels().distance(
+                             centroids_.data() + offset, previous_.data() + offset,
+                             group_.scale(), n_features_);
+                       }
+                     });
+    shift_ = 0;
+    moved_.clear();
+    for (std::size_t i = 0; i < cells.size(); ++i) {
+      shift_ += shifts[i];
+      const std::int64_t offset = cells[i] * n_features_;
+      if (std::memcmp(centroids_.data() + offset, previous_.data() + offset,
+                      static_cast<std::size_t>(bytes)) != 0) {
+        moved_.push_back(cells[i]);
+      }
+    }
+    if (gram_scores_) follow_in_gram_space(reseeded);
+    cells_reseeded_ += static_cast<std::int64_t>(reseeded.size());
+    return !reseeded.empty();
+  }
+
+  void copy_row(std::int64_t row, T* to) {
+    const T* x = group_.row(row, value_.data());
+    std::copy(x, x + n_features_, to);
+  }
+
+  void finish_cell(std::int64_t c, int thread) {
+    T* centroid = centroids_.data() + c * n_features_;
+    std::copy(centroid, centroid + n_features_, previous_.data() + c * n_features_);
+    double* means = mean_scratch_.data() + thread * n_features_;
+    group_.kernels().accumulate.finish(sums_.data() + c * n_features_,
+                                       static_cast<double>(units_[c]),
+                                       group_.mean_factor() * group_.row_unit(), group_.centre(),
+                                       group_.unscale(), n_features_, means, centroid);
+    mean_sq_norms_[c] = group_.kernels().distance.sq_norm(means, n_features_);
+    if (single_value_[c] >= 0) {
+      const T* x = group_.row(single_value_[c], row_scratch_.get(thread));
+      std::copy(x, x + n_features_, centroid);
+    }
+  }
+
+  // single_value_[c]: the first row of a changed cell all of whose rows are equal, or -1. Two rows
+  // usually differ in their first elements, so this costs little more than a pass over the labels.
+  void find_single_valued_cells() {
+    constexpr std::int64_t kUnseen = -1, kSeveral = -2;
+    single_value_.assign(size(k_), kUnseen);
+    for (std::int64_t i = 0; i < group_.n(); ++i) {
+      const std::int32_t c = assignment_[size(i)];
+      std::int64_t& first = single_value_[c];
+      if (!changed_[c] || first == kSeveral || !group_.counts(i)) continue;
+      if (first == kUnseen) {
+        first = i;
+        continue;
+      }
+      const T* value = group_.row(first, value_.data());
+      if (!group_.rows_equal(i, value, row_scratch_.get(0))) first = kSeveral;
+    }
+  }
+
+  void sq_distances_to_centroids(std::vector<double>& distances) {
+    distances.resize(size(group_.n()));
+    team_.for_ranges(group_.n(), 64, [&](std::int64_t begin, std::int64_t end, int thread) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        const T* x = group_.row(i, row_scratch_.get(thread));
+        distances[i] = group_.kernels().distance(
+            x, centroids_.data() + assignment_[size(i)] * n_features_, group_.scale(),
+            n_features_);
+      }
+    });
+  }
+
+  // The row of positive weight with the largest distance, lowest index first, or -1 when all are 0.
+  std::int64_t farthest_row(const std::vector<double>& distances) const {
+    std::int64_t farthest = -1;
+    double largest = 0;
+    for (std::int64_t i = 0; i < group_.n(); ++i) {
+      if (group_.counts(i) && distances[i] > largest) {
+        largest = distances[i];
+        farthest = i;
+      }
+    }
+    return farthest;
+  }
+
+  // Rows for the empty cells, in ascending order of the cells, by distance to the centroids that the
+  // assignment was made with.
+  std::vector<std::pair<std::int64_t, std::int64_t>> repair_empty_cells() {
+    std::vector<std::pair<std::int64_t, std::int64_t>> reseeded;
+    std::vector<double> distances;
+    sq_distances_to_centroids(distances);
+    for (std::int64_t c = 0; c < k_; ++c) {
+      if (units_[c] > 0) continue;
+      const std::int64_t row = farthest_row(distances);
+      if (row < 0) break;
+      reseeded.emplace_back(c, row);
+      copy_row(row, value_.data());
+      team_.for_ranges(group_.n(), 64, [&](std::int64_t begin, std::int64_t end, int thread) {
+        for (std::int64_t i = begin; i < end; ++i) {
+          if (distances[i] == 0) continue;
+          const T* x = group_.row(i, row_scratch_.get(thread));
+          distances[i] = std::min(distances[i],
+                                  group_.kernels().distance(x, value_.data(), group_.scale(),
+                                                            n_features_));
+        }
+      });
+    }
+    return reseeded;
+  }
+
+  bool assignment_leaves_repairable_cell() {
+    std::vector<std::int64_t> units = units_;
+    for (const Move& move : moves_) {
+      units[move.to] += group_.units(move.row);
+      if (move.from >= 0) units[move.from] -= group_.units(move.row);
+    }
+    if (std::find(units.begin(), units.end(), 0) == units.end()) return false;
+    std::vector<double> distances;
+    sq_distances_to_centroids(distances);
+    return farthest_row(distances) >= 0;
+  }
+
+  void follow_in_gram_space(
+      const std::vector<std::pair<std::int64_t, std::int64_t>>& reseeded) {
+    using Change = typename GramScores<T>::Change;
+    std::vector<Change> changes;
+    std::vector<std::int64_t> place(size(k_), -1);
+    for (std::int64_t c = 0; c < k_; ++c) {
+      if (!changed_[c]) continue;
+      if (units_[c] == 0) {
+        gram_scores_->keep(c);
+        continue;
+      }
+      place[c] = static_cast<std::int64_t>(changes.size());
+      changes.push_back({c, {}, {}});
+    }
+    for (const Move& move : moves_) {
+      if (!group_.counts(move.row)) continue;
+      if (place[move.to] >= 0) changes[place[move.to]].came.push_back(move.row);
+      if (move.from >= 0 && place[move.from] >= 0) {
+        changes[place[move.from]].left.push_back(move.row);
+      }
+    }
+    gram_scores_->apply(changes, assignment_, team_);
+    for (const auto& [cell, row] : reseeded) gram_scores_->set_row(cell, row, team_);
+    // From the first update on every centroid is a row or a mean of rows, unless a given one never
+    // won anything.
+    if (direct_scores_ && n_updates_ == 1) {
+      const bool all_known = std::find(units_.begin(), units_.end(), 0) == units_.end() ||
+                             static_cast<std::int64_t>(reseeded.size()) ==
+                                 std::count(units_.begin(), units_.end(), 0);
+      if (all_known) direct_scores_.reset();
+    }
+  }
+
+  // V, and the weighted mean of ||y||^2 that the history needs.
+  void find_variance() {
+    std::vector<double> norms(size(group_.n()));
+    for (std::int64_t i = 0; i < group_.n(); ++i) norms[i] = group_.sq_norms()[i];
+    mean_sq_norm_ = weighted_mean(group_, norms);
+    std::vector<double> mean(size(n_features_));
+    for (std::int64_t j = 0; j < n_features_; ++j) {
+      std::int64_t sum = 0;
+      for (std::int64_t c = 0; c < k_; ++c) sum += sums_[c * n_features_ + j];
+      mean[j] = static_cast<double>(sum) / static_cast<double>(group_.total_units()) *
+                (group_.mean_factor() * group_.row_unit());
+    }
+    const double within = mean_sq_norm_ - group_.kernels().distance.sq_norm(mean.data(), n_features_);
+    variance_ = std::max(0.0, within) / static_cast<double>(n_features_);
+  }
+
+  double distortion_about_means() const {
+    double between = 0;
+    for (std::int64_t c = 0; c < k_; ++c) {
+      if (units_[c] == 0) continue;
+      between += static_cast<double>(units_[c]) / static_cast<double>(group_.total_units()) *
+                 mean_sq_norms_[c];
+    }
+    return std::max(0.0, mean_sq_norm_ - between) * group_.unscale() * group_.unscale();
+  }
+
+  LloydResult<T> result(std::int64_t n_iter, bool converged) {
+    for (const Move& move : moves_) {
+      units_[move.to] += group_.units(move.row);
+      if (move.from >= 0) units_[move.from] -= group_.units(move.row);
+    }
+    std::vector<double> distances;
+    sq_distances_to_centroids(distances);
+    LloydResult<T> result;
+    result.distortion = weighted_mean(group_, distances) * group_.unscale() * group_.unscale();
+    result.centroids = std::move(centroids_);
+    result.assignment = std::move(assignment_);
+    result.n_empty_cells = std::count(units_.begin(), units_.end(), 0);
+    result.units = std::move(units_);
+    result.history = std::move(history_);
+    result.n_iter = n_iter;
+    result.converged = converged;
+    result.rows_assigned = rows_assigned_;
+    result.rows_rechecked = nearest_.counters().n_rechecked;
+    result.rows_exact = nearest_.counters().n_exact;
+    result.cells_reseeded = cells_reseeded_;
+    return result;
+  }
+
+  const Group<T>& group_;
+  std::int64_t k_, n_features_;
+  const FitOptions& options_;
+  const Team& team_;
+  Buffer<T> centroids_, previous_;          // [k][n_features]
+  Buffer<std::int64_t> sums_;               // [k][n_features]
+  std::vector<std::int64_t> units_;         // [k] of the assignment that the sums were made from
+  std::vector<std::int64_t> n_members_;     // [k]
+  std::vector<double> mean_sq_norms_;       // [k]
+  std::vector<std::int32_t> assignment_;    // [n]
+  std::vector<std::vector<Move>> moves_of_block_;
+  std::vector<Move> moves_;
+  std::vector<char> changed_;               // [k] cells whose members changed
+  std::vector<std::int64_t> moved_;         // cells whose stored centroid changed
+  std::vector<std::int64_t> single_value_;  // [k]
+  std::optional<DirectScores<T>> direct_scores_;
+  std::optional<GramScores<T>> gram_scores_;
+  Nearest<T> nearest_;
+  RowScratch<T> row_scratch_;
+  Buffer<T> value_;
+  Buffer<double> mean_scratch_;
+  std::vector<double> history_;
+  double mean_sq_norm_ = 0, variance_ = 0, shift_ = 0;
+  std::int64_t n_updates_ = 0, rows_assigned_ = 0, cells_reseeded_ = 0;
+};
+
+}  // namespace
+
+template <class T>
+LloydResult<T> lloyd(const Group<T>& group, const GramMatrix* gram, Buffer<T> centroids,
+                     std::int64_t k, const std::vector<std::int64_t>& seed_rows,
+                     const FitOptions& options, const LloydPlan& plan, const Team& team) {
+  return Lloyd<T>(group, gram, std::move(centroids), k, seed_rows, options, plan, team).run();
+}
+
+template LloydResult<float> lloyd(const Group<float>&, const GramMatrix*, Buffer<float>,
+                                  std::int64_t, const std::vector<std::int64_t>&,
+                                  const FitOptions&, const LloydPlan&, const Team&);
+template LloydResult<double> lloyd(const Group<double>&, const GramMatrix*, Buffer<double>,
+                                   std::int64_t, const std::vector<std::int64_t>&,
+                                   const FitOptions&, const LloydPlan&, const Team&);
+
+}  // namespace ddkern::kmeans

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// Lloyd's iteration on one group (docs/numerics.md sections 5, 9 and 10).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kmeans/gram.h"
+#include "kmeans/group.h"
+#include "kmeans/kmeans.h"
+
+namespace ddkern::kmeans {
+
+struct LloydPlan {
+  bool cache_scores = false;
+};
+
+template <class T>
+struct LloydResult {
+  Buffer<T> centroids;                   // [k][n_features]
+  std::vector<std::int32_t> assignment;  // [n]
+  std::vector<std::int64_t> units;       // [k] cell masses
+  double distortion = 0;
+  std::vector<double> history;
+  std::int64_t n_iter = 0;
+  bool converged = false;
+  std::int64_t n_empty_cells = 0;
+  std::int64_t rows_assigned = 0, rows_rechecked = 0, rows_exact = 0, cells_reseeded = 0;
+};
+
+// From `centroids` [k][n_features], which are the values of `seed_rows` unless that is empty. `gram`
+// may be null; the result is the same.
+template <class T>
+LloydResult<T> lloyd(const Group<T>& group, const GramMatrix* gram, Buffer<T> centroids,
+                     std::int64_t k, const std::vector<std::int64_t>& seed_rows,
+                     const FitOptions& options, const LloydPlan& plan, const Team& team);
+
+}  // namespace ddkern::kmeans

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kmeans/nearest.h"
+
+#include <algorithm>
+
+#include "core/exact_sum.h"
+
+namespace ddkern::kmeans {
+
+template <class T>
+Nearest<T>::Nearest(const Group<T>& group, const T* centroids, std::int64_t n_columns,
+                    int n_threads, bool perturb)
+    : group_(group), centroids_(centroids), n_columns_(n_columns), perturb_(perturb),
+      scores_scratch_(n_threads * n_columns * kBlockPoints),
+      row_scratch_(n_threads, group.n_features()) {}
+
+template <class T>
+int Nearest<T>::compare(const T* x, std::int64_t a, double distance_a, std::int64_t b,
+                        double distance_b, bool* exact) const {
+  const double error = relative_error(group_.n_features());
+  const double low = std::min(distance_a, distance_b), high = std::max(distance_a, distance_b);
+  if (low * (1 + error) < high * (1 - error) && high > kSmallestCertain) {
+    return distance_a < distance_b ? -1 : 1;
+  }
+  *exact = true;
+  const std::int64_t n = group_.n_features();
+  return compare_distances(x, centroids_ + a * n, centroids_ + b * n, n);
+}
+
+template <class T>
+const float* Nearest<T>::scores_of(Scores<T>& scores, std::int64_t block, int thread) {
+  float* scratch = scores_scratch_.data() + thread * n_columns_ * kBlockPoints;
+  const float* values = scores.block(block, scratch, thread);
+  if (!perturb_) return values;
+  std::copy(values, values + n_columns_ * kBlockPoints, scratch);
+  perturb_scores(scores, block, scratch, thread);
+  return scratch;
+}
+
+template <class T>
+void Nearest<T>::perturb_scores(Scores<T>& scores, std::int64_t block, float* values, int thread) {
+  const ColumnBounds& bounds = scores.bounds();
+  const std::int64_t n = group_.n_features();
+  for (int p = 0; p < kBlockPoints; ++p) {
+    const std::int64_t i = block * kBlockPoints + p;
+    if (i >= group_.n()) break;
+    const T* x = group_.row(i, row_scratch_.get(thread));
+    double sq_norm = 0;
+    for (std::int64_t j = 0; j < n; ++j) {
+      const double y =
+          static_cast<double>(x[j]) * group_.scale() - static_cast<double>(group_.centre()[j]);
+      sq_norm += y * y;
+    }
+    for (std::int64_t k = 0; k < n_columns_; ++k) {
+      const double distance =
+          group_.kernels().distance(x, centroids_ + k * n, group_.scale(), n);
+      const double bound = static_cast<double>(scores.p(block)[p]) * bounds.u[k] +
+                           static_cast<double>(scores.q(block)[p]) * bounds.v[k] + bounds.e[k];
+      // Any fixed mixture of signs will do, as long as neighbours differ.
+      const double sign = ((i * 2654435761u + k * 40503u) >> 7) % 2 == 0 ? 0.98 : -0.98;
+      values[k * kBlockPoints + p] = static_cast<float>(distance - sq_norm + sign * bound);
+    }
+  }
+}
+
+template <class T>
+void Nearest<T>::block(Scores<T>& scores, std::int64_t block, std::int32_t* winners, int thread) {
+  const ColumnBounds& bounds = scores.bounds();
+  float upper[kBlockPoints];
+  const ScanArgs args{scores_of(scores, block, thread),
+                      n_columns_,
+                      scores.p(block),
+                      scores.q(block),
+                      bounds.u.data(),
+                      bounds.v.data(),
+                      bounds.e.data(),
+                      winners,
+                      upper};
+  std::uint32_t certain = group_.kernels().scan.scan(args);
+  const bool any_wild = bounds.any_wild();
+  if (any_wild) certain = 0;
+  const std::int64_t begin = block * kBlockPoints;
+  const int n_points = static_cast<int>(std::min<std::int64_t>(kBlockPoints, group_.n() - begin));
+  std::int64_t n_rechecked = 0, n_exact = 0;
+  for (int p = 0; p < n_points; ++p) {
+    const bool wild = group_.wild(begin + p);
+    if ((certain >> p & 1) != 0 && !wild) continue;
+    ++n_rechecked;
+    const T* x = group_.row(begin + p, row_scratch_.get(thread));
+    std::int64_t best = -1;
+    double best_distance = 0;
+    bool exact = false;
+    for (std::int64_t k = 0; k < n_columns_; ++k) {
+      if (!wild && !any_wild && !may_win(args, p, k)) continue;
+      const double distance = group_.kernels().distance(
+          x, centroids_ + k * group_.n_features(), group_.scale(), group_.n_features());
+      // Columns come in ascending order, so an exact tie keeps the lower index.
+      if (best < 0 || compare(x, k, distance, best, best_distance, &exact) < 0) {
+        best = k;
+        best_distance = distance;
+      }
+    }
+    winners[p] = static_cast<std::int32_t>(best);
+    n_exact += exact;
+  }
+  counters_.n_rechecked.fetch_add(n_rechecked, std::memory_order_relaxed);
+  counters_.n_exact.fetch_add(n_exact, std::memory_order_relaxed);
+}
+
+template <class T>
+void Nearest<T>::block_sorted(Scores<T>& scores, std::int64_t block, std::int64_t n_nearest,
+                              std::int64_t* nearest, int thread) {
+  const float* values = scores_of(scores, block, thread);
+  const ColumnBounds& bounds = scores.bounds();
+  const bool any_wild = bounds.any_wild();
+  const std::int64_t begin = block * kBlockPoints;
+  const int n_points = static_cast<int>(std::min<std::int64_t>(kBlockPoints, group_.n() - begin));
+  std::vector<float> uppers(static_cast<std::size_t>(n_columns_));
+  std::vector<std::int64_t> candidates;
+  std::vector<double> distances(static_cast<std::size_t>(n_columns_));
+  std::int64_t n_exact = 0;
+  for (int p = 0; p < n_points; ++p) {
+    const auto bound = [&](std::int64_t k) {
+      return scores.p(block)[p] * bounds.u[k] + scores.q(block)[p] * bounds.v[k] + bounds.e[k];
+    };
+    const auto score = [&](std::int64_t k) { return values[k * kBlockPoints + p]; };
+    // At least n_nearest columns have a score below this, so a column whose score must lie above it
+    // is not among them.
+    float limit = __builtin_inff();
+    if (!any_wild && !group_.wild(begin + p)) {
+      for (std::int64_t k = 0; k < n_columns_; ++k) uppers[k] = score(k) + bound(k);
+      std::nth_element(uppers.begin(), uppers.begin() + (n_nearest - 1), uppers.end());
+      limit = uppers[n_nearest - 1];
+    }
+    candidates.clear();
+    const T* x = group_.row(begin + p, row_scratch_.get(thread));
+    for (std::int64_t k = 0; k < n_columns_; ++k) {
+      if (score(k) - bound(k) > limit) continue;
+      candidates.push_back(k);
+      distances[k] = group_.kernels().distance(x, centroids_ + k * group_.n_features(),
+                                               group_.scale(), group_.n_features());
+    }
+    bool exact = false;
+    std::partial_sort(candidates.begin(), candidates.begin() + n_nearest, candidates.end(),
+                      [&](std::int64_t a, std::int64_t b) {
+                        if (a == b) return false;
+                        const int order = compare(x, a, distances[a], b, distances[b], &exact);
+                        return order != 0 ? order < 0 : a < b;
+                      });
+    std::copy(candidates.begin(), candidates.begin() + n_nearest, nearest + p * n_nearest);
+    n_exact += exact;
+  }
+  counters_.n_rechecked.fetch_add(n_points, std::memory_order_relaxed);
+  counters_.n_exact.fetch_add(n_exact, std::memory_order_relaxed);
+}
+
+template class Nearest<float>;
+template class Nearest<double>;
+
+}  // namespace ddkern::kmeans

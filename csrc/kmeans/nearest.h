@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// Exact nearest centroids from approximate scores.
+//
+// Three steps, each asked only where the one before could not tell:
+//   1. the scan of approximate scores with their proven bounds,
+//   2. float64 distances from the differences, with theirs, for the columns that may still win,
+//   3. real arithmetic (ExactSum), which also finds the exact ties that go to the lowest index.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "kmeans/scores.h"
+
+namespace ddkern::kmeans {
+
+struct NearestCounters {
+  std::atomic<std::int64_t> n_rechecked{0};  // rows that needed step 2
+  std::atomic<std::int64_t> n_exact{0};      // rows that needed step 3
+};
+
+template <class T>
+class Nearest {
+ public:
+  // centroids [n_columns][n_features] are the stored ones that `scores` approximates. With `perturb`
+  // every score is replaced by the exact one plus or minus what its bound allows: for tests.
+  Nearest(const Group<T>& group, const T* centroids, std::int64_t n_columns, int n_threads,
+          bool perturb);
+
+  // winners [kBlockPoints]: the nearest column of every point of the block.
+  void block(Scores<T>& scores, std::int64_t block, std::int32_t* winners, int thread);
+
+  // For every point of the block the n_nearest columns in order of distance, ties by index:
+  // nearest [points in the block][n_nearest].
+  void block_sorted(Scores<T>& scores, std::int64_t block, std::int64_t n_nearest,
+                    std::int64_t* nearest, int thread);
+
+  NearestCounters& counters() { return counters_; }
+
+ private:
+  const float* scores_of(Scores<T>& scores, std::int64_t block, int thread);
+  void perturb_scores(Scores<T>& scores, std::int64_t block, float* values, int thread);
+  // -1, 0, 1 as a is nearer than, exactly as near as, or farther than b.
+  int compare(const T* x, std::int64_t a, double distance_a, std::int64_t b, double distance_b,
+              bool* exact) const;
+
+  const Group<T>& group_;
+  const T* centroids_;
+  std::int64_t n_columns_;
+  bool perturb_;
+  Buffer<float> scores_scratch_;
+  RowScratch<T> row_scratch_;
+  NearestCounters counters_;
+};
+
+extern template class Nearest<float>;
+extern template class Nearest<double>;
+
+}  // namespace ddkern::kmeans

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// pack: look at rows, centre and scale them, and lay them out for the product kernels.
+//
+//   y[j] = fl32(fl32(row[j] * scale) - centre[j])          T = float
+//   y[j] = fl32(row[j] * scale - centre[j])                T = double
+//
+// docs/numerics.md section 3. The same bits at every level, except for the bfloat16 layout, which
+// only exists where the CPU multiplies bfloat16.
+#pragma once
+
+#include <cstdint>
+
+#include "core/isa.h"
+
+namespace ddkern::kmeans {
+
+struct RowFacts {
+  double max_abs;      // largest |value|; meaningless when not finite
+  bool finite;
+  bool small_integers; // every value is an integer and max_abs <= 256
+};
+
+// A power of two 2^exponent as two factors, for float cannot hold 2^148, which lifts denormals.
+template <class T>
+struct PowerOfTwo {
+  T first, second;
+};
+
+template <class T>
+struct PackArgs {
+  const T* const* rows;      // [n_rows] pointers to [n_features]
+  int n_rows;                // 0 .. kBlockPoints; missing rows become zeros
+  std::int64_t n_features;
+  PowerOfTwo<T> scale;
+  const T* centre;           // [n_features]
+  float* packed_f32;         // out [n_features][kBlockPoints], or null
+  std::uint32_t* packed_bf16;// out [ceil(n_features / 2)][kBlockPoints], or null
+  double* sq_norms;          // out [kBlockPoints] sum of y^2, the 16-lane scheme in float64
+  float* max_abs;            // out [kBlockPoints] largest |y|
+  double* sq_residuals;      // out [kBlockPoints] sum of (y - bfloat16(y))^2; 0 without packed_bf16
+};
+
+// One centroid, centred and scaled like the rows but in float64 first: z = c * 2^-e - centre.
+template <class T>
+struct ColumnArgs {
+  const T* centroid;         // [n_features]
+  double scale;
+  const T* centre;           // [n_features]
+  std::int64_t n_features;
+  float* column_f32;         // out [n_features] -2 * fl32(z), or null
+  std::uint32_t* column_bf16;// out [ceil(n_features / 2)] -2 * bfloat16(z), or null
+  double sq_norm;            // out sum of z^2
+  double sq_residual;        // out sum of (z - what was packed)^2
+  double sq_norm_uncentred;  // out sum of (c * 2^-e)^2
+};
+
+template <class T>
+struct PackOps {
+  RowFacts (*inspect)(const T* row, std::int64_t n_features) noexcept;
+  void (*pack)(const PackArgs<T>& args) noexcept;
+  void (*pack_column)(ColumnArgs<T>& args) noexcept;  // one of the two outputs is null
+};
+
+struct PackTable {
+  PackOps<float> f32;
+  PackOps<double> f64;
+};
+
+extern const PackTable pack_base;
+extern const PackTable pack_avx2;
+extern const PackTable pack_avx512;
+extern const PackTable pack_avx512bf16;
+
+template <class T>
+const PackOps<T>& pack_ops(Isa isa);
+
+}  // namespace ddkern::kmeans

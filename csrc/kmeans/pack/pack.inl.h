@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+// The body of pack. Internal linkage only.
+//
+// A block goes through a tile of kTileFeatures features that stays in L1: rows are read and centred
+// along the row, then the tile is transposed into place.
+#pragma once
+
+#include <limits>
+
+#include "core/simd/vector.h"
+#include "kmeans/block.h"
+#include "kmeans/pack/pack.h"
+
+namespace {
+
+using namespace ddkern::simd;
+using ddkern::kmeans::ColumnArgs;
+using ddkern::kmeans::kBlockPoints;
+using ddkern::kmeans::PackArgs;
+using ddkern::kmeans::PowerOfTwo;
+using ddkern::kmeans::RowFacts;
+
+constexpr int kTileFeatures = 128;
+
+template <class T>
+struct Bits;
+template <>
+struct Bits<float> {
+  using Word = std::uint32_t;
+  static constexpr Word kMagnitude = 0x7fffffffu, kInfinity = 0x7f800000u;
+};
+template <>
+struct Bits<double> {
+  using Word = std::uint64_t;
+  static constexpr Word kMagnitude = 0x7fffffffffffffffull, kInfinity = 0x7ff0000000000000ull;
+};
+
+template <class T>
+RowFacts inspect(const T* row, std::int64_t n_features) noexcept {
+  using Word = typename Bits<T>::Word;
+  // Magnitudes of finite numbers order like their bits, and NaN and infinity come after all of them.
+  Word largest = 0;
+  for (std::int64_t j = 0; j < n_features; ++j) {
+    Word bits;
+    std::memcpy(&bits, row + j, sizeof(bits));
+    bits &= Bits<T>::kMagnitude;
+    largest = bits > largest ? bits : largest;
+  }
+  RowFacts facts{};
+  facts.finite = largest < Bits<T>::kInfinity;
+  T max_abs;
+  std::memcpy(&max_abs, &largest, sizeof(max_abs));
+  facts.max_abs = max_abs;
+  if (facts.finite && max_abs <= 256) {
+    // Adding and taking away 1.5 * 2^(digits - 1) rounds to an integer.
+    constexpr T kRound = static_cast<T>(1.5) *
+                         static_cast<T>(std::uint64_t{1} << (std::numeric_limits<T>::digits - 1));
+    facts.small_integers = true;
+    for (std::int64_t begin = 0; begin < n_features && facts.small_integers; begin += 64) {
+      const std::int64_t end = begin + 64 < n_features ? begin + 64 : n_features;
+      int n_broken = 0;
+      for (std::int64_t j = begin; j < end; ++j) {
+        const T rounded = (row[j] + kRound) - kRound;
+        n_broken += rounded != row[j];
+      }
+      facts.small_integers = n_broken == 0;
+    }
+  }
+  return facts;
+}
+
+inline float centred(float x, PowerOfTwo<float> scale, float centre) {
+  return x * scale.first * scale.second - centre;
+}
+inline float centred(double x, PowerOfTwo<double> scale, double centre) {
+  return static_cast<float>(x * scale.first * scale.second - centre);
+}
+
+// y[0..n) from a row, and what is measured on the way. lanes [16] and max_abs accumulate.
+template <class T>
+inline void centre_piece(const T* row, PowerOfTwo<T> scale, const T* centre, int n, float* y,
+                         double* lanes, float* max_abs) {
+  int j = 0;
+  f64x8 low = load<f64x8>(lanes), high = load<f64x8>(lanes + 8);
+  f32x16 largest = f32x16{} + *max_abs;
+  for (; j + 16 <= n; j += 16) {
+    for (int l = 0; l < 16; ++l) y[j + l] = centred(row[j + l], scale, centre[j + l]);
+    const f64x8 a = load_f64x8(y + j), b = load_f64x8(y + j + 8);
+    low = low + a * a;
+    high = high + b * b;
+    const i32x16 bits = load<i32x16>(y + j) & 0x7fffffff;
+    const f32x16 magnitude = load<f32x16>(&bits);
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  store(lanes, low);
+  store(lanes + 8, high);
+  for (int l = 0; l < 16; ++l) *max_abs = largest[l] > *max_abs ? largest[l] : *max_abs;
+  for (; j < n; ++j) {
+    y[j] = centred(row[j], scale, centre[j]);
+    lanes[j % 16] += static_cast<double>(y[j]) * static_cast<double>(y[j]);
+    const float magnitude = y[j] < 0 ? -y[j] : y[j];
+    *max_abs = magnitude > *max_abs ? magnitude : *max_abs;
+  }
+}
+
+// Simd: kTile and transpose(const uint32* from, row stride, uint32* to, row stride) of a
+// kTile x kTile square of words; and for bfloat16 levels round_bf16.
+template <class Simd>
+inline void transpose_tile(const std::uint32_t* tile, int n_words, std::uint32_t* out) {
+  int w = 0;
+  for (; w + Simd::kTile <= n_words; w += Simd::kTile) {
+    for (int p = 0; p < kBlockPoints; p += Simd::kTile) {
+      Simd::transpose(tile + p * kTileFeatures + w, kTileFeatures, out + w * kBlockPoints + p,
+                      kBlockPoints);
+    }
+  }
+  for (; w < n_words; ++w) {
+    for (int p = 0; p < kBlockPoints; ++p) out[w * kBlockPoints + p] = tile[p * kTileFeatures + w];
+  }
+}
+
+template <class Simd, class T>
+void pack_block(const PackArgs<T>& args) noexcept {
+  alignas(64) float tile[kBlockPoints * kTileFeatures];
+  alignas(64) double lanes[kBlockPoints][16] = {};
+  alignas(64) float residual_lanes[kBlockPoints][16] = {};
+  for (int p = 0; p < kBlockPoints; ++p) args.max_abs[p] = 0;
+  for (std::int64_t d = 0; d < args.n_features; d += kTileFeatures) {
+    const int n = static_cast<int>(
+        args.n_features - d < kTileFeatures ? args.n_features - d : kTileFeatures);
+    for (int p = 0; p < kBlockPoints; ++p) {
+      float* y = tile + p * kTileFeatures;
+      if (p < args.n_rows) {
+        centre_piece(args.rows[p] + d, args.scale, args.centre + d, n, y, lanes[p],
+                     &args.max_abs[p]);
+      } else {
+        std::memset(y, 0, sizeof(float) * static_cast<std::size_t>(n));
+      }
+      if (n % 2 != 0) y[n] = 0;  // the other half of the last bfloat16 word
+    }
+    if (args.packed_f32 != nullptr) {
+      transpose_tile<Simd>(reinterpret_cast<const std::uint32_t*>(tile), n,
+                           reinterpret_cast<std::uint32_t*>(args.packed_f32 + d * kBlockPoints));
+    }
+    if constexpr (Simd::kHasBf16) {
+      if (args.packed_bf16 != nullptr) {
+        alignas(64) std::uint32_t words[kBlockPoints * kTileFeatures];
+        const int n_words = (n + 1) / 2;
+        for (int p = 0; p < kBlockPoints; ++p) {
+          Simd::round_bf16(tile + p * kTileFeatures, n_words, words + p * kTileFeatures,
+                           residual_lanes[p]);
+        }
+        transpose_tile<Simd>(words, n_words, args.packed_bf16 + d / 2 * kBlockPoints);
+      }
+    }
+  }
+  for (int p = 0; p < kBlockPoints; ++p) {
+    args.sq_norms[p] = add_16_lanes(lanes[p]);
+    double residual = 0;
+    for (int l = 0; l < 16; ++l) residual += residual_lanes[p][l];
+    args.sq_residuals[p] = residual;
+  }
+}
+
+// Round to bfloat16, ties to even, leaving a float32 with 16 zero bits.
+inline f32x8 round_to_bf16(const f32x8& v) {
+  typedef std::uint32_t u32x8 __attribute__((vector_size(32)));
+  u32x8 bits = load<u32x8>(&v);
+  bits = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
+  return load<f32x8>(&bits);
+}
+
+// The sums are only used as bounds, with room for their rounding: their order is free.
+template <class T>
+void pack_column(ColumnArgs<T>& args) noexcept {
+  f64x8 norm{}, residual{}, uncentred{};
+  for (std::int64_t j = 0; j < args.n_features; j += 8) {
+    const std::int64_t left = args.n_features - j;
+    T c[8] = {}, m[8] = {};
+    const T* from = args.centroid + j;
+    const T* centre = args.centre + j;
+    if (left < 8) {
+      for (int l = 0; l < left; ++l) c[l] = from[l], m[l] = centre[l];
+      from = c;
+      centre = m;
+    }
+    const f64x8 stored = load_f64x8(from) * args.scale;
+    const f64x8 z = stored - load_f64x8(centre);
+    f32x8 packed = __builtin_convertvector(z, f32x8);
+    if (args.column_bf16 != nullptr) packed = round_to_bf16(packed);
+    const f64x8 lost = z - __builtin_convertvector(packed, f64x8);
+    norm = norm + z * z;
+    residual = residual + lost * lost;
+    uncentred = uncentred + stored * stored;
+    const f32x8 doubled = packed * -2.0f;
+    float out[8];
+    store(out, doubled);
+    const int n = static_cast<int>(left < 8 ? left : 8);
+    if (args.column_bf16 != nullptr) {
+      for (int l = 0; l < n; l += 2) {
+        std::uint32_t low, high;
+        std::memcpy(&low, out + l, sizeof(low));
+        std::memcpy(&high, out + l + 1, sizeof(high));
+        args.column_bf16[(j + l) / 2] = (low >> 16) | (high & 0xffff0000u);
+      }
+    } else {
+      std::memcpy(args.column_f32 + j, out, sizeof(float) * static_cast<std::size_t>(n));
+    }
+  }
+  args.sq_norm = args.sq_residual = args.sq_norm_uncentred = 0;
+  for (int l = 0; l < 8; ++l) {
+    args.sq_norm += norm[l];
+    args.sq_residual += residual[l];
+    args.sq_norm_uncentred += uncentred[l];
+  }
+}
+
+}  // namespace

@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kmeans/potential/potential.inl.h"
+
+namespace ddkern::kmeans {
+extern const PotentialOps potential_avx512 = {potential};
+}

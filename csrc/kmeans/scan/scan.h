@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+// scan: from approximate scores to certain winners.
+//
+// A score is s_k = ||c_k||^2 - 2 <x, c_k>, known to within
+//     E_k = p * u[k] + q * v[k] + e[k]                   (p, q of the point; u, v, e of the column)
+// The winner is certain when its s_k + E_k lies below s_j - E_j of every other column. The columns
+// that may still win are those with s_k - E_k <= upper, upper = min_j (s_j + E_j).
+//
+// The bounds passed in leave room for the roundings of this op itself. NaN counts as "not certain".
+#pragma once
+
+#include <cstdint>
+
+#include "core/isa.h"
+#include "kmeans/block.h"
+
+namespace ddkern::kmeans {
+
+struct ScanArgs {
+  const float* scores;    // [n_columns][kBlockPoints]
+  std::int64_t n_columns;
+  const float* p;         // [kBlockPoints]
+  const float* q;         // [kBlockPoints]
+  const float* u;         // [n_columns]
+  const float* v;         // [n_columns]
+  const float* e;         // [n_columns]
+  std::int32_t* winner;   // out [kBlockPoints]
+  float* upper;           // out [kBlockPoints]
+};
+
+// Columns the scan cannot rule out for point p.
+inline bool may_win(const ScanArgs& args, int point, std::int64_t column) {
+  const float bound =
+      args.p[point] * args.u[column] + args.q[point] * args.v[column] + args.e[column];
+  return !(args.scores[column * kBlockPoints + point] - bound > args.upper[point]);
+}
+
+struct ScanOps {
+  // Returns a mask: bit p is set when the winner of point p is certain.
+  std::uint32_t (*scan)(const ScanArgs& args) noexcept;
+};
+
+extern const ScanOps scan_base;
+extern const ScanOps scan_avx2;
+extern const ScanOps scan_avx512;
+
+const ScanOps& scan_ops(Isa isa);
+
+}  // namespace ddkern::kmeans

@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kmeans/scores.h"
+
+#include <algorithm>
+
+namespace ddkern::kmeans {
+
+// ---------------------------------------------------------------------------------- DirectScores
+
+template <class T>
+DirectScores<T>::DirectScores(const Group<T>& group, std::int64_t n_columns, bool cached,
+                              int n_threads)
+    : Scores<T>(n_columns), group_(group), n_columns_(n_columns), depth_(group.fast_depth()),
+      sq_norms_(static_cast<std::size_t>(n_columns)),
+      packed_(n_columns * group.fast_depth()),
+      cache_(cached ? group.n_blocks() * n_columns * kBlockPoints : 0),
+      block_scratch_(n_threads * group.block_words()),
+      column_scratch_(n_threads * kTileColumns * (group.n_features() + 1)),
+      row_scratch_(n_threads, group.n_features(), kBlockPoints) {}
+
+template <class T>
+void DirectScores<T>::pack_tile(const Tile& tile, const T* centroids, int thread) {
+  const std::int64_t n_features = group_.n_features();
+  const bool bf16 = group_.fast_is_bf16();
+  float* column_words =
+      column_scratch_.data() + thread * kTileColumns * (n_features + 1);
+  const DotsOps& dots = group_.kernels().dots;
+  const double gamma =
+      accumulation_bound(n_features, bf16 ? 1.0 : dots.n_roundings_per_product);
+  for (int c = 0; c < tile.width; ++c) {
+    const std::int64_t k = columns_[tile.first + c];
+    float* words = column_words + c * (n_features + 1);
+    ColumnArgs<T> args{centroids + k * n_features,
+                       group_.scale(),
+                       group_.centre(),
+                       n_features,
+                       bf16 ? nullptr : words,
+                       bf16 ? reinterpret_cast<std::uint32_t*>(words) : nullptr,
+                       0,
+                       0,
+                       0};
+    group_.kernels().pack.pack_column(args);
+    const double norm = std::sqrt(args.sq_norm);
+    // Beside what was measured: the float64 arithmetic of z itself, and denormals.
+    const double lost = std::sqrt(args.sq_residual) +
+                        0x1p-52 * (norm + std::sqrt(args.sq_norm_uncentred)) +
+                        std::sqrt(static_cast<double>(n_features)) * 0x1p-120;
+    sq_norms_[k] = static_cast<float>(args.sq_norm);
+    this->bounds_.set(k, 2 * (norm + lost), 2 * lost + (2 * gamma + 0x1p-20) * (norm + lost),
+                      0x1p-20 * (args.sq_norm + lost * lost));
+  }
+  float* out = packed_.data() + tile.offset;
+  for (std::int64_t d = 0; d < depth_; ++d) {
+    for (int c = 0; c < tile.width; ++c) {
+      // Words are moved as floats whatever they hold; a load and a store do not change bits.
+      out[d * tile.width + c] = column_words[c * (n_features + 1) + d];
+    }
+  }
+}
+
+template <class T>
+void DirectScores<T>::update(const T* centroids, const std::vector<std::int64_t>& moved,
+                             const Team& team) {
+  if (cache_.empty()) {
+    columns_.resize(static_cast<std::size_t>(n_columns_));
+    for (std::int64_t k = 0; k < n_columns_; ++k) columns_[k] = k;
+  } else {
+    columns_ = moved;
+  }
+  const auto n = static_cast<std::int64_t>(columns_.size());
+  const std::int64_t n_tiles = (n + kTileColumns - 1) / kTileColumns;
+  tiles_.clear();
+  for (std::int64_t t = 0; t < n_tiles; ++t) {
+    const std::int64_t first = n * t / n_tiles, last = n * (t + 1) / n_tiles;
+    tiles_.push_back({first, static_cast<int>(last - first), first * depth_});
+  }
+  team.for_ranges(n_tiles, 1, [&](std::int64_t begin, std::int64_t end, int thread) {
+    for (std::int64_t t = begin; t < end; ++t) pack_tile(tiles_[t], centroids, thread);
+  });
+}
+
+template <class T>
+const float* DirectScores<T>::block(std::int64_t block, float* out, int thread) {
+  float* scores =
+      cache_.empty() ? out : cache_.data() + block * n_columns_ * kBlockPoints;
+  const void* points = group_.fast_block(
+      block, block_scratch_.data() + thread * group_.block_words(), row_scratch_, thread);
+  const DotsOps& dots = group_.kernels().dots;
+  const auto product = group_.fast_is_bf16() ? dots.fast_bf16 : dots.fast_f32;
+  alignas(64) float products[kTileColumns * kBlockPoints];
+  for (const Tile& tile : tiles_) {
+    product({points, packed_.data() + tile.offset, tile.width, tile.width, depth_, products});
+    for (int c = 0; c < tile.width; ++c) {
+      const std::int64_t k = columns_[tile.first + c];
+      for (int p = 0; p < kBlockPoints; ++p) {
+        scores[k * kBlockPoints + p] = products[c * kBlockPoints + p] + sq_norms_[k];
+      }
+    }
+  }
+  return scores;
+}
+
+// ------------------------------------------------------------------------------------ GramScores
+
+template <class T>
+GramScores<T>::GramScores(const Group<T>& group, const GramMatrix& gram, std::int64_t n_columns,
+                          int n_threads)
+    : Scores<T>(n_columns), group_(group), gram_(gram), n_columns_(n_columns),
+      cells_(static_cast<std::size_t>(n_columns)), sums_(gram.stride() * n_columns) {
+  (void)n_threads;
+  const std::int64_t n_padded = gram.stride();
+  p_.resize(static_cast<std::size_t>(n_padded));
+  q_.resize(static_cast<std::size_t>(n_padded));
+  for (std::int64_t i = 0; i < n_padded; ++i) {
+    p_[i] = group.p_f32(i);
+    q_[i] = group.q_f32(i);
+    if (i < group.n() && group.counts(i)) {
+      largest_norm_ = std::max(largest_norm_, std::sqrt(group.sq_norms()[i]));
+    }
+  }
+  for (std::int64_t j = 0; j < group.n_features(); ++j) {
+    norm_centre_ += static_cast<double>(group.centre()[j]) * static_cast<double>(group.centre()[j]);
+  }
+  norm_centre_ = std::sqrt(norm_centre_);
+}
+
+// For cell k let y^ be its exact weighted mean of float32 rows, A the weighted mean of their norms.
+//   B/W against <x^, y^>:      (gamma + rounding of the float64 sums) ||x^|| A
+//   T/W^2 against ||y^||^2:    the same with A for ||x^||
+//   the stored centroid c against y^ (rounding to T, to the grid, and of the rows to float32): rho
+//   ||c||^2 - 2<x, c> against ||y^||^2 - 2<x^, y^>:  2 A rho + rho^2 + 2 ||x^|| rho + 2 p (A + rho)
+template <class T>
+void GramScores<T>::set_bounds(std::int64_t k) {
+  const Cell& cell = cells_[k];
+  const auto n_features = static_cast<double>(group_.n_features());
+  const double mean_norm = cell.norm_sum / cell.weight;
+  const double gamma = accumulation_bound(group_.n_features(), 1.0);
+  const double sums = (cell.n_operations + 8) * 0x1p-52 * cell.traffic * largest_norm_ / cell.weight;
+  const double product = gamma * mean_norm + sums;  // times ||x^||
+  const double stored_ulp = sizeof(T) == sizeof(float) ? 0x1.01p-24 : 0x1.01p-53;
+  const double grid = std::sqrt(n_features) * group_.row_unit() *
+                      (1 + static_cast<double>(cell.n_rows) / cell.weight);
+  // ||c + centre|| <= ||centre|| + A + rho, and rho is far below A.
+  const double rho = stored_ulp * 1.01 * (norm_centre_ + mean_norm) + 0x1.02p-24 * mean_norm + grid +
+                     std::sqrt(n_features) * 0x1p-120;
+  this->bounds_.set(k, 2 * (mean_norm + rho),
+                    2 * product + 2 * rho + 0x1p-20 * mean_norm,
+                    product * mean_norm + 2 * mean_norm * rho + rho * rho +
+                        0x1p-20 * mean_norm * mean_norm);
+}
+
+template <class T>
+void GramScores<T>::set_row(std::int64_t k, std::int64_t row, const Team& team) {
+  const float* entries = gram_.row(row);
+  team.for_ranges(group_.n_blocks(), 64, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t b = begin; b < end; ++b) {
+      double* sums = sums_.data() + (b * n_columns_ + k) * kBlockPoints;
+      for (int p = 0; p < kBlockPoints; ++p) sums[p] = entries[b * kBlockPoints + p];
+    }
+  });
+  Cell& cell = cells_[k];
+  cell = Cell{};
+  cell.norm_sum = std::sqrt(group_.sq_norms()[row]);
+  cell.traffic = 1;
+  cell.n_rows = 1;
+  cell.self = entries[row];
+  set_bounds(k);
+}
+
+template <class T>
+void GramScores<T>::apply(const std::vector<Change>& changes,
+                          const std::vector<std::int32_t>& assignment, const Team& team) {
+  const auto n_changes = static_cast<std::int64_t>(changes.size());
+  std::vector<char> rebuild(static_cast<std::size_t>(n_columns_), 0);
+  std::vector<std::vector<std::int64_t>> members(static_cast<std::size_t>(n_columns_));
+  for (const Change& change : changes) {
+    Cell& cell = cells_[change.column];
+    // From a single row to a mean, or after many comings and goings: start again from the members.
+    rebuild[change.column] = cell.rebuild_next || cell.n_operations > 4096;
+  }
+  std::vector<char> changed(static_cast<std::size_t>(n_columns_), 0);
+  for (const Change& change : changes) changed[change.column] = 1;
+  for (std::int64_t i = 0; i < group_.n(); ++i) {
+    const std::int32_t k = assignment[i];
+    if (changed[k] && group_.counts(i)) members[k].push_back(i);
+  }
+  team.for_ranges(n_changes, 1, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t c = begin; c < end; ++c) {
+      const Change& change = changes[c];
+      const std::int64_t k = change.column;
+      Cell& cell = cells_[k];
+      const auto add = [&](std::int64_t row, double weight) {
+        const float* entries = gram_.row(row);
+        for (std::int64_t b = 0; b < group_.n_blocks(); ++b) {
+          double* sums = sums_.data() + (b * n_columns_ + k) * kBlockPoints;
+          for (int p = 0; p < kBlockPoints; ++p) {
+            sums[p] += weight * static_cast<double>(entries[b * kBlockPoints + p]);
+          }
+        }
+        cell.traffic += std::abs(weight);
+        cell.n_operations += 1;
+      };
+      if (rebuild[k]) {
+        for (std::int64_t b = 0; b < group_.n_blocks(); ++b) {
+          double* sums = sums_.data() + (b * n_columns_ + k) * kBlockPoints;
+          std::fill(sums, sums + kBlockPoints, 0.0);
+        }
+        cell = Cell{};
+        cell.rebuild_next = false;
+        cell.traffic = 0;
+        for (const std::int64_t i : members[k]) add(i, group_.weight(i));
+      } else {
+        for (const std::int64_t i : change.came) add(i, group_.weight(i));
+        for (const std::int64_t i : change.left) add(i, -group_.weight(i));
+      }
+      cell.weight = cell.norm_sum = cell.self = 0;
+      cell.n_rows = static_cast<std::int64_t>(members[k].size());
+      for (const std::int64_t i : members[k]) {
+        const double w = group_.weight(i);
+        cell.weight += w;
+        cell.norm_sum += w * std::sqrt(group_.sq_norms()[i]);
+        cell.self += w * sums_[(i / kBlockPoints * n_columns_ + k) * kBlockPoints +
+                               i % kBlockPoints];
+      }
+      cell.self /= cell.weight * cell.weight;
+      set_bounds(k);
+    }
+  });
+}
+
+template <class T>
+const float* GramScores<T>::block(std::int64_t block, float* out, int) {
+  for (std::int64_t k = 0; k < n_columns_; ++k) {
+    const double* sums = sums_.data() + (block * n_columns_ + k) * kBlockPoints;
+    const double factor = -2 / cells_[k].weight, self = cells_[k].self;
+    float* scores = out + k * kBlockPoints;
+    for (int p = 0; p < kBlockPoints; ++p) {
+      scores[p] = static_cast<float>(self + factor * sums[p]);
+    }
+  }
+  return out;
+}
+
+template class DirectScores<float>;
+template class DirectScores<double>;
+template class GramScores<float>;
+template class GramScores<double>;
+
+}  // namespace ddkern::kmeans

@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kmeans/seeding.h"
+
+#include <algorithm>
+#include <cmath>
+#include <mutex>
+
+#include "core/simd/round.h"
+
+namespace ddkern::kmeans {
+namespace {
+
+// Non-negative integer masses that can be drawn from: the first index whose cumulative mass exceeds
+// floor(u * total). Cumulative sums are kept a block; within a block the masses are walked.
+class Masses {
+ public:
+  explicit Masses(std::int64_t n)
+      : n_(n), masses_(static_cast<std::size_t>(n_blocks_of(n) * kBlockPoints), 0),
+        until_(static_cast<std::size_t>(n_blocks_of(n)), 0) {}
+
+  std::int64_t* data() { return masses_.data(); }
+
+  void total_up() {
+    std::int64_t total = 0;
+    for (std::size_t b = 0; b < until_.size(); ++b) {
+      for (int p = 0; p < kBlockPoints; ++p) total += masses_[b * kBlockPoints + p];
+      until_[b] = total;
+    }
+  }
+  std::int64_t total() const { return until_.back(); }
+
+  std::int64_t draw(double u) const {
+    const auto target = static_cast<std::int64_t>(u * static_cast<double>(total()));
+    std::int64_t rest = std::min(target, total() - 1);
+    const auto block = std::upper_bound(until_.begin(), until_.end(), rest) - until_.begin();
+    if (block > 0) rest -= until_[block - 1];
+    std::int64_t i = block * kBlockPoints;
+    while (rest >= masses_[i]) rest -= masses_[i++];
+    return i;
+  }
+
+ private:
+  std::int64_t n_;
+  std::vector<std::int64_t> masses_, until_;
+};
+
+int exponent_of(double v) {
+  int exponent = 0;
+  if (v != 0) std::frexp(v, &exponent);
+  return exponent;
+}
+
+// One k-means++ run over one group.
+template <class T>
+class PlusPlus {
+ public:
+  PlusPlus(const Group<T>& group, const GramMatrix* gram, std::int64_t k, const Draws& draws,
+           const Team& team)
+      : group_(group), gram_(gram), k_(k), draws_(draws), team_(team),
+        n_trials_(n_seeding_trials(k)), masses_(group.n()), units_(group.n()),
+        norms_(static_cast<std::size_t>(padded())), closest_(static_cast<std::size_t>(padded())),
+        nearer_(static_cast<std::size_t>(n_trials_)),
+        candidate_(group.n_features()), row_scratch_(team.n_threads(), group.n_features(), kBlockPoints),
+        value_scratch_(team.n_threads(), group.n_features()),
+        block_scratch_(gram == nullptr ? team.n_threads() * group.block_words() : 0),
+        columns_(gram == nullptr ? group.n_features() * kTileColumns : 0) {
+    for (auto& distances : nearer_) distances.resize(static_cast<std::size_t>(padded()));
+    for (std::int64_t i = 0; i < group.n(); ++i) units_.data()[i] = group.units(i);
+    units_.total_up();
+    find_norms();
+  }
+
+  Seeds run() {
+    seeds_.rows.push_back(units_.draw(draws_(0, 0)));
+    start_from(seeds_.rows[0]);
+    for (std::int64_t step = 1; step < k_; ++step) {
+      team_.check();
+      weigh();
+      if (masses_.total() == 0 && !find_potential_in_float64(step)) continue;
+      add_best_of_trials(step);
+    }
+    weigh();
+    seeds_.potential = std::ldexp(static_cast<double>(masses_.total()), -shift_) *
+                       group_.unscale() * group_.unscale() *
+                       (group_.total_weight() / static_cast<double>(group_.total_units())) *
+                       group_.mean_factor();
+    return std::move(seeds_);
+  }
+
+ private:
+  std::int64_t padded() const { return group_.n_blocks() * kBlockPoints; }
+
+  void find_norms() {
+    if (gram_ != nullptr) {
+      for (std::int64_t i = 0; i < padded(); ++i) norms_[i] = gram_->row(i)[i];
+      return;
+    }
+    team_.for_ranges(group_.n_blocks(), 4, [&](std::int64_t begin, std::int64_t end, int thread) {
+      for (std::int64_t b = begin; b < end; ++b) {
+        group_.kernels().dots.chain_norms(block(b, thread), group_.n_features(),
+                                          norms_.data() + b * kBlockPoints);
+      }
+    });
+  }
+
+  const float* block(std::int64_t b, int thread) {
+    return group_.f32_block(b, block_scratch_.data() + thread * group_.block_words(),
+                            row_scratch_, thread);
+  }
+
+  // The packed features of row i as column c of `width`.
+  void gather_column(std::int64_t i, int c, int width) {
+    const float* points = block(i / kBlockPoints, 0) + i % kBlockPoints;
+    for (std::int64_t d = 0; d < group_.n_features(); ++d) {
+      columns_[d * width + c] = points[d * kBlockPoints];
+    }
+  }
+
+  // closest = distances to one row, 0 for rows that do not count.
+  void start_from(std::int64_t row) {
+    for (std::int64_t i = 0; i < padded(); ++i) {
+      closest_[i] = i < group_.n() && group_.counts(i) ? 0x1p1000 : 0;
+    }
+    const std::vector<std::int64_t> only{row};
+    try_candidates(only, 0.0);
+    closest_.swap(nearer_[0]);
+  }
+
+  // The exponent of the largest distance fixes the grid; then every row's integer mass.
+  void weigh() {
+    const double largest = *std::max_element(closest_.begin(), closest_.end());
+    shift_ = group_.grid_bits() - exponent_of(largest);
+    unit_ = std::ldexp(1.0, shift_);
+    for (std::int64_t i = 0; i < group_.n(); ++i) {
+      const double value = closest_[i] * unit_;
+      masses_.data()[i] =
+          group_.weighted()
+              ? simd::round_wide_f64(static_cast<double>(simd::round_f64(value)) * group_.weight(i))
+              : simd::round_f64(value);
+    }
+    masses_.total_up();
+  }
+
+  // nearer_[t] and the potential for every candidate; `unit` 0 asks for the distances alone.
+  std::vector<std::int64_t> try_candidates(const std::vector<std::int64_t>& rows, double unit) {
+    const int n = static_cast<int>(rows.size());
+    std::vector<std::int64_t> potentials(rows.size(), 0);
+    const bool products = !direct_ && gram_ == nullptr;
+    std::vector<const T*> values(rows.size());
+    std::vector<Buffer<T>> value_copies(rows.size());
+    for (int t = 0; t < n; ++t) {
+      if (direct_) {
+        value_copies[t].reset(group_.n_features());
+        values[t] = copy_value(rows[t], value_copies[t]);
+      }
+    }
+    for (int first = 0; first < n; first += kTileColumns) {
+      const int width = std::min(kTileColumns, n - first);
+      if (products) {
+        for (int c = 0; c < width; ++c) gather_column(rows[first + c], c, width);
+      }
+      std::mutex mutex;
+      const std::int64_t grain = products || direct_ ? 1 : 64;
+      team_.for_ranges(group_.n_blocks(), grain, [&](std::int64_t begin, std::int64_t end,
+                                                     int thread) {
+        alignas(64) float dots[kTileColumns * kBlockPoints];
+        std::int64_t sums[kTileColumns] = {};
+        for (std::int64_t b = begin; b < end; ++b) {
+          if (products) {
+            group_.kernels().dots.chain_f32({block(b, thread), columns_.data(), width, width,
+                                             group_.n_features(), dots});
+          }
+          for (int c = 0; c < width; ++c) {
+            const int t = first + c;
+            if (direct_) {
+              sums[c] += nearer_directly(b, values[t], unit, nearer_[t].data(), thread);
+              continue;
+            }
+            const float* candidate_dots = gram_ != nullptr
+                                              ? gram_->row(rows[t]) + b * kBlockPoints
+                                              : dots + c * kBlockPoints;
+            sums[c] += group_.kernels().potential.potential(
+                {closest_.data() + b * kBlockPoints, norms_.data() + b * kBlockPoints,
+                 candidate_dots, static_cast<double>(norms_[rows[t]]), unit,
+                 group_.weighted() ? group_.weights() + b * kBlockPoints : nullptr,
+                 nearer_[t].data() + b * kBlockPoints});
+          }
+        }
+        const std::lock_guard<std::mutex> lock(mutex);
+        for (int c = 0; c < width; ++c) potentials[first + c] += sums[c];
+      });
+    }
+    return potentials;
+  }
+
+  void add_best_of_trials(std::int64_t step) {
+    std::vector<std::int64_t> candidates(static_cast<std::size_t>(n_trials_));
+    for (int t = 0; t < n_trials_; ++t) candidates[t] = masses_.draw(draws_(step, t));
+    const auto potentials = try_candidates(candidates, unit_);
+    const auto best = std::min_element(potentials.begin(), potentials.end()) - potentials.begin();
+    seeds_.rows.push_back(candidates[best]);
+    closest_.swap(nearer_[best]);
+  }
+
+  // float32 says that every row coincides with a seed. True when float64 knows better and the masses
+  // have been made anew; otherwise a seed was added here.
+  bool find_potential_in_float64(std::int64_t step) {
+    const std::int64_t different = first_row_unlike_seeds();
+    if (different < 0) {
+      seeds_.rows.push_back(units_.draw(draws_(step, 0)));
+      return false;
+    }
+    if (!direct_) {
+      direct_ = true;
+      const auto rows = seeds_.rows;
+      for (std::int64_t i = 0; i < padded(); ++i) {
+        closest_[i] = i < group_.n() && group_.counts(i) ? 0x1p1000 : 0;
+      }
+      for (const std::int64_t row : rows) {
+        try_candidates({row}, 0.0);
+        closest_.swap(nearer_[0]);
+      }
+      weigh();
+      if (masses_.total() > 0) return true;
+    }
+    seeds_.rows.push_back(different);
+    try_candidates({different}, 0.0);
+    closest_.swap(nearer_[0]);
+    return false;
+  }
+
+  const T* copy_value(std::int64_t row, Buffer<T>& to) {
+    const T* value = group_.row(row, to.data());
+    if (value != to.data()) std::copy(value, value + group_.n_features(), to.data());
+    return to.data();
+  }
+
+  std::int64_t first_row_unlike_seeds() {
+    for (std::int64_t i = 0; i < group_.n(); ++i) {
+      if (!group_.counts(i) || closest_[i] != 0) {
+        if (group_.counts(i)) return i;
+        continue;
+      }
+      copy_value(i, candidate_);
+      const bool known =
+          std::any_of(seeds_.rows.begin(), seeds_.rows.end(), [&](std::int64_t row) {
+            return group_.rows_equal(row, candidate_.data(), value_scratch_.get(0));
+          });
+      if (!known) return i;
+    }
+    return -1;
+  }
+
+  std::int64_t nearer_directly(std::int64_t b, const T* value, double unit, double* nearer,
+                               int thread) {
+    std::int64_t sum = 0;
+    for (std::int64_t i = b * kBlockPoints; i < (b + 1) * kBlockPoints; ++i) {
+      nearer[i] = closest_[i];
+      if (i >= group_.n() || closest_[i] == 0) continue;
+      const T* x = group_.row(i, value_scratch_.get(thread));
+      nearer[i] = std::min(closest_[i], group_.kernels().distance(x, value, group_.scale(),
+                                                                  group_.n_features()));
+      const std::int64_t q = simd::round_f64(nearer[i] * unit);
+      sum += group_.weighted()
+                 ? simd::round_wide_f64(static_cast<double>(q) * group_.weight(i))
+                 : q;
+    }
+    return sum;
+  }
+
+  const Group<T>& group_;
+  const GramMatrix* gram_;
+  std::int64_t k_;
+  const Draws& draws_;
+  const Team& team_;
+  int n_trials_;
+  Masses masses_, units_;
+  std::vector<float> norms_;
+  std::vector<double> closest_;
+  std::vector<std::vector<double>> nearer_;
+  Buffer<T> candidate_;
+  RowScratch<T> row_scratch_, value_scratch_;
+  Buffer<float> block_scratch_, columns_;
+  Seeds seeds_;
+  double unit_ = 1;
+  int shift_ = 0;
+  bool direct_ = false;
+};
+
+}  // namespace
+
+int n_seeding_trials(std::int64_t k) {
+  return 2 + static_cast<int>(std::floor(std::log(static_cast<double>(k))));
+}
+
+template <class T>
+Seeds seed_plus_plus(const Group<T>& group, const GramMatrix* gram, std::int64_t k,
+                     const Draws& draws, const Team& team) {
+  return PlusPlus<T>(group, gram, k, draws, team).run();
+}
+
+template <class T>
+Seeds seed_random(const Group<T>& group, std::int64_t k, const Draws& draws, const Team& team) {
+  Masses eligible(group.n()), all(group.n());
+  for (std::int64_t i = 0; i < group.n(); ++i) {
+    eligible.data()[i] = all.data()[i] = group.units(i);
+  }
+  all.total_up();
+  eligible.total_up();
+  Seeds seeds;
+  Buffer<T> value(group.n_features());
+  RowScratch<T> scratch(team.n_threads(), group.n_features());
+  for (std::int64_t step = 0; step < k; ++step) {
+    team.check();
+    const double u = draws(step, 0);
+    if (eligible.total() == 0) {
+      seeds.rows.push_back(all.draw(u));
+      continue;
+    }
+    const std::int64_t row = eligible.draw(u);
+    seeds.rows.push_back(row);
+    const T* drawn = group.row(row, value.data());
+    if (drawn != value.data()) std::copy(drawn, drawn + group.n_features(), value.data());
+    team.for_ranges(group.n(), 1024, [&](std::int64_t begin, std::int64_t end, int thread) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        if (eligible.data()[i] != 0 && group.rows_equal(i, value.data(), scratch.get(thread))) {
+          eligible.data()[i] = 0;
+        }
+      }
+    });
+    eligible.total_up();
+  }
+  return seeds;
+}
+
+template Seeds seed_plus_plus(const Group<float>&, const GramMatrix*, std::int64_t, const Draws&,
+                              const Team&);
+template Seeds seed_plus_plus(const Group<double>&, const GramMatrix*, std::int64_t, const Draws&,
+                              const Team&);
+template Seeds seed_random(const Group<float>&, std::int64_t, const Draws&, const Team&);
+template Seeds seed_random(const Group<double>&, std::int64_t, const Draws&, const Team&);
+
+}  // namespace ddkern::kmeans

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+// One register_*() a file; module.cpp calls them all.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace ddkern::python {
+
+void register_backend(pybind11::module_& module);
+void register_kmeans(pybind11::module_& module);
+
+}  // namespace ddkern::python

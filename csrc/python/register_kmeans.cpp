@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <functional>
+#include <numeric>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "core/error.h"
+#include "core/isa.h"
+#include "kmeans/kmeans.h"
+#include "python/array_cast.h"
+#include "python/bindings.h"
+
+namespace py = pybind11;
+
+namespace ddkern::python {
+namespace {
+
+using kmeans::Algorithm;
+using kmeans::FitOptions;
+using kmeans::GroupReport;
+using kmeans::Groups;
+using kmeans::Init;
+
+using Int64s = py::array_t<std::int64_t, py::array::c_style>;
+using UInt64s = py::array_t<std::uint64_t, py::array::c_style>;
+using Doubles = py::array_t<double, py::array::c_style>;
+
+Init parse_init(const std::string& name) {
+  if (name == "k-means++") return Init::plus_plus;
+  if (name == "random") return Init::random;
+  if (name == "array") return Init::array;
+  throw InvalidArgument("init is '" + name + "'; it must be 'k-means++', 'random' or an array");
+}
+
+Algorithm parse_algorithm(const std::string& name) {
+  if (name == "auto") return Algorithm::automatic;
+  if (name == "gram") return Algorithm::gram;
+  if (name == "streaming") return Algorithm::streaming;
+  throw InvalidArgument("algorithm is '" + name + "'; it must be 'auto', 'gram' or 'streaming'");
+}
+
+const char* name_of(Algorithm algorithm) {
+  return algorithm == Algorithm::gram ? "gram" : "streaming";
+}
+
+// Keeps the arrays that Groups points into.
+struct GroupArrays {
+  std::optional<Int64s> order;
+  Int64s offsets, k, ids;
+  UInt64s seeds;
+  std::optional<Doubles> sample_weight;
+
+  Groups view(std::int64_t n_rows) const {
+    const std::int64_t n_groups = offsets.size() - 1;
+    if (n_groups < 1 || k.size() != n_groups || ids.size() != n_groups ||
+        seeds.size() != n_groups) {
+      throw InvalidArgument("offsets, k, group_ids and seeds disagree on the number of groups");
+    }
+    if (order && order->size() != n_rows) throw InvalidArgument("order must have one entry a row");
+    if (sample_weight && sample_weight->size() != n_rows) {
+      throw InvalidArgument("sample_weight must have one entry a row");
+    }
+    const std::int64_t* at = offsets.data();
+    if (at[0] != 0 || at[n_groups] != n_rows) throw InvalidArgument("offsets must span all rows");
+    for (std::int64_t g = 0; g < n_groups; ++g) {
+      if (at[g + 1] <= at[g]) throw InvalidArgument("offsets must increase");
+      if (k.data()[g] < 1 || k.data()[g] > INT32_MAX) throw InvalidArgument("k is out of range");
+    }
+    if (order) {
+      for (std::int64_t i = 0; i < n_rows; ++i) {
+        if (order->data()[i] < 0 || order->data()[i] >= n_rows) {
+          throw InvalidArgument("order must hold row numbers");
+        }
+      }
+    }
+    return {order ? order->data() : nullptr,
+            at,
+            k.data(),
+            ids.data(),
+            seeds.data(),
+            sample_weight ? sample_weight->data() : nullptr,
+            n_groups};
+  }
+  std::int64_t total_k() const { return std::accumulate(k.data(), k.data() + k.size(), std::int64_t{0}); }
+};
+
+// Signals and progress, on the calling thread, with the GIL.
+class Attendant {
+ public:
+  Attendant(py::object progress, std::int64_t n_groups)
+      : progress_(std::move(progress)), n_groups_(n_groups), monitor_([this] { attend(); }) {}
+
+  Monitor& monitor() { return monitor_; }
+  std::atomic<std::int64_t>& groups_done() { return groups_done_; }
+
+  // The last report, after the work is done. Needs the GIL.
+  void finish() { report(); }
+
+ private:
+  void attend() {
+    const py::gil_scoped_acquire acquire;
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+    report();
+  }
+  void report() {
+    if (progress_.is_none()) return;
+    const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start_;
+    progress_(groups_done_.load(), n_groups_, spent.count());
+  }
+
+  py::object progress_;
+  std::int64_t n_groups_;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  std::atomic<std::int64_t> groups_done_{0};
+  Monitor monitor_;
+};
+
+template <class T, class Value>
+py::array_t<T> per_group(const std::vector<GroupReport>& reports, const Value& value) {
+  py::array_t<T> out(static_cast<py::ssize_t>(reports.size()));
+  T* to = out.mutable_data();
+  for (std::size_t g = 0; g < reports.size(); ++g) to[g] = static_cast<T>(value(reports[g]));
+  return out;
+}
+
+py::dict describe(const std::vector<GroupReport>& reports) {
+  py::dict stats;
+  std::vector<std::string> algorithms;
+  for (const auto& report : reports) algorithms.emplace_back(name_of(report.algorithm));
+  const auto integers = [&](std::int64_t GroupReport::*field) {
+    return per_group<std::int64_t>(reports, [&](const GroupReport& r) { return r.*field; });
+  };
+  const auto doubles = [&](double GroupReport::*field) {
+    return per_group<double>(reports, [&](const GroupReport& r) { return r.*field; });
+  };
+  stats["algorithm"] = algorithms;
+  stats["rows_assigned"] = integers(&GroupReport::rows_assigned);
+  stats["rows_rechecked"] = integers(&GroupReport::rows_rechecked);
+  stats["rows_exact"] = integers(&GroupReport::rows_exact);
+  stats["cells_reseeded"] = integers(&GroupReport::cells_reseeded);
+  stats["seconds_prepare"] = doubles(&GroupReport::seconds_prepare);
+  stats["seconds_seed"] = doubles(&GroupReport::seconds_seed);
+  stats["seconds_lloyd"] = doubles(&GroupReport::seconds_lloyd);
+  return stats;
+}
+
+bool perturbation_asked() {
+  const char* value = std::getenv("DDKERN_DEBUG_PERTURB");
+  return value != nullptr && std::string(value) == "1";
+}
+
+template <class T>
+py::dict fit_as(const RowSource& source, const Groups& groups, std::int64_t total_k,
+                const FitOptions& options, const py::object& init_centroids,
+                const py::object& progress) {
+  const std::int64_t n_features = source.n_features();
+  py::array_t<T> centroids({total_k, n_features});
+  if (options.init == Init::array) {
+    const auto given = py::array_t<T, py::array::c_style>::ensure(init_centroids);
+    if (!given || given.size() != total_k * n_features) {
+      throw InvalidArgument("init_centroids must be (sum of k, n_features)");
+    }
+    std::copy(given.data(), given.data() + given.size(), centroids.mutable_data());
+  }
+  py::array_t<double> mass(total_k);
+  Int64s assignment(source.n_rows);
+  kmeans::FitOutput<T> output{centroids.mutable_data(), mass.mutable_data(),
+                              assignment.mutable_data(), {}};
+  Attendant attendant(progress, groups.n_groups);
+  {
+    const py::gil_scoped_release release;
+    kmeans::fit(source, groups, options, output, attendant.monitor(), attendant.groups_done());
+  }
+  attendant.finish();
+  const auto& reports = output.reports;
+  py::dict result;
+  result["centroids"] = centroids;
+  result["mass"] = mass;
+  result["assignment"] = assignment;
+  result["distortion"] = per_group<double>(reports, [](const auto& r) { return r.distortion; });
+  result["inertia"] = per_group<double>(reports, [](const auto& r) { return r.inertia; });
+  py::list history;
+  for (const auto& report : reports) {
+    history.append(py::array_t<double>(static_cast<py::ssize_t>(report.history.size()),
+                                       report.history.data()));
+  }
+  result["history"] = history;
+  result["n_iter"] = per_group<std::int64_t>(reports, [](const auto& r) { return r.n_iter; });
+  result["converged"] = per_group<bool>(reports, [](const auto& r) { return r.converged; });
+  result["empty_cells"] =
+      per_group<std::int64_t>(reports, [](const auto& r) { return r.n_empty_cells; });
+  result["restart"] = per_group<std::int64_t>(reports, [](const auto& r) { return r.restart; });
+  result["stats"] = describe(reports);
+  result["isa"] = isa_name(active_isa());
+  result["n_threads"] = safe_threads(options.n_threads);
+  return result;
+}
+
+py::dict fit(const py::array& x, bool bfloat16, int batch_dims, std::optional<Int64s> order,
+             Int64s offsets, Int64s k, Int64s group_ids, UInt64s seeds,
+             std::optional<Doubles> sample_weight, const std::string& init,
+             const py::object& init_centroids, int n_init, std::int64_t max_iter, double tol,
+             const std::string& algorithm, int n_threads, std::int64_t max_memory,
+             const py::object& progress) {
+  const RowSource source = row_source(x, bfloat16, batch_dims);
+  const GroupArrays arrays{std::move(order),     std::move(offsets), std::move(k),
+                           std::move(group_ids), std::move(seeds),   std::move(sample_weight)};
+  const Groups groups = arrays.view(source.n_rows);
+  FitOptions options;
+  options.init = parse_init(init);
+  options.n_init = n_init;
+  options.max_iter = max_iter;
+  options.tol = tol;
+  options.algorithm = parse_algorithm(algorithm);
+  options.n_threads = n_threads;
+  options.max_memory_in_bytes = max_memory;
+  options.perturb_scores = perturbation_asked();
+  const auto run = reads_as_double(source.dtype) ? &fit_as<double> : &fit_as<float>;
+  return run(source, groups, arrays.total_k(), options, init_centroids, progress);
+}
+
+py::dict seed(const py::array& x, bool bfloat16, int batch_dims, std::optional<Int64s> order,
+              Int64s offsets, Int64s k, Int64s group_ids, UInt64s seeds,
+              std::optional<Doubles> sample_weight, const std::string& init,
+              const std::string& algorithm, int n_threads, std::int64_t max_memory,
+              const py::object& progress) {
+  const RowSource source = row_source(x, bfloat16, batch_dims);
+  const GroupArrays arrays{std::move(order),     std::move(offsets), std::move(k),
+                           std::move(group_ids), std::move(seeds),   std::move(sample_weight)};
+  const Groups groups = arrays.view(source.n_rows);
+  FitOptions options;
+  options.init = parse_init(init);
+  if (options.init == Init::array) throw InvalidArgument("init must be 'k-means++' or 'random'");
+  options.algorithm = parse_algorithm(algorithm);
+  options.n_threads = n_threads;
+  options.max_memory_in_bytes = max_memory;
+  Int64s rows(arrays.total_k());
+  py::array_t<double> potential(groups.n_groups);
+  std::int64_t* rows_out = rows.mutable_data();
+  double* potential_out = potential.mutable_data();
+  Attendant attendant(progress, groups.n_groups);
+  {
+    const py::gil_scoped_release release;
+    const auto run =
+        reads_as_double(source.dtype) ? &kmeans::seed<double> : &kmeans::seed<float>;
+    run(source, groups, options, rows_out, potential_out, attendant.monitor(),
+        attendant.groups_done());
+  }
+  attendant.finish();
+  py::dict result;
+  result["rows"] = rows;
+  result["potential"] = potential;
+  return result;
+}
+
+template <class T>
+void assign_as(const RowSource& source, const Groups& groups, std::int64_t total_k,
+               const FitOptions& options, const py::array& centroids, std::int64_t n_nearest,
+               std::int64_t* assignment, double* sq_distance, Attendant& attendant) {
+  const auto given = py::array_t<T, py::array::c_style>::ensure(centroids);
+  if (!given || given.size() != total_k * source.n_features()) {
+    throw InvalidArgument("centroids must be (sum of k, n_features)");
+  }
+  const T* values = given.data();
+  const py::gil_scoped_release release;
+  kmeans::assign<T>(source, groups, options, values, n_nearest, assignment, sq_distance,
+                    attendant.monitor(), attendant.groups_done());
+}
+
+py::dict assign(const py::array& x, bool bfloat16, int batch_dims, std::optional<Int64s> order,
+                Int64s offsets, const py::array& centroids, Int64s k, std::int64_t n_nearest,
+                bool return_distance, int n_threads, std::int64_t max_memory,
+                const py::object& progress) {
+  const RowSource source = row_source(x, bfloat16, batch_dims);
+  const std::int64_t n_groups = offsets.size() - 1;
+  Int64s ids(std::max<std::int64_t>(n_groups, 0));
+  UInt64s seeds(std::max<std::int64_t>(n_groups, 0));
+  std::fill(ids.mutable_data(), ids.mutable_data() + ids.size(), 0);
+  std::fill(seeds.mutable_data(), seeds.mutable_data() + seeds.size(), 0);
+  const GroupArrays arrays{std::move(order), std::move(offsets), std::move(k), ids, seeds, {}};
+  const Groups groups = arrays.view(source.n_rows);
+  for (std::int64_t g = 0; g < n_groups; ++g) {
+    if (n_nearest < 1 || n_nearest > groups.k[g]) {
+      throw InvalidArgument("n_nearest is " + std::to_string(n_nearest) +
+                            "; it must be at least 1 and at most the number of centroids of "
+                            "every group");
+    }
+  }
+  FitOptions options;
+  options.n_threads = n_threads;
+  options.max_memory_in_bytes = max_memory;
+  options.perturb_scores = perturbation_asked();
+  Int64s assignment({source.n_rows, n_nearest});
+  std::optional<py::array_t<double>> sq_distance;
+  if (return_distance) sq_distance.emplace(std::vector<py::ssize_t>{source.n_rows, n_nearest});
+  Attendant attendant(progress, groups.n_groups);
+  const auto run = reads_as_double(source.dtype) ? &assign_as<double> : &assign_as<float>;
+  run(source, groups, arrays.total_k(), options, centroids, n_nearest, assignment.mutable_data(),
+      sq_distance ? sq_distance->mutable_data() : nullptr, attendant);
+  attendant.finish();
+  py::dict result;
+  result["assignment"] = assignment;
+  result["distance"] = sq_distance ? py::object(*sq_distance) : py::object(py::none());
+  return result;
+}
+
+py::dict option_defaults() {
+  const FitOptions options;
+  py::dict defaults;
+  defaults["init"] = "k-means++";
+  defaults["n_init"] = options.n_init;
+  defaults["max_iter"] = options.max_iter;
+  defaults["tol"] = options.tol;
+  defaults["algorithm"] = "auto";
+  if (options.init != Init::plus_plus || options.algorithm != Algorithm::automatic) {
+    throw std::logic_error("option_defaults does not follow FitOptions");
+  }
+  return defaults;
+}
+
+}  // namespace
+
+void register_kmeans(py::module_& module) {
+  module.def("fit", &fit, py::kw_only(), py::arg("x"), py::arg("bfloat16"), py::arg("batch_dims"),
+             py::arg("order"), py::arg("offsets"), py::arg("k"), py::arg("group_ids"),
+             py::arg("seeds"), py::arg("sample_weight"), py::arg("init"),
+             py::arg("init_centroids"), py::arg("n_init"), py::arg("max_iter"), py::arg("tol"),
+             py::arg("algorithm"), py::arg("n_threads"), py::arg("max_memory"),
+             py::arg("progress"), "k-means over groups of rows: see ddkern.quantize.");
+  module.def("seed", &seed, py::kw_only(), py::arg("x"), py::arg("bfloat16"),
+             py::arg("batch_dims"), py::arg("order"), py::arg("offsets"), py::arg("k"),
+             py::arg("group_ids"), py::arg("seeds"), py::arg("sample_weight"), py::arg("init"),
+             py::arg("algorithm"), py::arg("n_threads"), py::arg("max_memory"),
+             py::arg("progress"), "Seeds alone: see ddkern.seed_centroids.");
+  module.def("assign", &assign, py::kw_only(), py::arg("x"), py::arg("bfloat16"),
+             py::arg("batch_dims"), py::arg("order"), py::arg("offsets"), py::arg("centroids"),
+             py::arg("k"), py::arg("n_nearest"), py::arg("return_distance"),
+             py::arg("n_threads"), py::arg("max_memory"), py::arg("progress"),
+             "The nearest centroids of every row: see ddkern.assign.");
+  module.def("option_defaults", &option_defaults,
+             "The defaults of the core's options, which the Python signature repeats.");
+}
+
+}  // namespace ddkern::python

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arrays in from any library, results out in the same library, without copying the data.
+
+An array that comes in becomes a :class:`HostArray`: a numpy view on the caller's memory and the
+way back. numpy has no bfloat16, so such data travels as its 16-bit patterns with a flag.
+Torch is recognised but never imported: a tensor can only exist where torch is loaded already.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ddkern.typing import Array, ArrayLike
+
+__all__ = ["HostArray", "to_host"]
+
+# DLPack device types whose memory the CPU can read (dlpack.h): kDLCPU, kDLCUDAHost, kDLROCMHost.
+_DLPACK_CPU_DEVICES = frozenset({1, 3, 11})
+
+_DTYPE_RULE = "supported are bool, 8- to 64-bit integers, float16, bfloat16, float32 and float64"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HostArray:
+    """An array in CPU memory, seen through numpy, that remembers where it came from.
+
+    Attributes
+    ----------
+    values : ndarray
+        A view of the caller's memory, of any strides; ``uint16`` bit patterns for bfloat16.
+    bfloat16 : bool
+        Whether ``values`` holds the bit patterns of bfloat16 numbers.
+    wrap : callable
+        Turns a numpy result into an array of the caller's library, without a copy where that
+        library allows it.
+    """
+
+    values: NDArray[Any]
+    bfloat16: bool
+    wrap: Callable[[NDArray[Any]], Array]
+
+    @property
+    def dtype_name(self) -> str:
+        """Name of the element type, ``"bfloat16"`` included."""
+        return "bfloat16" if self.bfloat16 else self.values.dtype.name
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the elements are integers (bool is not)."""
+        return not self.bfloat16 and self.values.dtype.kind in "iu"
+
+    @property
+    def point_dtype(self) -> np.dtype[Any]:
+        """The floating-point type that holds every accepted value of this type exactly.
+
+        float64 for float64 and for 32- and 64-bit integers (the latter up to 2**53 in magnitude),
+        float32 for everything else. Centroids of such data are stored in this type.
+        """
+        dtype = self.values.dtype
+        wide = not self.bfloat16 and (
+            dtype == np.float64 or (dtype.kind in "iu" and dtype.itemsize >= 4)
+        )
+        return np.dtype(np.float64 if wide else np.float32)
+
+    def select(self, index: Any) -> HostArray:
+        """``self[index]`` as a HostArray; basic indices give views, index arrays give copies."""
+        return HostArray(self.values[index], self.bfloat16, self.wrap)
+
+    def as_dtype(self, dtype: DTypeLike) -> NDArray[Any]:
+        """The values as a C-contiguous array of ``dtype``, rounded to nearest where they must be.
+
+        Values beyond the range of ``dtype`` become infinite, without a warning: the caller checks.
+        """
+        if self.bfloat16:
+            # The upper half of a float32 is its bfloat16.
+            bits = self.values.astype(np.uint32, order="C")
+            bits <<= 16
+            return np.ascontiguousarray(bits.view(np.float32).astype(dtype, copy=False))
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray(self.values, dtype=dtype, order="C")
+
+
+def to_host(x: ArrayLike, name: str) -> HostArray:
+    """See an array of any supported library as a numpy array in place.
+
+    Parameters
+    ----------
+    x : array_like
+        numpy array, torch tensor on the CPU (detached from its graph if it has one), any object
+        with ``__dlpack__`` whose memory the CPU can read, or anything ``numpy.asarray`` accepts.
+    name : str
+        What error messages call the argument.
+
+    Returns
+    -------
+    HostArray
+
+    Raises
+    ------
+    TypeError
+        If the array lies on another device, has an unsupported dtype or byte order, or is sparse
+        or masked. The message names the argument.
+    ValueError
+        If ``x`` is a nested sequence of uneven lengths.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(x, torch.Tensor):
+        host = _from_torch(torch, x, name)
+    elif isinstance(x, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a masked array; masks are not supported: fill or drop the masked values, "
+            "or give such rows a sample_weight of 0"
+        )
+    elif isinstance(x, np.ndarray):
+        host = _from_numpy(np.asarray(x))
+    elif hasattr(x, "__dlpack__") and hasattr(x, "__dlpack_device__"):
+        host = _from_dlpack(x, name)
+    else:
+        host = _from_array_like(x, name)
+    _check_dtype(host, name)
+    return host
+
+
+def _identity(array: NDArray[Any]) -> Array:
+    return array
+
+
+def _from_numpy(
+    array: NDArray[Any], wrap: Callable[[NDArray[Any]], Array] = _identity
+) -> HostArray:
+    # ml_dtypes registers bfloat16 with numpy under this name.
+    if array.dtype.name == "bfloat16":
+        return HostArray(array.view(np.uint16), True, wrap)
+    return HostArray(array, False, wrap)
+
+
+def _from_torch(torch: Any, tensor: Any, name: str) -> HostArray:
+    if tensor.device.type != "cpu":
+        raise TypeError(_device_message(name, str(tensor.device)))
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name} has layout {tensor.layout}; only dense (strided) tensors work")
+    tensor = tensor.detach().resolve_neg()
+    if tensor.dtype == torch.bfloat16:
+        bits = tensor.view(torch.int16).numpy().view(np.uint16)
+        return HostArray(bits, True, torch.from_numpy)
+    try:
+        values = tensor.numpy()
+    except (TypeError, RuntimeError) as error:
+        # Types without a numpy counterpart: float8, quantized, subclasses that forbid access.
+        raise TypeError(f"{name} has dtype {tensor.dtype}; {_DTYPE_RULE} ({error})") from error
+    return HostArray(values, False, torch.from_numpy)
+
+
+def _from_dlpack(x: Any, name: str) -> HostArray:
+    device_type, device_id = x.__dlpack_device__()
+    if int(device_type) not in _DLPACK_CPU_DEVICES:
+        raise TypeError(
+            _device_message(name, f"DLPack device ({int(device_type)}, {int(device_id)})")
+        )
+    try:
+        values: NDArray[Any] = np.from_dlpack(x)
+    except (BufferError, RuntimeError) as error:
+        # numpy takes neither bfloat16 nor, in older releases, read-only memory over DLPack; the
+        # array protocol is the exporting library's own way to offer both.
+        if not hasattr(x, "__array__"):
+            raise TypeError(
+                f"{name}, a {type(x).__name__}, cannot be exchanged with numpy by DLPack: {error}"
+            ) from error
+        values = np.asarray(x)
+    return _from_numpy(values, _namespace_wrap(x))
+
+
+def _namespace_wrap(x: Any) -> Callable[[NDArray[Any]], Array]:
+    if not hasattr(x, "__array_namespace__"):
+        return _identity
+    namespace = x.__array_namespace__()
+    wrap: Callable[[NDArray[Any]], Array] = getattr(namespace, "from_dlpack", namespace.asarray)
+    return wrap
+
+
+def _from_array_like(x: ArrayLike, name: str) -> HostArray:
+    if hasattr(x, "toarray"):
+        raise TypeError(f"{name} is sparse ({type(x).__name__}); pass a dense array")
+    try:
+        return _from_numpy(np.asarray(x))
+    except ValueError as error:
+        raise ValueError(f"{name} does not form an array: {error}") from error
+
+
+def _check_dtype(host: HostArray, name: str) -> None:
+    dtype = host.values.dtype
+    if not dtype.isnative:
+        raise TypeError(
+            f"{name} has dtype {dtype.str!r}, which is not in this machine's byte order; convert "
+            f"it with {name}.astype({name}.dtype.newbyteorder('='))"
+        )
+    if not (dtype.kind in "biu" or (dtype.kind == "f" and dtype.itemsize in (2, 4, 8))):
+        raise TypeError(f"{name} has dtype {dtype.name}; {_DTYPE_RULE}")
+
+
+def _device_message(name: str, device: str) -> str:
+    return (
+        f"{name} lies on {device}; this version of ddkern quantizes arrays in CPU memory: "
+        f"pass {name}.cpu() or an equivalent copy on the host"
+    )

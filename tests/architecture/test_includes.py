@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""C++ includes point downward: core <- kmeans <- python, and torch appears nowhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+CSRC = Path(__file__).resolve().parents[2] / "csrc"
+
+MAY_INCLUDE = {
+    "core": {"core"},
+    "kmeans": {"core", "kmeans"},
+    "python": {"core", "kmeans", "python"},
+}
+
+# Headers of Python and its binding libraries belong to csrc/python, those of torch to nobody.
+BINDINGS = re.compile(r"^(Python\.h|pybind11/|numpy/|dlpack/)")
+TORCH = re.compile(r"^(torch/|ATen/|c10/)")
+INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
+SUFFIXES = {".h", ".cpp", ".cu", ".cuh"}
+
+
+def violations(csrc: Path) -> list[str]:
+    """Every forbidden or dangling include below ``csrc``, as one line of text each."""
+    found = []
+    for path in sorted(item for item in csrc.rglob("*") if item.suffix in SUFFIXES):
+        relative = path.relative_to(csrc)
+        if relative.parts[0] not in MAY_INCLUDE:
+            found.append(f"{relative}: no rule says what '{relative.parts[0]}' may include")
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            match = INCLUDE.match(line)
+            problem = match and _problem(relative, match[1], match[2], csrc)
+            if problem:
+                found.append(f"{relative}:{number}: {problem}")
+    return found
+
+
+def _problem(source: Path, bracket: str, header: str, csrc: Path) -> str | None:
+    unit = source.parts[0]
+    if TORCH.match(header):
+        return f"includes <{header}>: the library is torch-free"
+    if BINDINGS.match(header) and unit != "python":
+        return f"includes <{header}>: bindings stay in csrc/python"
+    if bracket == "<":
+        return None
+    if not (csrc / header).is_file():
+        return f'includes "{header}", which is not a path below csrc'
+    target = Path(header)
+    if target.parts[0] not in MAY_INCLUDE[unit]:
+        return f"'{unit}' includes \"{header}\" of '{target.parts[0]}'"
+    if header.endswith(".inl.h"):
+        op = target.name.removesuffix(".inl.h")
+        if source.parent != target.parent or not source.name.startswith((f"{op}_", f"{op}.")):
+            return f'includes "{header}", the body of another op'
+    if header.endswith(".cuh") and source.suffix not in {".cu", ".cuh"}:
+        return f'includes "{header}": device code is for .cu files'
+    return None
+
+
+def test_includes_point_downward() -> None:
+    assert violations(CSRC) == []
+
+
+def test_scan_sees_the_sources() -> None:
+    text = (CSRC / "python" / "module_cuda.cpp").read_text(encoding="utf-8")
+    headers = {match[2] for match in map(INCLUDE.match, text.splitlines()) if match}
+    assert {"pybind11/pybind11.h", "core/cuda/device_report.h"} <= headers
+
+
+def write_tree(csrc: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (csrc / name).parent.mkdir(parents=True, exist_ok=True)
+        (csrc / name).write_text(text, encoding="utf-8")
+
+
+CLEAN = {
+    "core/isa.h": "#include <cstdint>\n",
+    "core/cuda/reduce.cuh": "",
+    "kmeans/kmeans.h": '#include "core/isa.h"\n',
+    "kmeans/scan/scan.h": "",
+    "kmeans/scan/scan.inl.h": '#include "kmeans/scan/scan.h"\n',
+    "kmeans/scan/scan_avx2.cpp": '#include "kmeans/scan/scan.inl.h"\n',
+    "kmeans/scan/scan_sm90.cu": '#include "core/cuda/reduce.cuh"\n',
+    "python/module.cpp": '#include <pybind11/pybind11.h>\n#include "kmeans/kmeans.h"\n',
+}
+
+
+def test_allowed_includes_pass(tmp_path: Path) -> None:
+    write_tree(tmp_path, CLEAN)
+    assert violations(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "fault"),
+    [
+        ("core/a.h", '#include "kmeans/kmeans.h"', "'core' includes \"kmeans/kmeans.h\""),
+        ("kmeans/a.h", '  #  include "python/module.cpp"', "'kmeans' includes"),
+        ("core/a.cpp", "#include <Python.h>", "bindings stay in csrc/python"),
+        ("core/cuda/a.cu", "#include <pybind11/numpy.h>", "bindings stay in csrc/python"),
+        ("kmeans/a.cpp", '#include "numpy/arrayobject.h"', "bindings stay in csrc/python"),
+        ("python/a.cpp", "#include <torch/extension.h>", "torch-free"),
+        ("core/cuda/a.cu", "#include <ATen/ATen.h>", "torch-free"),
+        ("kmeans/a.cpp", '#include "kmeans/scan/scan.inl.h"', "the body of another op"),
+        ("kmeans/dots/dots.inl.h", '#include "kmeans/scan/scan.inl.h"', "the body of another op"),
+        ("kmeans/scan/scan_avx2.cpp", '#include "core/cuda/reduce.cuh"', "is for .cu files"),
+        ("kmeans/scan/scan_avx2.cpp", '#include "scan.h"', "not a path below csrc"),
+        ("kmeans/a.cpp", '#include "kmeans/gone.h"', "not a path below csrc"),
+        ("matching/a.cpp", "", "no rule says what 'matching' may include"),
+    ],
+)
+def test_forbidden_include_is_caught(tmp_path: Path, name: str, source: str, fault: str) -> None:
+    write_tree(tmp_path, {**CLEAN, name: source})
+    found = violations(tmp_path)
+    assert len(found) == 1
+    assert fault in found[0]

@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmarks are not installed: they are imported from the checkout."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = str(Path(__file__).resolve().parents[2])
+if ROOT not in sys.path:
+    sys.path.insert(0, ROOT)

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Assignments equal the oracle's, with no tolerance, for every variant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import ddkern
+from helpers import cifar10
+from helpers.answers import Answers
+from helpers.problems import DTYPES, Problem, problems
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ddkern.ConvergenceWarning"),
+    pytest.mark.filterwarnings("ignore::ddkern.EmptyCellWarning"),
+]
+
+ALGORITHMS = ("gram", "streaming")
+
+
+def require_none_wrong(wrong: dict[str, int], n_problems: int) -> None:
+    """Fail with the names of the problems that have wrong rows, fewest rows first."""
+    assert n_problems >= 500
+    named = ", ".join(f"{name} ({rows} rows)" for name, rows in list(wrong.items())[:8])
+    assert not wrong, f"{len(wrong)} of {n_problems} problems have wrong assignments: {named}"
+
+
+def count_wrong(actual: Any, expected: NDArray[np.int64]) -> int:
+    """Return how many entries differ; every one counts as wrong when the shapes do."""
+    actual = np.asarray(actual)
+    return int((actual != expected).sum()) if actual.shape == expected.shape else expected.size
+
+
+def quantize_problem(problem: Problem, number: int, **options: Any) -> ddkern.QuantizeResult:
+    """Run a few iterations on `problem`; its number picks the start and the iterations."""
+    n = len(problem.x)
+    k = min(n, len(problem.centroids))
+    init = ("k-means++", "random", problem.centroids[:k])[number % 3]
+    return ddkern.quantize(
+        problem.rows, k, init=init, max_iter=1 + number % 4, random_state=number, **options
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_assign(isa: str, dtype: str, answers: Answers) -> None:
+    wrong = {}
+    for number, problem in enumerate(problems(dtype)):
+        found = ddkern.assign(problem.rows, problem.centroids, n_threads=1 + number % 2)
+        rows = count_wrong(found, answers.nearest(problem.x, problem.centroids))
+        if rows:
+            wrong[problem.name] = rows
+    require_none_wrong(wrong, len(problems(dtype)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_quantize(isa: str, algorithm: str, dtype: str, answers: Answers) -> None:
+    """The returned assignment is to the returned centroids, not to those before."""
+    wrong = {}
+    for number, problem in enumerate(problems(dtype)):
+        result = quantize_problem(problem, number, algorithm=algorithm, n_threads=1 + number % 2)
+        expected = answers.nearest(problem.x, np.asarray(result.centroids))
+        rows = count_wrong(result.assignment, expected)
+        if rows:
+            wrong[problem.name] = rows
+    require_none_wrong(wrong, len(problems(dtype)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_scores_as_wrong_as_their_bounds_allow(
+    isa: str, algorithm: str, dtype: str, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every fast score off by its full error bound: nothing changes, and the rechecks show it."""
+    rechecked = {"0": 0, "1": 0}
+    wrong = {}
+    for number, problem in enumerate(problems(dtype)[::3]):
+        for perturb in rechecked:
+            monkeypatch.setenv("DDKERN_DEBUG_PERTURB", perturb)
+            result = quantize_problem(problem, number, algorithm=algorithm, n_threads=1)
+            rechecked[perturb] += int(result.stats.rows_rechecked.sum())
+        expected = answers.nearest(problem.x, np.asarray(result.centroids))
+        rows = count_wrong(result.assignment, expected)
+        rows += count_wrong(
+            ddkern.assign(problem.rows, problem.centroids, n_threads=1),
+            answers.nearest(problem.x, problem.centroids),
+        )
+        if rows:
+            wrong[problem.name] = rows
+    assert not wrong, f"wrong under perturbed scores: {list(wrong.items())[:8]}"
+    assert rechecked["1"] > rechecked["0"], "the perturbation was not in force"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_n_nearest(isa: str, dtype: str, answers: Answers) -> None:
+    for problem in problems(dtype)[::4]:
+        k = len(problem.centroids)
+        for n_nearest in {1, min(2, k), min(5, k), k if k <= 27 else 1}:
+            found, distance = ddkern.assign(
+                problem.rows, problem.centroids, n_nearest=n_nearest, return_distance=True
+            )
+            expected = answers.nearest(problem.x, problem.centroids, n_nearest)
+            assert count_wrong(found, expected) == 0, f"{problem.name}, n_nearest={n_nearest}"
+            chosen = problem.centroids[expected].astype(np.float64)
+            rows = problem.x.astype(np.float64).reshape(
+                (len(problem.x),) + (1,) * (expected.ndim - 1) + (-1,)
+            )
+            np.testing.assert_allclose(
+                distance, np.linalg.norm(rows - chosen, axis=-1), rtol=1e-12, err_msg=problem.name
+            )
+
+
+@pytest.mark.sanitize
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_representative_subset(isa: str, algorithm: str, dtype: str, answers: Answers) -> None:
+    """One problem in 23 of each family and size: small enough to run under the sanitizers."""
+    for number, problem in list(enumerate(problems(dtype)))[::23]:
+        found = ddkern.assign(problem.rows, problem.centroids, n_threads=2)
+        expected = answers.nearest(problem.x, problem.centroids)
+        assert count_wrong(found, expected) == 0, problem.name
+        result = quantize_problem(problem, number, algorithm=algorithm, n_threads=2)
+        expected = answers.nearest(problem.x, np.asarray(result.centroids))
+        assert count_wrong(result.assignment, expected) == 0, problem.name
+
+
+@pytest.mark.parametrize("algorithm", ["auto", *ALGORITHMS])
+@pytest.mark.parametrize("n", [1, 31, 32, 33])
+def test_as_many_centroids_as_rows(isa: str, algorithm: str, n: int) -> None:
+    """With k = n distinct rows every row ends as its own centroid."""
+    x = np.random.default_rng(n).normal(size=(n, 7)).astype(np.float32)
+    result = ddkern.quantize(x, n, algorithm=algorithm, random_state=0)
+    np.testing.assert_array_equal(result.centroids[result.assignment], x)
+    np.testing.assert_array_equal(np.sort(result.assignment), np.arange(n))
+    assert result.distortion.item() == 0.0
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0,)])
+def test_empty_input_is_an_error(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"x has shape .* empty"):
+        ddkern.quantize(np.empty(shape, np.float32), 1)
+    with pytest.raises(ValueError, match=r"x has shape .* empty"):
+        ddkern.assign(np.empty(shape, np.float32), np.zeros((1, *shape[1:]), np.float32))
+
+
+@pytest.mark.parametrize("k", [10, 50])
+def test_cifar10_classes(isa: str, k: int, answers: Answers) -> None:
+    """All ten classes in one call, exact against the centroids it returns."""
+    images, labels = cifar10.train_images()
+    first = np.concatenate([np.flatnonzero(labels == c)[:k] for c in range(10)])
+    result = ddkern.quantize(
+        images, k, groups=labels, init=images[first].astype(np.float32), max_iter=2
+    )
+    for c in range(10):
+        own = np.flatnonzero(labels == c)
+        pixels = images[own].reshape(len(own), -1)
+        centroids = result.centroids[c * k : (c + 1) * k].reshape(k, -1)
+        expected = c * k + answers.nearest(pixels, centroids)
+        assert count_wrong(result.assignment[own], expected) == 0, f"class {c}"
+    found = ddkern.assign(images, result.centroids, groups=labels, centroid_groups=result.groups)
+    np.testing.assert_array_equal(found, result.assignment)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_cifar10_seeded(isa: str, algorithm: str, answers: Answers) -> None:
+    """Part of one class from k-means++ to convergence, in pixels and in float32."""
+    pixels = cifar10.class_pixels(5)[:600]
+    scaled = (pixels / 255).astype(np.float32)
+    for x in (pixels, scaled):
+        result = ddkern.quantize(x, 20, algorithm=algorithm, random_state=1, max_iter=4)
+        expected = answers.nearest(x, result.centroids)
+        assert count_wrong(result.assignment, expected) == 0

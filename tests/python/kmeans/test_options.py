@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ddkern import backend
+from ddkern.kmeans import options
+
+
+@pytest.mark.parametrize("value", [3, np.int8(3), np.uint64(3), np.array(3)])
+def test_integers_of_any_kind(value: Any) -> None:
+    count = options.as_count("k", value)
+    assert type(count) is int
+    assert count == 3
+
+
+@pytest.mark.parametrize("value", [True, np.True_, 3.0, np.float32(3), "3", None, [3]])
+def test_what_is_no_integer(value: Any) -> None:
+    with pytest.raises(TypeError, match=r"^n_init=.* is a \w+; it must be an integer of at least"):
+        options.as_count("n_init", value)
+
+
+@pytest.mark.parametrize("value", [0, -1, np.int64(-5)])
+def test_too_small(value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^max_iter={value}; it must be .* at least 1$"):
+        options.as_count("max_iter", value)
+
+
+@pytest.mark.parametrize("value", [0, 1e-4, np.float32(0.5), 3])
+def test_tolerances(value: Any) -> None:
+    assert options.as_tol(value) == value
+
+
+@pytest.mark.parametrize("value", [-1e-9, float("nan"), float("inf")])
+def test_wrong_tolerance(value: float) -> None:
+    with pytest.raises(ValueError, match="^tol=.*; it must be a finite number of at least 0$"):
+        options.as_tol(value)
+
+
+@pytest.mark.parametrize("value", [None, "1e-4", True, [1, 2], 1j])
+def test_tolerance_of_wrong_type(value: Any) -> None:
+    with pytest.raises(TypeError, match="^tol=.* is a "):
+        options.as_tol(value)
+
+
+def test_choice() -> None:
+    assert options.check_choice("algorithm", "gram", ("auto", "gram")) == "gram"
+    with pytest.raises(ValueError, match="^algorithm='gramm'; it must be one of 'auto', 'gram'$"):
+        options.check_choice("algorithm", "gramm", ("auto", "gram"))
+    with pytest.raises(TypeError, match="^algorithm is a NoneType; it must be one of"):
+        options.check_choice("algorithm", None, ("auto", "gram"))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**64 - 1])
+def test_seeds(seed: int) -> None:
+    assert options.as_seed("random_state", seed) == seed
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_seed_out_of_range(seed: int) -> None:
+    with pytest.raises(ValueError, match=rf"^seeds={seed}; a seed .*0 <= seed < 2\*\*64"):
+        options.as_seed("seeds", seed)
+
+
+def test_seed_of_wrong_type() -> None:
+    with pytest.raises(TypeError, match=r"^random_state=1\.5 is a float"):
+        options.as_seed("random_state", 1.5)
+
+
+def test_no_seed_draws_one() -> None:
+    drawn = {options.draw_seed() for _ in range(8)}
+    assert len(drawn) == 8
+    assert all(0 <= seed < 2**64 for seed in drawn)
+
+
+def test_defaults_are_those_of_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert options.as_n_threads(None) == backend.max_threads()
+    monkeypatch.setattr(options, "default_max_memory", lambda: 77)
+    assert options.workspace_bytes(None) == 77
+
+
+@pytest.mark.parametrize(
+    ("check", "name"),
+    [(options.as_n_threads, "n_threads"), (options.workspace_bytes, "max_memory")],
+)
+def test_resources_must_be_positive(check: Any, name: str) -> None:
+    assert check(5) == 5
+    with pytest.raises(ValueError, match=f"^{name}=0;"):
+        check(0)
+    with pytest.raises(TypeError, match=f"^{name}='2GiB' is a str;"):
+        check("2GiB")

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ddkern
+from ddkern.kmeans.fit import ALGORITHMS, INIT_METHODS
+from helpers.bits import assert_same_array_bits
+
+RNG = np.random.default_rng(5)
+X = RNG.normal(size=(80, 2, 3)).astype(np.float32)
+GROUPS = np.array([4, -2])[RNG.integers(0, 2, 80)]
+
+
+@pytest.mark.parametrize("init", INIT_METHODS)
+@pytest.mark.sanitize
+def test_seeds_are_rows_of_their_group(init: Any) -> None:
+    seeds = ddkern.seed_centroids(X, [3, 5], groups=GROUPS, init=init, random_state=1)
+    assert seeds.groups.tolist() == [-2] * 3 + [4] * 5
+    assert seeds.indices.dtype == np.int64
+    assert len(set(seeds.indices.tolist())) == 8
+    assert_same_array_bits(seeds.centroids, X[seeds.indices], "centroids")
+    assert_same_array_bits(GROUPS[seeds.indices], seeds.groups, "groups")
+    assert seeds.random_state == 1
+
+
+def test_potential_is_what_the_seeds_leave() -> None:
+    weight = RNG.integers(0, 4, 80)
+    seeds = ddkern.seed_centroids(X, 4, groups=GROUPS, sample_weight=weight, random_state=1)
+    assert seeds.potential.shape == (2,)
+    for g, group in enumerate((-2, 4)):
+        rows = group == GROUPS
+        _, distance = ddkern.assign(
+            X[rows], seeds.centroids[seeds.groups == group], return_distance=True
+        )
+        left = (weight[rows] * distance**2).sum()
+        assert seeds.potential[g] == pytest.approx(left, rel=1e-4)
+
+
+def test_batch_indices_count_within_the_item() -> None:
+    items = X.reshape(4, 20, 6)
+    seeds = ddkern.seed_centroids(items, 3, batch_dims=1, random_state=[1, 2, 3, 4])
+    assert seeds.centroids.shape == (4, 3, 6)
+    assert seeds.indices.shape == seeds.groups.shape == (4, 3)
+    for i, item in enumerate(items):
+        assert_same_array_bits(seeds.centroids[i], item[seeds.indices[i]], "centroids")
+        alone = ddkern.seed_centroids(item, 3, random_state=i + 1)
+        assert_same_array_bits(seeds.indices[i], alone.indices, "indices")
+
+
+@pytest.mark.parametrize("init", INIT_METHODS)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_algorithm_changes_nothing(init: Any, algorithm: Any) -> None:
+    seeds = ddkern.seed_centroids(X, 6, init=init, algorithm=algorithm, random_state=2)
+    auto = ddkern.seed_centroids(X, 6, init=init, random_state=2)
+    assert_same_array_bits(seeds.indices, auto.indices, "indices")
+    assert_same_array_bits(seeds.potential, auto.potential, "potential")
+
+
+@pytest.mark.parametrize("init", INIT_METHODS)
+def test_no_value_twice_while_there_is_another(init: Any) -> None:
+    x = np.repeat([1.0, 2.0, 3.0, 4.0], [100, 1, 1, 1])
+    for seed in range(20):
+        seeds = ddkern.seed_centroids(x, 4, init=init, random_state=seed)
+        assert sorted(seeds.centroids.tolist()) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("init", INIT_METHODS)
+def test_rows_of_weight_0_are_never_drawn(init: Any) -> None:
+    weight = np.arange(80) % 3 == 0
+    for seed in range(10):
+        seeds = ddkern.seed_centroids(X, 9, sample_weight=weight, init=init, random_state=seed)
+        assert weight[seeds.indices].all()
+
+
+def test_torch_in_torch_out() -> None:
+    torch = pytest.importorskip("torch")
+    x = torch.from_numpy(X).bfloat16()
+    seeds = ddkern.seed_centroids(x, 3, random_state=0)
+    assert seeds.centroids.dtype == torch.float32
+    assert torch.equal(seeds.centroids, x[seeds.indices].float())
+
+
+def test_seed_is_drawn_and_recorded() -> None:
+    drawn = ddkern.seed_centroids(X, 5)
+    again = ddkern.seed_centroids(X, 5, random_state=drawn.random_state)
+    assert_same_array_bits(drawn.indices, again.indices, "indices")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"init": "kmeans"}, ValueError, "init='kmeans'; it must be one of 'k-means"),
+        ({"init": X[:3]}, TypeError, "init is a ndarray; it must be one of"),
+        ({"algorithm": "fast"}, ValueError, "algorithm='fast';"),
+        ({"k": 81}, ValueError, "k=81 for group 0"),
+        ({"sample_weight": [1]}, ValueError, "sample_weight has shape"),
+        ({"random_state": 2**64}, ValueError, "random_state=18446744073709551616;"),
+        ({"progress": "yes"}, TypeError, "progress='yes'"),
+    ],
+)
+def test_wrong_arguments(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=f"^{message}"):
+        ddkern.seed_centroids(**{"x": X, "k": 3, **options})
