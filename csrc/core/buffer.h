@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// Uninitialised memory for kernels: aligned to a cache line, and on huge pages where Linux gives
-// them, because a group's packed rows are read with a stride of many pages.
+// Uninitialised memory for kernels: aligned to a cache line, on huge pages where Linux gives them, and
+// reused from group to group, for a fresh page costs as much as a pass over it.
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
-#include <new>
 #include <utility>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 namespace ddkern {
+
+// Raw blocks from the library's pool. Released blocks wait there for the next request of their size;
+// trim_pool() hands back what is beyond kPooledBytes, and every call of the library ends with it.
+void* pool_allocate(std::int64_t bytes);
+void pool_release(void* block, std::int64_t bytes) noexcept;
+void trim_pool() noexcept;
+constexpr std::int64_t kPooledBytes = std::int64_t{64} << 20;
 
 template <class T>
 class Buffer {
@@ -26,22 +27,14 @@ class Buffer {
     std::swap(size_, other.size_);
     return *this;
   }
-  ~Buffer() { std::free(data_); }
+  ~Buffer() { pool_release(data_, bytes()); }
 
   void reset(std::int64_t size) {
-    std::free(data_);
+    pool_release(data_, bytes());
     data_ = nullptr;
+    size_ = 0;
+    data_ = static_cast<T*>(pool_allocate(size * static_cast<std::int64_t>(sizeof(T))));
     size_ = size;
-    if (size == 0) return;
-    constexpr std::size_t kHugePage = std::size_t{2} << 20;
-    const std::size_t bytes = static_cast<std::size_t>(size) * sizeof(T);
-    const std::size_t alignment = bytes >= 2 * kHugePage ? kHugePage : 64;
-    const std::size_t rounded = (bytes + alignment - 1) / alignment * alignment;
-    data_ = static_cast<T*>(std::aligned_alloc(alignment, rounded));
-    if (data_ == nullptr) throw std::bad_alloc();
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-    if (alignment == kHugePage) madvise(data_, rounded, MADV_HUGEPAGE);
-#endif
   }
 
   T* data() { return data_; }
@@ -52,6 +45,8 @@ class Buffer {
   const T& operator[](std::int64_t i) const { return data_[i]; }
 
  private:
+  std::int64_t bytes() const { return size_ * static_cast<std::int64_t>(sizeof(T)); }
+
   T* data_ = nullptr;
   std::int64_t size_ = 0;
 };

@@ -62,6 +62,9 @@ GroupShape shape_of(const Groups& groups, std::int64_t g, const RowReader<T>& re
 template <class Solve>
 void for_groups(const std::vector<GroupShape>& shapes, const FitOptions& options,
                 Monitor& monitor, std::atomic<std::int64_t>& groups_done, const Solve& solve) {
+  struct TrimAtEnd {
+    ~TrimAtEnd() { trim_pool(); }
+  } trim_at_end;
   const auto n_groups = static_cast<std::int64_t>(shapes.size());
   const int n_threads = safe_threads(options.n_threads);
   std::atomic<bool> cancelled{false};

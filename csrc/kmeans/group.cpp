@@ -5,6 +5,7 @@
 #include <limits>
 #include <mutex>
 #include <string>
+#include <utility>
 
 #include "core/error.h"
 
@@ -38,7 +39,6 @@ double rounding_of_row(double norm, std::int64_t n_features) {
   return norm * 0x1.01p-24 + std::sqrt(static_cast<double>(n_features)) * 0x1p-120;
 }
 
-constexpr std::int64_t kRowsPerPiece = 64;
 constexpr int kLargestExponent = 800;
 
 }  // namespace
@@ -91,34 +91,76 @@ void Group<T>::set_weights(const double* sample_weight) {
   total_weight_ = std::ldexp(static_cast<double>(total_units_), exponent - lift - grid_bits_);
 }
 
+// One pass over the rows: are they finite, how large, integers? And their exact sum, for the centre.
+// The grid of the sum hangs on the largest magnitude of all, so it is guessed: a piece that is still
+// in cache is added with the largest exponent seen so far, and rows that were added with a smaller
+// one are added again at the end. After the first pieces the guess is nearly always right.
 template <class T>
-void Group<T>::inspect(const Team& team) {
-  std::mutex mutex;
-  double max_abs = 0;
-  bool small_integers = true;
-  std::int64_t first_bad = n_, first_inexact = n_;
+void Group<T>::inspect_and_centre(bool find_centre, const Team& team) {
+  struct Partial {
+    std::vector<std::int64_t> sums;
+    int exponent = std::numeric_limits<int>::min();
+    std::vector<std::pair<std::int64_t, std::int64_t>> pieces;  // added with `exponent`
+    double max_abs = 0;
+    bool small_integers = true;
+    std::int64_t first_bad, first_inexact;
+  };
+  std::vector<Partial> partials(static_cast<std::size_t>(team.n_threads()));
+  for (Partial& partial : partials) partial.first_bad = partial.first_inexact = n_;
+  const std::vector<double> no_shift(static_cast<std::size_t>(n_features_), 0.0);
   RowScratch<T> scratch(team.n_threads(), n_features_);
-  team.for_ranges(n_, kRowsPerPiece, [&](std::int64_t begin, std::int64_t end, int thread) {
-    double piece_max = 0;
-    bool piece_integers = true;
-    std::int64_t bad = n_, inexact = n_;
+  std::vector<std::pair<std::int64_t, std::int64_t>> again;
+  std::mutex mutex;
+
+  const auto add_rows = [&](Partial& partial, std::int64_t begin, std::int64_t end, int thread) {
+    const double to_grid = std::ldexp(1.0, grid_bits_ - partial.exponent);
+    for (std::int64_t i = begin; i < end; ++i) {
+      if (!counts(i)) continue;
+      kernels_.accumulate.add(row(i, scratch.get(thread)), to_grid, no_shift.data(), n_features_,
+                              weight(i), partial.sums.data());
+    }
+    partial.pieces.emplace_back(begin, end);
+  };
+  const auto restart = [&](Partial& partial, int exponent) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    again.insert(again.end(), partial.pieces.begin(), partial.pieces.end());
+    partial.pieces.clear();
+    partial.exponent = exponent;
+    partial.sums.assign(static_cast<std::size_t>(n_features_), 0);
+  };
+
+  const std::int64_t row_bytes = n_features_ * static_cast<std::int64_t>(sizeof(T));
+  const std::int64_t rows_in_cache = std::clamp<std::int64_t>((256 << 10) / row_bytes, 1, 1024);
+  team.for_ranges(n_, rows_in_cache, [&](std::int64_t begin, std::int64_t end, int thread) {
+    Partial& partial = partials[static_cast<std::size_t>(thread)];
     for (std::int64_t i = begin; i < end; ++i) {
       const std::int64_t number = row_number(i);
-      if (reader_.find_inexact(&number, 0, 1) >= 0) inexact = std::min(inexact, i);
+      if (reader_.find_inexact(&number, 0, 1) >= 0) {
+        partial.first_inexact = std::min(partial.first_inexact, i);
+      }
       T* to = converted_.empty() ? scratch.get(thread) : converted_.data() + i * n_features_;
-      const T* x = reader_.row(number, to);
-      const RowFacts facts = kernels_.pack.inspect(x, n_features_);
-      if (!facts.finite) bad = std::min(bad, i);
+      const RowFacts facts = kernels_.pack.inspect(reader_.row(number, to), n_features_,
+                                                   partial.small_integers);
+      if (!facts.finite) partial.first_bad = std::min(partial.first_bad, i);
       if (!counts(i)) continue;
-      piece_max = std::max(piece_max, facts.max_abs);
-      piece_integers = piece_integers && facts.small_integers;
+      partial.max_abs = std::max(partial.max_abs, facts.max_abs);
+      partial.small_integers = partial.small_integers && facts.small_integers;
     }
-    const std::lock_guard<std::mutex> lock(mutex);
-    max_abs = std::max(max_abs, piece_max);
-    small_integers = small_integers && piece_integers;
-    first_bad = std::min(first_bad, bad);
-    first_inexact = std::min(first_inexact, inexact);
+    if (!find_centre || partial.first_bad < n_) return;
+    const int exponent = exponent_of(partial.max_abs);
+    if (exponent > partial.exponent) restart(partial, exponent);
+    add_rows(partial, begin, end, thread);
   });
+
+  double max_abs = 0;
+  small_integers_ = true;
+  std::int64_t first_bad = n_, first_inexact = n_;
+  for (const Partial& partial : partials) {
+    max_abs = std::max(max_abs, partial.max_abs);
+    small_integers_ = small_integers_ && partial.small_integers;
+    first_bad = std::min(first_bad, partial.first_bad);
+    first_inexact = std::min(first_inexact, partial.first_inexact);
+  }
   if (first_bad < n_) {
     throw InvalidArgument("x holds NaN or infinity in row " +
                           std::to_string(row_number(first_bad)) +
@@ -136,34 +178,32 @@ void Group<T>::inspect(const Team& team) {
                           " as its largest magnitude in a group; float64 values must lie within "
                           "2^-800 and 2^800: scale the data");
   }
-  small_integers_ = small_integers;
+  if (!find_centre) return;
+
+  for (Partial& partial : partials) {
+    if (partial.exponent != exponent_) restart(partial, exponent_);
+  }
+  team.for_ranges(static_cast<std::int64_t>(again.size()), 1,
+                  [&](std::int64_t begin, std::int64_t end, int thread) {
+                    for (std::int64_t i = begin; i < end; ++i) {
+                      add_rows(partials[static_cast<std::size_t>(thread)], again[i].first,
+                               again[i].second, thread);
+                    }
+                  });
+  std::vector<std::int64_t> total(static_cast<std::size_t>(n_features_));
+  for (const Partial& partial : partials) {
+    for (std::size_t j = 0; j < partial.sums.size(); ++j) total[j] += partial.sums[j];
+  }
+  set_centre(total);
 }
 
+// The exact weighted mean, rounded to T; for small integers, to an integer.
 template <class T>
-void Group<T>::find_centre(const Team& team) {
-  // The exact weighted mean: each thread sums its rows, and integer sums may be cut anywhere.
-  const std::vector<double> no_shift(static_cast<std::size_t>(n_features_), 0.0);
-  const double to_grid = std::ldexp(1.0, grid_bits_ - exponent_);
-  std::vector<std::vector<std::int64_t>> sums(static_cast<std::size_t>(team.n_threads()));
-  RowScratch<T> scratch(team.n_threads(), n_features_);
-  team.for_ranges(n_, kRowsPerPiece, [&](std::int64_t begin, std::int64_t end, int thread) {
-    auto& sum = sums[static_cast<std::size_t>(thread)];
-    if (sum.empty()) sum.resize(static_cast<std::size_t>(n_features_));
-    for (std::int64_t i = begin; i < end; ++i) {
-      if (!counts(i)) continue;
-      kernels_.accumulate.add(row(i, scratch.get(thread)), to_grid, no_shift.data(), n_features_,
-                              weight(i), sum.data());
-    }
-  });
-  std::vector<std::int64_t> total(static_cast<std::size_t>(n_features_));
-  for (const auto& sum : sums) {
-    for (std::size_t j = 0; j < sum.size(); ++j) total[j] += sum[j];
-  }
+void Group<T>::set_centre(const std::vector<std::int64_t>& sums) {
   centre_.resize(static_cast<std::size_t>(n_features_));
   const double factor = mean_factor() * std::ldexp(1.0, -grid_bits_);
   for (std::int64_t j = 0; j < n_features_; ++j) {
-    const double mean =
-        static_cast<double>(total[j]) / static_cast<double>(total_units_) * factor;
+    const double mean = static_cast<double>(sums[j]) / static_cast<double>(total_units_) * factor;
     centre_[j] = small_integers_
                      ? static_cast<T>(std::nearbyint(mean * unscale()) * scale())
                      : static_cast<T>(mean);
@@ -234,8 +274,7 @@ template <class T>
 void Group<T>::prepare(const Residency& residency, bool fast_bf16, const Team& team) {
   fast_bf16_ = fast_bf16;
   if (residency.rows && !reader_.in_place()) converted_.reset(n_ * n_features_);
-  inspect(team);
-  find_centre(team);
+  inspect_and_centre(true, team);
   pack(residency, team);
   row_shift_.resize(static_cast<std::size_t>(n_features_));
   for (std::int64_t j = 0; j < n_features_; ++j) {
@@ -249,7 +288,7 @@ void Group<T>::prepare_with_centre(const std::vector<T>& centre, int exponent,
                                    const Residency& residency, bool fast_bf16, const Team& team) {
   fast_bf16_ = fast_bf16;
   if (residency.rows && !reader_.in_place()) converted_.reset(n_ * n_features_);
-  inspect(team);
+  inspect_and_centre(false, team);
   exponent_ = exponent;
   centre_ = centre;
   pack(residency, team);

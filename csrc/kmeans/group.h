@@ -113,8 +113,8 @@ class Group {
 
  private:
   void set_weights(const double* sample_weight);
-  void inspect(const Team& team);
-  void find_centre(const Team& team);
+  void inspect_and_centre(bool find_centre, const Team& team);
+  void set_centre(const std::vector<std::int64_t>& sums);
   void pack(const Residency& residency, const Team& team);
   void pack_block(std::int64_t block, float* f32, std::uint32_t* bf16, double* sq_norms,
                   float* max_abs, double* sq_residuals, RowScratch<T>& row_scratch,

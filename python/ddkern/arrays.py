@@ -180,7 +180,9 @@ def _namespace_wrap(x: Any) -> Callable[[NDArray[Any]], Array]:
     if not hasattr(x, "__array_namespace__"):
         return _identity
     namespace = x.__array_namespace__()
-    wrap: Callable[[NDArray[Any]], Array] = getattr(namespace, "from_dlpack", namespace.asarray)
+    # from_dlpack is part of the standard since 2021.12; it shares memory where asarray may copy.
+    name = "from_dlpack" if hasattr(namespace, "from_dlpack") else "asarray"
+    wrap: Callable[[NDArray[Any]], Array] = getattr(namespace, name)
     return wrap
 
 

@@ -8,6 +8,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 namespace ddkern::simd {
 
 typedef float f32x8 __attribute__((vector_size(32)));
@@ -32,10 +36,24 @@ DDKERN_SIMD_INLINE void store(void* to, const V& value) {
   std::memcpy(to, &value, sizeof(V));
 }
 
-// Eight stored values as doubles.
-DDKERN_SIMD_INLINE f64x8 load_f64x8(const float* from) {
-  return __builtin_convertvector(load<f32x8>(from), f64x8);
+// Conversions of eight values. GCC 12 cuts a generic one into halves, so AVX-512 is told.
+DDKERN_SIMD_INLINE f64x8 widen(const f32x8& v) {
+#if defined(__AVX512F__)
+  return (f64x8)_mm512_cvtps_pd((__m256)v);
+#else
+  return __builtin_convertvector(v, f64x8);
+#endif
 }
+DDKERN_SIMD_INLINE f32x8 narrow(const f64x8& v) {
+#if defined(__AVX512F__)
+  return (f32x8)_mm512_cvtpd_ps((__m512d)v);
+#else
+  return __builtin_convertvector(v, f32x8);
+#endif
+}
+
+// Eight stored values as doubles.
+DDKERN_SIMD_INLINE f64x8 load_f64x8(const float* from) { return widen(load<f32x8>(from)); }
 DDKERN_SIMD_INLINE f64x8 load_f64x8(const double* from) { return load<f64x8>(from); }
 
 // The tree of docs/numerics.md section 6: lanes h apart, h = 8, 4, 2, 1. Destroys `lanes` [16].

@@ -17,7 +17,7 @@ namespace ddkern::kmeans {
 struct RowFacts {
   double max_abs;      // largest |value|; meaningless when not finite
   bool finite;
-  bool small_integers; // every value is an integer and max_abs <= 256
+  bool small_integers; // asked for, every value is an integer, and max_abs <= 256
 };
 
 // A power of two 2^exponent as two factors, for float cannot hold 2^148, which lifts denormals.
@@ -56,7 +56,7 @@ struct ColumnArgs {
 
 template <class T>
 struct PackOps {
-  RowFacts (*inspect)(const T* row, std::int64_t n_features) noexcept;
+  RowFacts (*inspect)(const T* row, std::int64_t n_features, bool ask_integers) noexcept;
   void (*pack)(const PackArgs<T>& args) noexcept;
   void (*pack_column)(ColumnArgs<T>& args) noexcept;  // one of the two outputs is null
 };

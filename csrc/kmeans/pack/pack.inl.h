@@ -36,7 +36,7 @@ struct Bits<double> {
 };
 
 template <class T>
-RowFacts inspect(const T* row, std::int64_t n_features) noexcept {
+RowFacts inspect(const T* row, std::int64_t n_features, bool ask_integers) noexcept {
   using Word = typename Bits<T>::Word;
   // Magnitudes of finite numbers order like their bits, and NaN and infinity come after all of them.
   Word largest = 0;
@@ -51,7 +51,7 @@ RowFacts inspect(const T* row, std::int64_t n_features) noexcept {
   T max_abs;
   std::memcpy(&max_abs, &largest, sizeof(max_abs));
   facts.max_abs = max_abs;
-  if (facts.finite && max_abs <= 256) {
+  if (ask_integers && facts.finite && max_abs <= 256) {
     // Adding and taking away 1.5 * 2^(digits - 1) rounds to an integer.
     constexpr T kRound = static_cast<T>(1.5) *
                          static_cast<T>(std::uint64_t{1} << (std::numeric_limits<T>::digits - 1));
@@ -76,30 +76,53 @@ inline float centred(double x, PowerOfTwo<double> scale, double centre) {
   return static_cast<float>(x * scale.first * scale.second - centre);
 }
 
-// y[0..n) from a row, and what is measured on the way. lanes [16] and max_abs accumulate.
+inline f32x16 centred_x16(const float* row, PowerOfTwo<float> scale, const float* centre) {
+  return load<f32x16>(row) * scale.first * scale.second - load<f32x16>(centre);
+}
+inline f32x16 centred_x16(const double* row, PowerOfTwo<double> scale, const double* centre) {
+  f32x8 halves[2];
+  for (int h = 0; h < 2; ++h) {
+    halves[h] = narrow(load<f64x8>(row + 8 * h) * scale.first * scale.second -
+                       load<f64x8>(centre + 8 * h));
+  }
+  return load<f32x16>(halves);
+}
+
+// What is measured of a row on the way; lane l holds features l, l + 16, ...
+struct RowLanes {
+  double sq_norm[16];
+  float max_abs[16];
+  float sq_residual[16];
+};
+
+// y[0..n) from a piece of a row that begins at a multiple of 16.
 template <class T>
 inline void centre_piece(const T* row, PowerOfTwo<T> scale, const T* centre, int n, float* y,
-                         double* lanes, float* max_abs) {
+                         RowLanes& lanes) {
   int j = 0;
-  f64x8 low = load<f64x8>(lanes), high = load<f64x8>(lanes + 8);
-  f32x16 largest = f32x16{} + *max_abs;
+  f64x8 low = load<f64x8>(lanes.sq_norm), high = load<f64x8>(lanes.sq_norm + 8);
+  f32x16 largest = load<f32x16>(lanes.max_abs);
   for (; j + 16 <= n; j += 16) {
-    for (int l = 0; l < 16; ++l) y[j + l] = centred(row[j + l], scale, centre[j + l]);
-    const f64x8 a = load_f64x8(y + j), b = load_f64x8(y + j + 8);
+    const f32x16 v = centred_x16(row + j, scale, centre + j);
+    store(y + j, v);
+    f32x8 halves[2];
+    store(halves, v);
+    const f64x8 a = widen(halves[0]), b = widen(halves[1]);
     low = low + a * a;
     high = high + b * b;
-    const i32x16 bits = load<i32x16>(y + j) & 0x7fffffff;
+    const i32x16 bits = load<i32x16>(&v) & 0x7fffffff;
     const f32x16 magnitude = load<f32x16>(&bits);
     largest = magnitude > largest ? magnitude : largest;
   }
-  store(lanes, low);
-  store(lanes + 8, high);
-  for (int l = 0; l < 16; ++l) *max_abs = largest[l] > *max_abs ? largest[l] : *max_abs;
+  store(lanes.sq_norm, low);
+  store(lanes.sq_norm + 8, high);
+  store(lanes.max_abs, largest);
   for (; j < n; ++j) {
     y[j] = centred(row[j], scale, centre[j]);
-    lanes[j % 16] += static_cast<double>(y[j]) * static_cast<double>(y[j]);
+    lanes.sq_norm[j % 16] += static_cast<double>(y[j]) * static_cast<double>(y[j]);
     const float magnitude = y[j] < 0 ? -y[j] : y[j];
-    *max_abs = magnitude > *max_abs ? magnitude : *max_abs;
+    float& most = lanes.max_abs[j % 16];
+    most = magnitude > most ? magnitude : most;
   }
 }
 
@@ -122,17 +145,14 @@ inline void transpose_tile(const std::uint32_t* tile, int n_words, std::uint32_t
 template <class Simd, class T>
 void pack_block(const PackArgs<T>& args) noexcept {
   alignas(64) float tile[kBlockPoints * kTileFeatures];
-  alignas(64) double lanes[kBlockPoints][16] = {};
-  alignas(64) float residual_lanes[kBlockPoints][16] = {};
-  for (int p = 0; p < kBlockPoints; ++p) args.max_abs[p] = 0;
+  alignas(64) RowLanes lanes[kBlockPoints] = {};
   for (std::int64_t d = 0; d < args.n_features; d += kTileFeatures) {
     const int n = static_cast<int>(
         args.n_features - d < kTileFeatures ? args.n_features - d : kTileFeatures);
     for (int p = 0; p < kBlockPoints; ++p) {
       float* y = tile + p * kTileFeatures;
       if (p < args.n_rows) {
-        centre_piece(args.rows[p] + d, args.scale, args.centre + d, n, y, lanes[p],
-                     &args.max_abs[p]);
+        centre_piece(args.rows[p] + d, args.scale, args.centre + d, n, y, lanes[p]);
       } else {
         std::memset(y, 0, sizeof(float) * static_cast<std::size_t>(n));
       }
@@ -148,17 +168,20 @@ void pack_block(const PackArgs<T>& args) noexcept {
         const int n_words = (n + 1) / 2;
         for (int p = 0; p < kBlockPoints; ++p) {
           Simd::round_bf16(tile + p * kTileFeatures, n_words, words + p * kTileFeatures,
-                           residual_lanes[p]);
+                           lanes[p].sq_residual);
         }
         transpose_tile<Simd>(words, n_words, args.packed_bf16 + d / 2 * kBlockPoints);
       }
     }
   }
   for (int p = 0; p < kBlockPoints; ++p) {
-    args.sq_norms[p] = add_16_lanes(lanes[p]);
-    double residual = 0;
-    for (int l = 0; l < 16; ++l) residual += residual_lanes[p][l];
-    args.sq_residuals[p] = residual;
+    args.sq_norms[p] = add_16_lanes(lanes[p].sq_norm);
+    args.sq_residuals[p] = args.max_abs[p] = 0;
+    for (int l = 0; l < 16; ++l) {
+      args.sq_residuals[p] += lanes[p].sq_residual[l];
+      args.max_abs[p] = lanes[p].max_abs[l] > args.max_abs[p] ? lanes[p].max_abs[l]
+                                                              : args.max_abs[p];
+    }
   }
 }
 
@@ -186,9 +209,9 @@ void pack_column(ColumnArgs<T>& args) noexcept {
     }
     const f64x8 stored = load_f64x8(from) * args.scale;
     const f64x8 z = stored - load_f64x8(centre);
-    f32x8 packed = __builtin_convertvector(z, f32x8);
+    f32x8 packed = narrow(z);
     if (args.column_bf16 != nullptr) packed = round_to_bf16(packed);
-    const f64x8 lost = z - __builtin_convertvector(packed, f64x8);
+    const f64x8 lost = z - widen(packed);
     norm = norm + z * z;
     residual = residual + lost * lost;
     uncentred = uncentred + stored * stored;

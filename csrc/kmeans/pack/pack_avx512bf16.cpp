@@ -4,7 +4,7 @@
 
 namespace {
 
-inline __m512 widen(__m256i halves) {
+inline __m512 from_bf16(__m256i halves) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
 }
 
@@ -28,8 +28,8 @@ struct Avx512Bf16 {
       const __m512 a = _mm512_maskz_loadu_ps(first, y + 2 * w);
       const __m512 b = _mm512_maskz_loadu_ps(second, y + 2 * w + 16);
       const __m512i rounded = (__m512i)_mm512_cvtne2ps_pbh(b, a);
-      const __m512 lost_a = _mm512_sub_ps(a, widen(_mm512_castsi512_si256(rounded)));
-      const __m512 lost_b = _mm512_sub_ps(b, widen(_mm512_extracti64x4_epi64(rounded, 1)));
+      const __m512 lost_a = _mm512_sub_ps(a, from_bf16(_mm512_castsi512_si256(rounded)));
+      const __m512 lost_b = _mm512_sub_ps(b, from_bf16(_mm512_extracti64x4_epi64(rounded, 1)));
       residual = _mm512_fmadd_ps(lost_a, lost_a, residual);
       residual = _mm512_fmadd_ps(lost_b, lost_b, residual);
       _mm512_storeu_si512(words + w, rounded);

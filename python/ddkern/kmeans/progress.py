@@ -79,14 +79,19 @@ def _recorder(show: Callable[[Progress], object]) -> CoreProgress:
 
 @contextlib.contextmanager
 def _text_lines(title: str) -> Iterator[Callable[[Progress], None]]:
-    last_line_at = -float("inf")
+    last_line_at = time.monotonic()
+    finished = False
 
     def show(progress: Progress) -> None:
-        nonlocal last_line_at
+        nonlocal last_line_at, finished
         now = time.monotonic()
-        finished = progress.groups_done == progress.groups_total
-        if not finished and now - last_line_at < _SECONDS_BETWEEN_LINES:
+        if progress.groups_done < progress.groups_total:
+            if now - last_line_at < _SECONDS_BETWEEN_LINES:
+                return
+        elif finished:
             return
+        else:
+            finished = True
         last_line_at = now
         left = "" if progress.seconds_left is None else f", {_clock(progress.seconds_left)} left"
         print(

@@ -138,7 +138,7 @@ def cases() -> dict[str, Case]:
         "weighted-random": Case(small, 7, {"sample_weight": uneven(3, 90), "init": "random"}),
         "weighted-restarts": Case(small, 7, {"sample_weight": uneven(4, 90), "n_init": 3}),
         "weights-beyond-the-units": Case(
-            small, 7, {"sample_weight": np.r_[1e30, np.full(30, 1.0), np.full(59, 1e-30)]}
+            small, 7, {"sample_weight": np.r_[1e-30, 1e9, np.full(30, 1.0), np.full(58, 1e-12)]}
         ),
         "integer-weights": Case(small, 7, {"sample_weight": np.arange(90) % 5}),
         "float64": Case(blobs(15, 90, 5, dtype="float64"), 7),
@@ -266,11 +266,11 @@ def large_case(name: str) -> Case:
     """Sizes at which rows are split over threads, scores cached and groups streamed in parts."""
     rng = np.random.default_rng(40)
     if name == "rows":
-        return Case(blobs(41, 6000, 40, centres=30), 37, {"max_iter": 25})
+        return Case(blobs(41, 2500, 40, centres=30), 37, {"max_iter": 25})
     if name == "features":
-        return Case(blobs(42, 500, 2000, centres=30), 30, {"max_iter": 12})
-    weight = rng.integers(0, 4, 4000) * rng.random(4000)
-    return Case(blobs(43, 4000, 70, dtype="float64"), 50, {"sample_weight": weight, "max_iter": 8})
+        return Case(blobs(42, 300, 1500, centres=30), 30, {"max_iter": 12})
+    weight = rng.integers(0, 4, 1500) * rng.random(1500)
+    return Case(blobs(43, 1500, 70, dtype="float64"), 50, {"sample_weight": weight, "max_iter": 8})
 
 
 @cache

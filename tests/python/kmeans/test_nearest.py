@@ -114,6 +114,20 @@ def test_fine_centroids_with_groups_and_batches(max_memory: int | None) -> None:
         assert_same_array_bits(batch[i], _by_hand(x[i], c[i])[0][:, 0], "assignment")
 
 
+def test_converted_rows_and_kernels_share_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    budget, parts = 800, []
+    core_assign = nearest._core.assign
+
+    def record(**arguments: Any) -> Any:
+        parts.append((arguments["x"].nbytes, arguments["max_memory"]))
+        return core_assign(**arguments)
+
+    monkeypatch.setattr(nearest._core, "assign", record)
+    ddkern.assign(X, C.astype(np.float64) + 1e-12, max_memory=budget)
+    assert len(parts) == 7
+    assert all(rows + workspace <= budget for rows, workspace in parts)
+
+
 def test_coarse_centroids_need_no_copy_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: Any) -> None:
         raise AssertionError("rows were converted")

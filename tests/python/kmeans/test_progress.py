@@ -44,17 +44,23 @@ def test_wrong_type(wrong: Any) -> None:
         pass
 
 
-def test_text_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What the clock says when the call begins, and at each report.
+    clock = iter((100.0, 100.4, 100.6, 101.0, 101.2, 101.3, 102.5))
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
     with report_progress(True, "work") as record:
         assert record is not None
-        record(1, 3, 60.0)
-        record(2, 3, 61.0)  # at once after the first: not shown
-        record(3, 3, 7200.0)
+        for done in (0, 1, 2, 3, 4, 4):
+            record(done, 4, 60.0 * done)
     out, err = capsys.readouterr()
     assert out == ""
+    # Neither too soon after the start, nor after another line, nor twice at the end.
     assert err == (
-        "work: 1 of 3 groups, 1:00 elapsed, 2:00 left\n"
-        "work: 3 of 3 groups, 2:00:00 elapsed, 0:00 left\n"
+        "work: 1 of 4 groups, 1:00 elapsed, 3:00 left\n"
+        "work: 3 of 4 groups, 3:00 elapsed, 1:00 left\n"
+        "work: 4 of 4 groups, 4:00 elapsed, 0:00 left\n"
     )
 
 

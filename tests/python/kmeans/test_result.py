@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,13 @@ def test_records_are_frozen() -> None:
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(record, name, None)
         assert not hasattr(record, "__dict__")
+
+
+def test_pickle_round_trip() -> None:
+    result = _result()
+    again = pickle.loads(pickle.dumps(result))  # noqa: S301 - our own bytes
+    assert_same_bits(again, result)
+    assert again.stats.algorithm == result.stats.algorithm
 
 
 def test_short_representation() -> None:
