@@ -21,6 +21,9 @@ CXX_FILES := $(shell find csrc -type f \( -name '*.h' -o -name '*.cpp' -o -name 
 # Nothing that runs here may fetch a model or a data set.
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Both names, since older versions of pip apply the first one to isolated builds as well.
+export PIP_CONSTRAINT := $(abspath constraints-ci.txt)
+export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 
 .DELETE_ON_ERROR:
 .PHONY: help setup test demo lint format bench asan stubs check-stubs wheel clean
@@ -31,10 +34,12 @@ help: ## this list
 $(VENV)/.created:
 	@$(PY) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 10) and f"ddkern needs Python 3.10 or newer; $(PY) is {v.major}.{v.minor} (choose another with: make PY=...)")'
 	$(PY) -m venv $(VENV)
+	$(VENV_PYTHON) -m pip install --quiet 'scikit-build-core>=0.11' 'pybind11>=2.13' 'cmake>=3.24' ninja
 	@touch $@
 
+# Without isolation the paths of the build tools stay the same, and with them what is compiled already.
 $(INSTALLED): $(VENV)/.created $(SOURCES)
-	$(VENV_PYTHON) -m pip install --quiet --constraint constraints-ci.txt '.[$(EXTRAS)]'
+	$(VENV_PYTHON) -m pip install --quiet --no-build-isolation '.[$(EXTRAS)]'
 	@touch $@
 
 setup: $(INSTALLED) ## create the virtual environment and install ddkern into it
@@ -59,7 +64,7 @@ format: $(INSTALLED) ## format every source file in place
 
 # ------------------------------------------------------------------------------------- benchmarks
 $(VENV)/.bench: $(INSTALLED)
-	$(VENV_PYTHON) -m pip install --quiet --constraint constraints-ci.txt '.[$(EXTRAS),bench]'
+	$(VENV_PYTHON) -m pip install --quiet --no-build-isolation '.[$(EXTRAS),bench]'
 	@touch $@
 
 bench: $(VENV)/.bench ## measure against scikit-learn, faiss and torch (about an hour)

@@ -36,6 +36,8 @@ def generate(module: str) -> str:
             stdout=subprocess.DEVNULL,
         )
         text = (Path(folder) / "ddkern" / f"{module}.pyi").read_text(encoding="utf-8")
+    # pybind11 cannot name what its dictionaries hold; all of ours map names to values.
+    text = re.sub(r"\bdict\b(?!\[)", "dict[str, typing.Any]", text)
     # A value belongs to one build; the stub declares the type.
     text = re.sub(r"^(\w+: (?:str|bool|int|float)) = .*$", r"\1", text, flags=re.MULTILINE)
     return format_stub(HEADER + text)

@@ -2,7 +2,7 @@
 // How a group is worked on: Gram space or streaming, what stays in memory, one thread or all.
 //
 // Pure functions of sizes. They change the time and never the result, so they may be wrong without
-// harm; tests/cpp pins what they choose for the shapes the library is for.
+// harm; tests/python/kmeans/test_cost_model.py pins what they choose for the shapes the library is for.
 #pragma once
 
 #include <cstdint>

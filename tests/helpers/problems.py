@@ -59,7 +59,7 @@ class Problem:
 def as_bfloat16(values: NDArray[np.float32]) -> Any:
     """Return a torch tensor of bfloat16 with `values`, or skip without torch."""
     torch = pytest.importorskip("torch", reason="bfloat16 arrays come from torch")
-    return torch.from_numpy(np.ascontiguousarray(values)).to(torch.bfloat16)
+    return torch.from_numpy(values.copy()).to(torch.bfloat16)
 
 
 def cast(values: NDArray[np.float64], dtype: str) -> NDArray[Any]:
@@ -158,8 +158,9 @@ def far_offset(rng: np.random.Generator, n: int, d: int, k: int, dtype: str) -> 
 
 
 def any_scale(rng: np.random.Generator, n: int, d: int, k: int, dtype: str) -> Pair:
-    """One scale for all values, from denormal squares to overflowing ones."""
-    low, high = {"float16": (-5, 4), "uint8": (0, 1), "int32": (0, 5)}.get(dtype, (-30, 18))
+    """One scale for all values, from denormals to squares beyond the range of the type."""
+    ranges = {"float64": (-140, 140), "float16": (-7, 4), "uint8": (0, 1), "int32": (0, 5)}
+    low, high = ranges.get(dtype, (-45, 37))
     scale = 10.0 ** rng.uniform(low, high)
     return cast(scale * rng.normal(size=(n, d)), dtype), cast(
         scale * rng.normal(size=(k, d)), dtype

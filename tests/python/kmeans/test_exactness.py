@@ -29,6 +29,11 @@ def require_none_wrong(wrong: dict[str, int], n_problems: int) -> None:
     assert not wrong, f"{len(wrong)} of {n_problems} problems have wrong assignments: {named}"
 
 
+def some_threads(number: int) -> int:
+    """Return 2 for one problem in eight: waking a thread costs more than most of them."""
+    return 2 if number % 8 == 0 else 1
+
+
 def count_wrong(actual: Any, expected: NDArray[np.int64]) -> int:
     """Return how many entries differ; every one counts as wrong when the shapes do."""
     actual = np.asarray(actual)
@@ -49,7 +54,7 @@ def quantize_problem(problem: Problem, number: int, **options: Any) -> ddkern.Qu
 def test_assign(isa: str, dtype: str, answers: Answers) -> None:
     wrong = {}
     for number, problem in enumerate(problems(dtype)):
-        found = ddkern.assign(problem.rows, problem.centroids, n_threads=1 + number % 2)
+        found = ddkern.assign(problem.rows, problem.centroids, n_threads=some_threads(number))
         rows = count_wrong(found, answers.nearest(problem.x, problem.centroids))
         if rows:
             wrong[problem.name] = rows
@@ -62,7 +67,9 @@ def test_quantize(isa: str, algorithm: str, dtype: str, answers: Answers) -> Non
     """The returned assignment is to the returned centroids, not to those before."""
     wrong = {}
     for number, problem in enumerate(problems(dtype)):
-        result = quantize_problem(problem, number, algorithm=algorithm, n_threads=1 + number % 2)
+        result = quantize_problem(
+            problem, number, algorithm=algorithm, n_threads=some_threads(number)
+        )
         expected = answers.nearest(problem.x, np.asarray(result.centroids))
         rows = count_wrong(result.assignment, expected)
         if rows:
@@ -97,11 +104,15 @@ def test_scores_as_wrong_as_their_bounds_allow(
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_n_nearest(isa: str, dtype: str, answers: Answers) -> None:
-    for problem in problems(dtype)[::4]:
+    for problem in problems(dtype)[::6]:
         k = len(problem.centroids)
-        for n_nearest in {1, min(2, k), min(5, k), k if k <= 27 else 1}:
+        for n_nearest in {min(2, k), min(5, k), k if k <= 27 else 1}:
             found, distance = ddkern.assign(
-                problem.rows, problem.centroids, n_nearest=n_nearest, return_distance=True
+                problem.rows,
+                problem.centroids,
+                n_nearest=n_nearest,
+                return_distance=True,
+                n_threads=1,
             )
             expected = answers.nearest(problem.x, problem.centroids, n_nearest)
             assert count_wrong(found, expected) == 0, f"{problem.name}, n_nearest={n_nearest}"
@@ -153,7 +164,7 @@ def test_cifar10_classes(isa: str, k: int, answers: Answers) -> None:
     images, labels = cifar10.train_images()
     first = np.concatenate([np.flatnonzero(labels == c)[:k] for c in range(10)])
     result = ddkern.quantize(
-        images, k, groups=labels, init=images[first].astype(np.float32), max_iter=2
+        images, k, groups=labels, init=images[first].astype(np.float32), max_iter=1
     )
     for c in range(10):
         own = np.flatnonzero(labels == c)

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The CPU kernels of ddkern. Arguments are checked by the Python layer above.
+"""
+
+from __future__ import annotations
+
+import typing
+
+import numpy
+import numpy.typing
+
+__all__: list[str] = [
+    "assign",
+    "cpu_features",
+    "fit",
+    "has_openmp",
+    "isa_active",
+    "isa_available",
+    "isa_force",
+    "max_threads",
+    "option_defaults",
+    "probe_peak",
+    "seed",
+]
+
+def assign(
+    *,
+    x: numpy.ndarray,
+    bfloat16: bool,
+    batch_dims: typing.SupportsInt | typing.SupportsIndex,
+    order: typing.Annotated[numpy.typing.ArrayLike, numpy.int64] | None,
+    offsets: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
+    centroids: numpy.ndarray,
+    k: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
+    n_nearest: typing.SupportsInt | typing.SupportsIndex,
+    return_distance: bool,
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+    max_memory: typing.SupportsInt | typing.SupportsIndex,
+    progress: typing.Any,
+) -> dict[str, typing.Any]:
+    """
+    The nearest centroids of every row: see ddkern.assign.
+    """
+
+def cpu_features() -> dict[str, typing.Any]:
+    """
+    The CPU features that decide the levels, and whether this CPU has them.
+    """
+
+def fit(
+    *,
+    x: numpy.ndarray,
+    bfloat16: bool,
+    batch_dims: typing.SupportsInt | typing.SupportsIndex,
+    order: typing.Annotated[numpy.typing.ArrayLike, numpy.int64] | None,
+    offsets: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
+    k: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
+    group_ids: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
+    seeds: typing.Annotated[numpy.typing.ArrayLike, numpy.uint64],
+    sample_weight: typing.Annotated[numpy.typing.ArrayLike, numpy.float64] | None,
+    init: str,
+    init_centroids: typing.Any,
+    n_init: typing.SupportsInt | typing.SupportsIndex,
+    max_iter: typing.SupportsInt | typing.SupportsIndex,
+    tol: typing.SupportsFloat | typing.SupportsIndex,
+    algorithm: str,
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+    max_memory: typing.SupportsInt | typing.SupportsIndex,
+    progress: typing.Any,
+) -> dict[str, typing.Any]:
+    """
+    k-means over groups of rows: see ddkern.quantize.
+    """
+
+def isa_active() -> str:
+    """
+    The level that the next call uses; DDKERN_ISA narrows it.
+    """
+
+def isa_available() -> list[str]:
+    """
+    Instruction-set levels that this build has and this CPU can run, weakest first.
+    """
+
+def isa_force(name: str | None) -> None:
+    """
+    Force a level; None undoes it.
+    """
+
+def max_threads() -> int:
+    """
+    What n_threads=None means now.
+    """
+
+def option_defaults() -> dict[str, typing.Any]:
+    """
+    The defaults of the core's options, which the Python signature repeats.
+    """
+
+def probe_peak(n_threads: typing.SupportsInt | typing.SupportsIndex) -> dict[str, typing.Any]:
+    """
+    What the machine reaches at most with so many threads, measured.
+    """
+
+def seed(
+    *,
+    x: numpy.ndarray,
+    bfloat16: bool,
+    batch_dims: typing.SupportsInt | typing.SupportsIndex,
+    order: typing.Annotated[numpy.typing.ArrayLike, numpy.int64] | None,
+    offsets: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
+    k: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
+    group_ids: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
+    seeds: typing.Annotated[numpy.typing.ArrayLike, numpy.uint64],
+    sample_weight: typing.Annotated[numpy.typing.ArrayLike, numpy.float64] | None,
+    init: str,
+    algorithm: str,
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+    max_memory: typing.SupportsInt | typing.SupportsIndex,
+    progress: typing.Any,
+) -> dict[str, typing.Any]:
+    """
+    Seeds alone: see ddkern.seed_centroids.
+    """
+
+__version__: str
+has_openmp: bool
