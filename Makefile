@@ -72,7 +72,8 @@ bench: $(VENV)/.bench ## measure against scikit-learn, faiss and torch (about an
 
 # ------------------------------------------------------------------------------------- sanitizers
 # A second build in a package folder of its own, found before the installed one by PYTHONPATH. The
-# interpreter is not instrumented: the runtimes are preloaded, and leaks of Python are not ours.
+# interpreter is not instrumented: the runtimes are preloaded, and leaks of Python are not ours. A
+# report ends the process, so pytest must not hold back what is written to the descriptors.
 ASAN := build/asan
 SANITIZER_RUNTIMES = $(shell $(CXX) -print-file-name=libasan.so) \
                      $(shell $(CXX) -print-file-name=libubsan.so)
@@ -93,7 +94,8 @@ asan: $(INSTALLED) ## run the tests marked `sanitize` under ASan and UBSan (need
 	    $(VENV_PYTHON) -c 'import ddkern._core as m; assert "$(ASAN)" in m.__file__, m.__file__'
 	LD_PRELOAD="$(SANITIZER_RUNTIMES)" PYTHONPATH=$(abspath $(ASAN)/package) \
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	    $(VENV_PYTHON) -m pytest -m sanitize -p no:cacheprovider $(PYTEST_ARGS) tests
+	    $(VENV_PYTHON) -m pytest -m sanitize -p no:cacheprovider --capture=sys \
+	    $(PYTEST_ARGS) tests
 
 # ---------------------------------------------------------------------------------- type stubs
 stubs: $(INSTALLED) ## regenerate python/ddkern/_core.pyi and _cuda.pyi from the built modules

@@ -31,7 +31,7 @@ std::atomic<bool> in_forked_child{false};
     pthread_atfork(nullptr, nullptr, [] { in_forked_child = true; });
 #endif
 
-int usable_cpus() {
+[[maybe_unused]] int usable_cpus() {
   int cpus = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
 #if defined(__linux__)
   cpu_set_t set;

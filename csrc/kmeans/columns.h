@@ -2,10 +2,10 @@
 // Bounds on the scores of every column (centroid), and how they follow from what was lost.
 //
 // A point x and a column c, both exact and centred; what the fast product sees is x^ and c^.
-//   score = fl32(N + sum x^ * (-2 c^)),     N = fl32(||c||^2)
+//   score = fl32(base + sum x^ * (-2 c^)),  base = fl32(||c||^2)
 //   | <x^, c^> - <x, c> |     <= ||x - x^|| ||c|| + ||x^|| ||c - c^||
 //   accumulation              <= gamma ||x^|| ||c^||,  gamma = n_roundings * 2^-24 (and a margin)
-//   rounding of N, of the last addition, and of the scan's own arithmetic: a few times 2^-24 of
+//   rounding of the base, of the last addition, and of the scan's own arithmetic: a few times 2^-24 of
 //   ||c||^2 + 2 ||x^|| ||c^||
 // so with p >= ||x - x^|| and q >= ||x^||:  E = p u + q v + e,
 //   u = 2 ||c||,   v = 2 ||c - c^|| + (2 gamma + 2^-20) ||c^||,   e = 2^-20 ||c||^2 + tiny.
@@ -20,11 +20,13 @@
 namespace ddkern::kmeans {
 
 struct ColumnBounds {
+  std::vector<float> base;      // [n_columns] what a product lacks to be a score
   std::vector<float> u, v, e;   // [n_columns]
+  bool any_wild = false;
   std::vector<char> wild;       // [n_columns] numbers outside float32's comfort: nothing is certain
 
   explicit ColumnBounds(std::int64_t n_columns)
-      : u(static_cast<std::size_t>(n_columns)), v(u), e(u),
+      : base(static_cast<std::size_t>(n_columns)), u(base), v(base), e(base),
         wild(static_cast<std::size_t>(n_columns)) {}
 
   void set(std::int64_t k, double u_k, double v_k, double e_k) {
@@ -34,9 +36,8 @@ struct ColumnBounds {
     e[k] = static_cast<float>(e_k * kUp + 0x1p-96);
     wild[k] = !(u_k < 0x1p40 && v_k < 0x1p40 && e_k < 0x1p80);
   }
-  bool any_wild() const {
-    return std::find(wild.begin(), wild.end(), 1) != wild.end();
-  }
+  // After a round of set(), which may run on several threads for different columns.
+  void look_for_wild() { any_wild = std::find(wild.begin(), wild.end(), 1) != wild.end(); }
 };
 
 inline double accumulation_bound(std::int64_t n_features, double n_roundings_per_product) {

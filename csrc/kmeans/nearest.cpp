@@ -28,7 +28,7 @@ int Nearest<T>::compare(const T* x, std::int64_t a, double distance_a, std::int6
 }
 
 template <class T>
-const float* Nearest<T>::scores_of(Scores<T>& scores, std::int64_t block, int thread) {
+const float* Nearest<T>::products_of(Scores<T>& scores, std::int64_t block, int thread) {
   float* scratch = scores_scratch_.data() + thread * n_columns_ * kBlockPoints;
   const float* values = scores.block(block, scratch, thread);
   if (!perturb_) return values;
@@ -57,8 +57,9 @@ void Nearest<T>::perturb_scores(Scores<T>& scores, std::int64_t block, float* va
       const double bound = static_cast<double>(scores.p(block)[p]) * bounds.u[k] +
                            static_cast<double>(scores.q(block)[p]) * bounds.v[k] + bounds.e[k];
       // Any fixed mixture of signs will do, as long as neighbours differ.
-      const double sign = ((i * 2654435761u + k * 40503u) >> 7) % 2 == 0 ? 0.98 : -0.98;
-      values[k * kBlockPoints + p] = static_cast<float>(distance - sq_norm + sign * bound);
+      const double sign = ((i * 2654435761u + k * 40503u) >> 7) % 2 == 0 ? 0.9 : -0.9;
+      values[k * kBlockPoints + p] =
+          static_cast<float>(distance - sq_norm + sign * bound - bounds.base[k]);
     }
   }
 }
@@ -66,38 +67,47 @@ void Nearest<T>::perturb_scores(Scores<T>& scores, std::int64_t block, float* va
 template <class T>
 void Nearest<T>::block(Scores<T>& scores, std::int64_t block, std::int32_t* winners, int thread) {
   const ColumnBounds& bounds = scores.bounds();
-  float upper[kBlockPoints];
-  const ScanArgs args{scores_of(scores, block, thread),
+  const ScanArgs args{products_of(scores, block, thread),
                       n_columns_,
+                      bounds.base.data(),
                       scores.p(block),
                       scores.q(block),
                       bounds.u.data(),
                       bounds.v.data(),
-                      bounds.e.data(),
-                      winners,
-                      upper};
-  std::uint32_t certain = group_.kernels().scan.scan(args);
-  const bool any_wild = bounds.any_wild();
-  if (any_wild) certain = 0;
+                      bounds.e.data()};
+  ScanResult found;
+  group_.kernels().scan.scan(args, found);
+  const bool any_wild = bounds.any_wild;
+  if (any_wild) found.certain = 0;
   const std::int64_t begin = block * kBlockPoints;
   const int n_points = static_cast<int>(std::min<std::int64_t>(kBlockPoints, group_.n() - begin));
   std::int64_t n_rechecked = 0, n_exact = 0;
   for (int p = 0; p < n_points; ++p) {
-    const bool wild = group_.wild(begin + p);
-    if ((certain >> p & 1) != 0 && !wild) continue;
+    const bool wild = any_wild || group_.wild(begin + p);
+    if ((found.certain >> p & 1) != 0 && !wild) {
+      winners[p] = found.winner[p];
+      continue;
+    }
     ++n_rechecked;
     const T* x = group_.row(begin + p, row_scratch_.get(thread));
     std::int64_t best = -1;
     double best_distance = 0;
     bool exact = false;
-    for (std::int64_t k = 0; k < n_columns_; ++k) {
-      if (!wild && !any_wild && !may_win(args, p, k)) continue;
+    const auto consider = [&](std::int64_t k) {
       const double distance = group_.kernels().distance(
           x, centroids_ + k * group_.n_features(), group_.scale(), group_.n_features());
       // Columns come in ascending order, so an exact tie keeps the lower index.
       if (best < 0 || compare(x, k, distance, best, best_distance, &exact) < 0) {
         best = k;
         best_distance = distance;
+      }
+    };
+    if (!wild && (found.two >> p & 1) != 0) {
+      consider(std::min(found.winner[p], found.runner_up[p]));
+      consider(std::max(found.winner[p], found.runner_up[p]));
+    } else {
+      for (std::int64_t k = 0; k < n_columns_; ++k) {
+        if (wild || may_win(args, found, p, k)) consider(k);
       }
     }
     winners[p] = static_cast<std::int32_t>(best);
@@ -110,9 +120,9 @@ void Nearest<T>::block(Scores<T>& scores, std::int64_t block, std::int32_t* winn
 template <class T>
 void Nearest<T>::block_sorted(Scores<T>& scores, std::int64_t block, std::int64_t n_nearest,
                               std::int64_t* nearest, int thread) {
-  const float* values = scores_of(scores, block, thread);
+  const float* values = products_of(scores, block, thread);
   const ColumnBounds& bounds = scores.bounds();
-  const bool any_wild = bounds.any_wild();
+  const bool any_wild = bounds.any_wild;
   const std::int64_t begin = block * kBlockPoints;
   const int n_points = static_cast<int>(std::min<std::int64_t>(kBlockPoints, group_.n() - begin));
   std::vector<float> uppers(static_cast<std::size_t>(n_columns_));
@@ -123,7 +133,9 @@ void Nearest<T>::block_sorted(Scores<T>& scores, std::int64_t block, std::int64_
     const auto bound = [&](std::int64_t k) {
       return scores.p(block)[p] * bounds.u[k] + scores.q(block)[p] * bounds.v[k] + bounds.e[k];
     };
-    const auto score = [&](std::int64_t k) { return values[k * kBlockPoints + p]; };
+    const auto score = [&](std::int64_t k) {
+      return values[k * kBlockPoints + p] + bounds.base[k];
+    };
     // At least n_nearest columns have a score below this, so a column whose score must lie above it
     // is not among them.
     float limit = __builtin_inff();

@@ -39,7 +39,7 @@ class Nearest {
   NearestCounters& counters() { return counters_; }
 
  private:
-  const float* scores_of(Scores<T>& scores, std::int64_t block, int thread);
+  const float* products_of(Scores<T>& scores, std::int64_t block, int thread);
   void perturb_scores(Scores<T>& scores, std::int64_t block, float* values, int thread);
   // -1, 0, 1 as a is nearer than, exactly as near as, or farther than b.
   int compare(const T* x, std::int64_t a, double distance_a, std::int64_t b, double distance_b,

@@ -44,7 +44,7 @@ MachinePeak probe_peak(Isa isa, int n_threads) {
         std::memset(points.data(), 0, sizeof(float) * kDepth * kBlockPoints);
         std::memset(columns.data(), 0, sizeof(float) * kDepth * kTileColumns);
         for (std::int64_t call = 0; call < kCalls; ++call) {
-          product({points.data(), columns.data(), kTileColumns, kTileColumns, kDepth, out.data()});
+          product({points.data(), columns.data(), kTileColumns, kTileColumns, kDepth, kInOrder, out.data()});
         }
       });
     });

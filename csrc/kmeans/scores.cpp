@@ -11,7 +11,6 @@ template <class T>
 DirectScores<T>::DirectScores(const Group<T>& group, std::int64_t n_columns, bool cached,
                               int n_threads)
     : Scores<T>(n_columns), group_(group), n_columns_(n_columns), depth_(group.fast_depth()),
-      sq_norms_(static_cast<std::size_t>(n_columns)),
       packed_(n_columns * group.fast_depth()),
       cache_(cached ? group.n_blocks() * n_columns * kBlockPoints : 0),
       block_scratch_(n_threads * group.block_words()),
@@ -45,7 +44,7 @@ void DirectScores<T>::pack_tile(const Tile& tile, const T* centroids, int thread
     const double lost = std::sqrt(args.sq_residual) +
                         0x1p-52 * (norm + std::sqrt(args.sq_norm_uncentred)) +
                         std::sqrt(static_cast<double>(n_features)) * 0x1p-120;
-    sq_norms_[k] = static_cast<float>(args.sq_norm);
+    this->bounds_.base[k] = static_cast<float>(args.sq_norm);
     this->bounds_.set(k, 2 * (norm + lost), 2 * lost + (2 * gamma + 0x1p-20) * (norm + lost),
                       0x1p-20 * (args.sq_norm + lost * lost));
   }
@@ -77,6 +76,7 @@ void DirectScores<T>::update(const T* centroids, const std::vector<std::int64_t>
   team.for_ranges(n_tiles, 1, [&](std::int64_t begin, std::int64_t end, int thread) {
     for (std::int64_t t = begin; t < end; ++t) pack_tile(tiles_[t], centroids, thread);
   });
+  this->bounds_.look_for_wild();
 }
 
 template <class T>
@@ -87,15 +87,9 @@ const float* DirectScores<T>::block(std::int64_t block, float* out, int thread) 
       block, block_scratch_.data() + thread * group_.block_words(), row_scratch_, thread);
   const DotsOps& dots = group_.kernels().dots;
   const auto product = group_.fast_is_bf16() ? dots.fast_bf16 : dots.fast_f32;
-  alignas(64) float products[kTileColumns * kBlockPoints];
   for (const Tile& tile : tiles_) {
-    product({points, packed_.data() + tile.offset, tile.width, tile.width, depth_, products});
-    for (int c = 0; c < tile.width; ++c) {
-      const std::int64_t k = columns_[tile.first + c];
-      for (int p = 0; p < kBlockPoints; ++p) {
-        scores[k * kBlockPoints + p] = products[c * kBlockPoints + p] + sq_norms_[k];
-      }
-    }
+    product({points, packed_.data() + tile.offset, tile.width, tile.width, depth_,
+             columns_.data() + tile.first, scores});
   }
   return scores;
 }
@@ -132,17 +126,20 @@ GramScores<T>::GramScores(const Group<T>& group, const GramMatrix& gram, std::in
 template <class T>
 void GramScores<T>::set_bounds(std::int64_t k) {
   const Cell& cell = cells_[k];
+  this->bounds_.base[k] = static_cast<float>(cell.self);
   const auto n_features = static_cast<double>(group_.n_features());
   const double mean_norm = cell.norm_sum / cell.weight;
   const double gamma = accumulation_bound(group_.n_features(), 1.0);
   const double sums = (cell.n_operations + 8) * 0x1p-52 * cell.traffic * largest_norm_ / cell.weight;
   const double product = gamma * mean_norm + sums;  // times ||x^||
   const double stored_ulp = sizeof(T) == sizeof(float) ? 0x1.01p-24 : 0x1.01p-53;
+  // Stored centroids so small that T has fewer digits left for them.
+  const double half_denormal = sizeof(T) == sizeof(float) ? 0x1p-150 : 0x1p-1074;
   const double grid = std::sqrt(n_features) * group_.row_unit() *
                       (1 + static_cast<double>(cell.n_rows) / cell.weight);
   // ||c + centre|| <= ||centre|| + A + rho, and rho is far below A.
   const double rho = stored_ulp * 1.01 * (norm_centre_ + mean_norm) + 0x1.02p-24 * mean_norm + grid +
-                     std::sqrt(n_features) * 0x1p-120;
+                     std::sqrt(n_features) * (0x1p-120 + half_denormal * group_.scale());
   this->bounds_.set(k, 2 * (mean_norm + rho),
                     2 * product + 2 * rho + 0x1p-20 * mean_norm,
                     product * mean_norm + 2 * mean_norm * rho + rho * rho +
@@ -165,6 +162,7 @@ void GramScores<T>::set_row(std::int64_t k, std::int64_t row, const Team& team) 
   cell.n_rows = 1;
   cell.self = entries[row];
   set_bounds(k);
+  this->bounds_.look_for_wild();
 }
 
 template <class T>
@@ -226,16 +224,17 @@ void GramScores<T>::apply(const std::vector<Change>& changes,
       set_bounds(k);
     }
   });
+  this->bounds_.look_for_wild();
 }
 
 template <class T>
 const float* GramScores<T>::block(std::int64_t block, float* out, int) {
   for (std::int64_t k = 0; k < n_columns_; ++k) {
     const double* sums = sums_.data() + (block * n_columns_ + k) * kBlockPoints;
-    const double factor = -2 / cells_[k].weight, self = cells_[k].self;
+    const double factor = -2 / cells_[k].weight;
     float* scores = out + k * kBlockPoints;
     for (int p = 0; p < kBlockPoints; ++p) {
-      scores[p] = static_cast<float>(self + factor * sums[p]);
+      scores[p] = static_cast<float>(factor * sums[p]);
     }
   }
   return out;

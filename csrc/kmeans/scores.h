@@ -12,7 +12,8 @@
 
 namespace ddkern::kmeans {
 
-// Scores of every column for one block of points: [n_columns][kBlockPoints], and the bounds.
+// Products of every column with one block of points, [n_columns][kBlockPoints]. With the bounds' base
+// added they are scores.
 template <class T>
 class Scores {
  public:
@@ -28,7 +29,7 @@ class Scores {
   ColumnBounds bounds_;
 };
 
-// Products of the packed rows with the packed centroids. With `cached`, the scores of columns that
+// Products of the packed rows with the packed centroids. With `cached`, the products of columns that
 // did not move are kept from one pass to the next.
 template <class T>
 class DirectScores final : public Scores<T> {
@@ -55,7 +56,6 @@ class DirectScores final : public Scores<T> {
   std::int64_t n_columns_, depth_;
   std::vector<std::int64_t> columns_;
   std::vector<Tile> tiles_;
-  std::vector<float> sq_norms_;  // [n_columns]
   Buffer<float> packed_;
   Buffer<float> cache_;  // [n_blocks][n_columns][kBlockPoints]
   Buffer<float> block_scratch_, column_scratch_;

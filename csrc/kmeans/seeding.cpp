@@ -168,7 +168,7 @@ class PlusPlus {
         for (std::int64_t b = begin; b < end; ++b) {
           if (products) {
             group_.kernels().dots.chain_f32({block(b, thread), columns_.data(), width, width,
-                                             group_.n_features(), dots});
+                                             group_.n_features(), kInOrder, dots});
           }
           for (int c = 0; c < width; ++c) {
             const int t = first + c;

@@ -153,6 +153,17 @@ py::dict describe(const std::vector<GroupReport>& reports) {
   return stats;
 }
 
+// The values of an array as T, contiguous and aligned.
+template <class T>
+py::array_t<T> values_of(const py::object& array, std::int64_t size, const char* name) {
+  constexpr int kAligned = 0x0100;  // NPY_ARRAY_ALIGNED: a view may start at any byte
+  auto values = py::array_t<T, py::array::c_style | kAligned>::ensure(array);
+  if (!values || values.size() != size) {
+    throw InvalidArgument(std::string(name) + " must be (sum of k, n_features)");
+  }
+  return values;
+}
+
 bool perturbation_asked() {
   const char* value = std::getenv("DDKERN_DEBUG_PERTURB");
   return value != nullptr && std::string(value) == "1";
@@ -165,10 +176,7 @@ py::dict fit_as(const RowSource& source, const Groups& groups, std::int64_t tota
   const std::int64_t n_features = source.n_features();
   py::array_t<T> centroids({total_k, n_features});
   if (options.init == Init::array) {
-    const auto given = py::array_t<T, py::array::c_style>::ensure(init_centroids);
-    if (!given || given.size() != total_k * n_features) {
-      throw InvalidArgument("init_centroids must be (sum of k, n_features)");
-    }
+    const auto given = values_of<T>(init_centroids, total_k * n_features, "init_centroids");
     std::copy(given.data(), given.data() + given.size(), centroids.mutable_data());
   }
   py::array_t<double> mass(total_k);
@@ -266,10 +274,7 @@ template <class T>
 void assign_as(const RowSource& source, const Groups& groups, std::int64_t total_k,
                const FitOptions& options, const py::array& centroids, std::int64_t n_nearest,
                std::int64_t* assignment, double* sq_distance, Attendant& attendant) {
-  const auto given = py::array_t<T, py::array::c_style>::ensure(centroids);
-  if (!given || given.size() != total_k * source.n_features()) {
-    throw InvalidArgument("centroids must be (sum of k, n_features)");
-  }
+  const auto given = values_of<T>(centroids, total_k * source.n_features(), "centroids");
   const T* values = given.data();
   const py::gil_scoped_release release;
   kmeans::assign<T>(source, groups, options, values, n_nearest, assignment, sq_distance,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // dots: inner products of one block of points with one tile of columns.
 //
-//   out[c][p] = sum_d points[d][p] * columns[d][c]
+//   out[rows[c]][p] = sum_d points[d][p] * columns[d][c]
 //
 // chain_f32   float32, one chain of fused multiply-adds per pair, d ascending, from 0. The same bits
 //             at every level (in software where the level has no FMA): seeding decides on these.
@@ -15,6 +15,7 @@
 #include <cstdint>
 
 #include "core/isa.h"
+#include "kmeans/block.h"
 
 namespace ddkern::kmeans {
 
@@ -24,8 +25,12 @@ struct DotsArgs {
   std::int64_t column_stride;
   int width;                 // 1 .. kTileColumns
   std::int64_t depth;        // n_features, or ceil(n_features / 2) for bfloat16
-  float* out;                // out [width][kBlockPoints]
+  const std::int64_t* rows;  // [width] where the columns go in out
+  float* out;                // out [...][kBlockPoints]
 };
+
+// `rows` for columns that stay in order.
+inline constexpr std::int64_t kInOrder[kTileColumns] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11};
 
 struct DotsOps {
   void (*chain_f32)(const DotsArgs& args) noexcept;

@@ -19,7 +19,8 @@ using ddkern::kmeans::kBlockPoints;
 // accumulate(acc, point, column).
 template <class Simd, int kWidth>
 inline void dot_columns(const typename Simd::Scalar* points, const typename Simd::Scalar* columns,
-                        std::int64_t column_stride, std::int64_t depth, float* out) {
+                        std::int64_t column_stride, std::int64_t depth, const std::int64_t* rows,
+                        float* out) {
   typename Simd::Accumulator sums[kWidth][Simd::kVectors];
 #pragma GCC unroll 16
   for (int c = 0; c < kWidth; ++c) {
@@ -45,7 +46,7 @@ inline void dot_columns(const typename Simd::Scalar* points, const typename Simd
   for (int c = 0; c < kWidth; ++c) {
 #pragma GCC unroll 4
     for (int v = 0; v < Simd::kVectors; ++v) {
-      Simd::store(out + c * kBlockPoints + v * Simd::kLanes, sums[c][v]);
+      Simd::store(out + rows[c] * kBlockPoints + v * Simd::kLanes, sums[c][v]);
     }
   }
 }
@@ -53,13 +54,14 @@ inline void dot_columns(const typename Simd::Scalar* points, const typename Simd
 template <class Simd, int kWidth>
 inline void dispatch_width(int width, const typename Simd::Scalar* points,
                            const typename Simd::Scalar* columns, std::int64_t column_stride,
-                           std::int64_t depth, float* out) {
+                           std::int64_t depth, const std::int64_t* rows, float* out) {
   if constexpr (kWidth > 1) {
     if (width < kWidth) {
-      return dispatch_width<Simd, kWidth - 1>(width, points, columns, column_stride, depth, out);
+      return dispatch_width<Simd, kWidth - 1>(width, points, columns, column_stride, depth, rows,
+                                              out);
     }
   }
-  dot_columns<Simd, kWidth>(points, columns, column_stride, depth, out);
+  dot_columns<Simd, kWidth>(points, columns, column_stride, depth, rows, out);
 }
 
 template <class Simd>
@@ -73,8 +75,8 @@ inline void dot_tile(const DotsArgs& args) noexcept {
     const int end = args.width * (part + 1) / n_parts;
     for (int p = 0; p < kBlockPoints; p += kSpan) {
       dispatch_width<Simd, Simd::kMaxWidth>(end - begin, points + p, columns + begin,
-                                            args.column_stride, args.depth,
-                                            args.out + begin * kBlockPoints + p);
+                                            args.column_stride, args.depth, args.rows + begin,
+                                            args.out + p);
     }
   }
 }

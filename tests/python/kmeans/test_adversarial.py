@@ -136,6 +136,17 @@ def test_denormals(isa: str, algorithm: str, answers: Answers) -> None:
 
 
 @every_algorithm
+def test_centroids_round_on_the_denormal_grid(isa: str, algorithm: str, answers: Answers) -> None:
+    """Half a denormal is no relative error of 2^-24: a mean of 2.5 steps is stored as 2 steps."""
+    step = float(np.finfo(np.float32).smallest_subnormal)
+    for steps in ([2, 4, 3], [-2, -2, -4, -3], [-1, 3, 1, -3, 0]):
+        x = (np.array(steps)[:, None] * step).astype(np.float32)
+        for seed in range(4):
+            result = ddkern.quantize(x, 2, algorithm=algorithm, random_state=seed)
+            assert_exact(result, x, answers)
+
+
+@every_algorithm
 def test_denormals_beside_ordinary_values(isa: str, algorithm: str, answers: Answers) -> None:
     """Scaled by the large feature, the others vanish in float32; the assignment sees them."""
     rng = np.random.default_rng(5)
