@@ -14,8 +14,8 @@ namespace ddkern {
 namespace {
 
 constexpr std::int64_t kHugePage = std::int64_t{2} << 20;
-// Smaller blocks go straight to malloc, and under AddressSanitizer all of them do: a block that waits
-// in the pool would hide its use after release.
+// Smaller blocks go straight to malloc, and under AddressSanitizer all of them do: a block that
+// waits in the pool would hide its use after release.
 #if defined(__SANITIZE_ADDRESS__)
 constexpr std::int64_t kSmallest = std::int64_t{1} << 62;
 #else
@@ -45,8 +45,8 @@ std::int64_t rounded(std::int64_t bytes) {
 void* fresh(std::int64_t bytes) {
   const std::int64_t alignment = bytes >= 2 * kHugePage ? kHugePage : 64;
   const std::int64_t size = (bytes + alignment - 1) / alignment * alignment;
-  void* block = std::aligned_alloc(static_cast<std::size_t>(alignment),
-                                   static_cast<std::size_t>(size));
+  void* block =
+      std::aligned_alloc(static_cast<std::size_t>(alignment), static_cast<std::size_t>(size));
   if (block == nullptr) throw std::bad_alloc();
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
   if (alignment == kHugePage) madvise(block, static_cast<std::size_t>(size), MADV_HUGEPAGE);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Uninitialised memory for kernels: aligned to a cache line, on huge pages where Linux gives them, and
-// reused from group to group, for a fresh page costs as much as a pass over it.
+// Uninitialised memory for kernels: aligned to a cache line, on huge pages where Linux gives them,
+// and reused from group to group, for a fresh page costs as much as a pass over it.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +8,9 @@
 
 namespace ddkern {
 
-// Raw blocks from the library's pool. Released blocks wait there for the next request of their size;
-// trim_pool() hands back what is beyond kPooledBytes, and every call of the library ends with it.
+// Raw blocks from the library's pool. Released blocks wait there for the next request of their
+// size; trim_pool() hands back what is beyond kPooledBytes, and every call of the library ends with
+// it.
 void* pool_allocate(std::int64_t bytes);
 void pool_release(void* block, std::int64_t bytes) noexcept;
 void trim_pool() noexcept;

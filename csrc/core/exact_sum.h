@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A sum of products of doubles without any rounding: a fixed-point number wide enough for every
-// product of two finite doubles (Kulisch's long accumulator). Slow, and only asked when float64 with
-// an error bound cannot tell two distances apart, which in practice means an exact tie.
+// product of two finite doubles (Kulisch's long accumulator). Slow, and only asked when float64
+// with an error bound cannot tell two distances apart, which in practice means an exact tie.
 #pragma once
 
 #include <cstdint>
@@ -30,8 +30,8 @@ class ExactSum {
         static_cast<std::uint32_t>(static_cast<std::uint64_t>(product >> (96 - shift))),
         shift == 0 ? 0 : static_cast<std::uint32_t>(high >> (64 - shift))};
     for (int w = 0; w < 5; ++w) {
-      limbs_[limb + w] += minus ? -static_cast<std::int64_t>(words[w])
-                                : static_cast<std::int64_t>(words[w]);
+      limbs_[limb + w] +=
+          minus ? -static_cast<std::int64_t>(words[w]) : static_cast<std::int64_t>(words[w]);
     }
     if (++n_pending_ == kMaxPending) carry();
   }

@@ -47,7 +47,8 @@ const std::vector<Level>& levels() {
 
 std::string names_of_available() {
   std::string names;
-  for (Isa isa : available_isas()) names += (names.empty() ? "" : ", ") + std::string(isa_name(isa));
+  for (Isa isa : available_isas())
+    names += (names.empty() ? "" : ", ") + std::string(isa_name(isa));
   return names;
 }
 
@@ -55,9 +56,9 @@ Isa parse(const std::string& name, const char* where) {
   for (const Level& level : levels()) {
     if (level.present && name == level.name) return level.isa;
   }
-  throw InvalidArgument(std::string(where) + " is '" + name +
-                        "'; it must be one of the levels this CPU and this build have: " +
-                        names_of_available());
+  throw InvalidArgument(
+      std::string(where) + " is '" + name +
+      "'; it must be one of the levels this CPU and this build have: " + names_of_available());
 }
 
 std::atomic<int> forced_level{-1};

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Instruction-set levels: which exist, which this CPU has, which one runs.
 //
-// The choice is made once a call, outside every loop. DDKERN_ISA or force_isa() narrows it. Adding a
-// level: one enum value, one line in kLevels (isa.cpp), one flags line in CMakeLists.txt and one
+// The choice is made once a call, outside every loop. DDKERN_ISA or force_isa() narrows it. Adding
+// a level: one enum value, one line in kLevels (isa.cpp), one flags line in CMakeLists.txt and one
 // short file an op.
 #pragma once
 

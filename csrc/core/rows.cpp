@@ -22,8 +22,9 @@ float to_float(std::uint32_t bits) {
   return value;
 }
 
-// Branch-free, so that the compiler can vectorise it without F16C: shift the exponent into place and
-// let one exact multiplication rebias it; that handles denormals too. Inf and NaN are put back last.
+// Branch-free, so that the compiler can vectorise it without F16C: shift the exponent into place
+// and let one exact multiplication rebias it; that handles denormals too. Inf and NaN are put back
+// last.
 float widen(Half half) {
   const std::uint32_t magnitude = (half.bits & 0x7fffu) << 13;
   std::uint32_t bits;

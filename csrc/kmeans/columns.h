@@ -5,7 +5,8 @@
 //   score = fl32(base + sum x^ * (-2 c^)),  base = fl32(||c||^2)
 //   | <x^, c^> - <x, c> |     <= ||x - x^|| ||c|| + ||x^|| ||c - c^||
 //   accumulation              <= gamma ||x^|| ||c^||,  gamma = n_roundings * 2^-24 (and a margin)
-//   rounding of the base, of the last addition, and of the scan's own arithmetic: a few times 2^-24 of
+//   rounding of the base, of the last addition, and of the scan's own arithmetic: a few times 2^-24
+//   of
 //   ||c||^2 + 2 ||x^|| ||c^||
 // so with p >= ||x - x^|| and q >= ||x^||:  E = p u + q v + e,
 //   u = 2 ||c||,   v = 2 ||c - c^|| + (2 gamma + 2^-20) ||c^||,   e = 2^-20 ||c||^2 + tiny.
@@ -20,10 +21,10 @@
 namespace ddkern::kmeans {
 
 struct ColumnBounds {
-  std::vector<float> base;      // [n_columns] what a product lacks to be a score
-  std::vector<float> u, v, e;   // [n_columns]
+  std::vector<float> base;     // [n_columns] what a product lacks to be a score
+  std::vector<float> u, v, e;  // [n_columns]
   bool any_wild = false;
-  std::vector<char> wild;       // [n_columns] numbers outside float32's comfort: nothing is certain
+  std::vector<char> wild;  // [n_columns] numbers outside float32's comfort: nothing is certain
 
   explicit ColumnBounds(std::int64_t n_columns)
       : base(static_cast<std::size_t>(n_columns)), u(base), v(base), e(base),

@@ -30,13 +30,13 @@ std::int64_t least_bytes(const GroupShape& shape) {
 
 bool gram_is_cheaper(const GroupShape& shape, Init init, int n_init) {
   // In columns: products of all rows with one column, in float32. The Gram matrix is half of n_rows
-  // columns. A direct run seeds with k * trials columns, thin ones that wait for memory (hence 1.5),
-  // and iterates with a few times k columns, at half the price in bfloat16.
+  // columns. A direct run seeds with k * trials columns, thin ones that wait for memory
+  // (hence 1.5), and iterates with a few times k columns, at half the price in bfloat16.
   const double seeding =
       init == Init::plus_plus ? 1.5 * static_cast<double>(n_seeding_trials(shape.k)) : 0.0;
   const double iterating = shape.bf16 ? 2.0 : 4.0;
-  const double direct = static_cast<double>(n_init) * static_cast<double>(shape.k) *
-                        (seeding + iterating);
+  const double direct =
+      static_cast<double>(n_init) * static_cast<double>(shape.k) * (seeding + iterating);
   return static_cast<double>(shape.n_rows) / 2 < direct;
 }
 
@@ -70,8 +70,7 @@ GroupPlan plan_group(const GroupShape& shape, const FitOptions& options,
   const bool needs_fast = !gram || options.init == Init::array;
   if (needs_fast) plan.residency.fast_blocks = take(fast_bytes);
   if (needs_f32) {
-    plan.residency.f32_blocks =
-        (plan.residency.fast_blocks && !shape.bf16) || take(f32_bytes);
+    plan.residency.f32_blocks = (plan.residency.fast_blocks && !shape.bf16) || take(f32_bytes);
   }
   if (!shape.in_place) {
     plan.residency.rows = take(shape.n_rows * shape.n_features * shape.item_bytes);

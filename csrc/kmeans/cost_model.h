@@ -2,7 +2,8 @@
 // How a group is worked on: Gram space or streaming, what stays in memory, one thread or all.
 //
 // Pure functions of sizes. They change the time and never the result, so they may be wrong without
-// harm; tests/python/kmeans/test_cost_model.py pins what they choose for the shapes the library is for.
+// harm; tests/python/kmeans/test_cost_model.py pins what they choose for the shapes the library is
+// for.
 #pragma once
 
 #include <cstdint>
@@ -29,8 +30,8 @@ struct GroupPlan {
 // The workspace without which nothing runs: sums, centroids, packed centroids.
 std::int64_t least_bytes(const GroupShape& shape);
 
-// What fits `budget_in_bytes`, in the order of what it saves. Throws InvalidArgument when Gram space is
-// forced and its matrix does not fit.
+// What fits `budget_in_bytes`, in the order of what it saves. Throws InvalidArgument when Gram
+// space is forced and its matrix does not fit.
 GroupPlan plan_group(const GroupShape& shape, const FitOptions& options,
                      std::int64_t budget_in_bytes);
 

@@ -49,19 +49,16 @@ Group<T> make_group(const RowReader<T>& reader, const Groups& groups, std::int64
 template <class T>
 GroupShape shape_of(const Groups& groups, std::int64_t g, const RowReader<T>& reader,
                     const Kernels<T>& kernels) {
-  return {groups.n_rows(g),
-          reader.n_features(),
-          groups.k[g],
-          static_cast<std::int64_t>(sizeof(T)),
-          reader.in_place(),
-          kernels.dots.fast_bf16 != nullptr};
+  return {groups.n_rows(g),  reader.n_features(),
+          groups.k[g],       static_cast<std::int64_t>(sizeof(T)),
+          reader.in_place(), kernels.dots.fast_bf16 != nullptr};
 }
 
 // Runs solve(g, budget, team) for every group: one group a thread, or one after another with all
 // threads; groups that would leave a thread idle at the end are shared.
 template <class Solve>
-void for_groups(const std::vector<GroupShape>& shapes, const FitOptions& options,
-                Monitor& monitor, std::atomic<std::int64_t>& groups_done, const Solve& solve) {
+void for_groups(const std::vector<GroupShape>& shapes, const FitOptions& options, Monitor& monitor,
+                std::atomic<std::int64_t>& groups_done, const Solve& solve) {
   struct TrimAtEnd {
     ~TrimAtEnd() { trim_pool(); }
   } trim_at_end;
@@ -80,8 +77,7 @@ void for_groups(const std::vector<GroupShape>& shapes, const FitOptions& options
                    [&](std::int64_t a, std::int64_t b) { return cost(a) > cost(b); });
   std::int64_t largest_bytes = 0;
   for (const GroupShape& shape : shapes) {
-    largest_bytes = std::max(largest_bytes,
-                             shape.n_rows * shape.n_features * (shape.bf16 ? 2 : 4));
+    largest_bytes = std::max(largest_bytes, shape.n_rows * shape.n_features * (shape.bf16 ? 2 : 4));
   }
   std::int64_t n_shared = n_groups;
   if (one_group_a_thread(n_groups, n_threads, largest_bytes)) n_shared = n_groups % n_threads;
@@ -89,14 +85,12 @@ void for_groups(const std::vector<GroupShape>& shapes, const FitOptions& options
     solve(by_cost[i], options.max_memory_in_bytes, team);
     groups_done.fetch_add(1);
   }
-  team.for_ranges(n_groups - n_shared, 1,
-                  [&](std::int64_t begin, std::int64_t end, int thread) {
-                    for (std::int64_t i = begin; i < end; ++i) {
-                      solve(by_cost[n_shared + i], options.max_memory_in_bytes / n_threads,
-                            team.inner(thread));
-                      groups_done.fetch_add(1);
-                    }
-                  });
+  team.for_ranges(n_groups - n_shared, 1, [&](std::int64_t begin, std::int64_t end, int thread) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      solve(by_cost[n_shared + i], options.max_memory_in_bytes / n_threads, team.inner(thread));
+      groups_done.fetch_add(1);
+    }
+  });
 }
 
 template <class T>
@@ -186,8 +180,8 @@ void fit_group(const RowReader<T>& reader, const Groups& groups, std::int64_t g,
   report.n_empty_cells = best->n_empty_cells;
 }
 
-// A centre for assign(): the mean of the group's centroids, which is near the data or, if not, costs
-// nothing but speed. Any centre is correct.
+// A centre for assign(): the mean of the group's centroids, which is near the data or, if not,
+// costs nothing but speed. Any centre is correct.
 template <class T>
 void centre_of(const T* centroids, std::int64_t k, std::int64_t n_features, std::vector<T>& centre,
                int& exponent) {
@@ -291,8 +285,7 @@ void assign(const RowSource& source, const Groups& groups, const FitOptions& opt
         scores.update(mine, all, team);
         Nearest<T> nearest(group, mine, k, team.n_threads(), options.perturb_scores);
         RowScratch<T> row_scratch(team.n_threads(), n_features);
-        team.for_ranges(group.n_blocks(), 1, [&](std::int64_t begin, std::int64_t end,
-                                                 int thread) {
+        team.for_ranges(group.n_blocks(), 1, [&](std::int64_t begin, std::int64_t end, int thread) {
           std::vector<std::int64_t> sorted(static_cast<std::size_t>(kBlockPoints * n_nearest));
           for (std::int64_t b = begin; b < end; ++b) {
             if (n_nearest == 1) {
@@ -310,9 +303,9 @@ void assign(const RowSource& source, const Groups& groups, const FitOptions& opt
               if (sq_distance == nullptr) continue;
               const T* x = group.row(i, row_scratch.get(thread));
               for (std::int64_t m = 0; m < n_nearest; ++m) {
-                sq_distance[to + m] = kernels.distance(x, mine + from[m] * n_features,
-                                                       group.scale(), n_features) *
-                                      group.unscale() * group.unscale();
+                sq_distance[to + m] =
+                    kernels.distance(x, mine + from[m] * n_features, group.scale(), n_features) *
+                    group.unscale() * group.unscale();
               }
             }
           }
@@ -328,8 +321,8 @@ template void seed<float>(const RowSource&, const Groups&, const FitOptions&, st
                           double*, Monitor&, std::atomic<std::int64_t>&);
 template void seed<double>(const RowSource&, const Groups&, const FitOptions&, std::int64_t*,
                            double*, Monitor&, std::atomic<std::int64_t>&);
-template void assign(const RowSource&, const Groups&, const FitOptions&, const float*,
-                     std::int64_t, std::int64_t*, double*, Monitor&, std::atomic<std::int64_t>&);
+template void assign(const RowSource&, const Groups&, const FitOptions&, const float*, std::int64_t,
+                     std::int64_t*, double*, Monitor&, std::atomic<std::int64_t>&);
 template void assign(const RowSource&, const Groups&, const FitOptions&, const double*,
                      std::int64_t, std::int64_t*, double*, Monitor&, std::atomic<std::int64_t>&);
 

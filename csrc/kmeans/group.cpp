@@ -2,6 +2,7 @@
 #include "kmeans/group.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <limits>
 #include <mutex>
 #include <string>
@@ -28,7 +29,8 @@ template <class T>
 PowerOfTwo<T> power_of_two(int exponent) {
   const int largest = std::numeric_limits<T>::max_exponent - 1;
   const int first = std::min(exponent, largest);
-  return {static_cast<T>(std::ldexp(1.0, first)), static_cast<T>(std::ldexp(1.0, exponent - first))};
+  return {static_cast<T>(std::ldexp(1.0, first)),
+          static_cast<T>(std::ldexp(1.0, exponent - first))};
 }
 
 // Bounds are kept in float32 and must not shrink on the way there.
@@ -63,8 +65,8 @@ void Group<T>::set_weights(const double* sample_weight) {
       n_raw += a > 0;
     }
   }
-  const int head = std::max(22, bit_length(static_cast<unsigned __int128>(
-                                     std::max<std::int64_t>(n_raw - 1, 0))));
+  const int head = std::max(
+      22, bit_length(static_cast<unsigned __int128>(std::max<std::int64_t>(n_raw - 1, 0))));
   grid_bits_ = 62 - head;
   if (sample_weight == nullptr) {
     n_positive_ = total_units_ = n_;
@@ -91,10 +93,10 @@ void Group<T>::set_weights(const double* sample_weight) {
   total_weight_ = std::ldexp(static_cast<double>(total_units_), exponent - lift - grid_bits_);
 }
 
-// One pass over the rows: are they finite, how large, integers? And their exact sum, for the centre.
-// The grid of the sum hangs on the largest magnitude of all, so it is guessed: a piece that is still
-// in cache is added with the largest exponent seen so far, and rows that were added with a smaller
-// one are added again at the end. After the first pieces the guess is nearly always right.
+// One pass over the rows: are they finite, how large, integers? And their exact sum, for the
+// centre. The grid of the sum hangs on the largest magnitude of all, so it is guessed: a piece that
+// is still in cache is added with the largest exponent seen so far, and rows that were added with a
+// smaller one are added again at the end. After the first pieces the guess is nearly always right.
 template <class T>
 void Group<T>::inspect_and_centre(bool find_centre, const Team& team) {
   struct Partial {
@@ -139,8 +141,8 @@ void Group<T>::inspect_and_centre(bool find_centre, const Team& team) {
         partial.first_inexact = std::min(partial.first_inexact, i);
       }
       T* to = converted_.empty() ? scratch.get(thread) : converted_.data() + i * n_features_;
-      const RowFacts facts = kernels_.pack.inspect(reader_.row(number, to), n_features_,
-                                                   partial.small_integers);
+      const RowFacts facts =
+          kernels_.pack.inspect(reader_.row(number, to), n_features_, partial.small_integers);
       if (!facts.finite) partial.first_bad = std::min(partial.first_bad, i);
       if (!counts(i)) continue;
       partial.max_abs = std::max(partial.max_abs, facts.max_abs);
@@ -163,8 +165,7 @@ void Group<T>::inspect_and_centre(bool find_centre, const Team& team) {
   }
   if (first_bad < n_) {
     throw InvalidArgument("x holds NaN or infinity in row " +
-                          std::to_string(row_number(first_bad)) +
-                          "; every value must be finite");
+                          std::to_string(row_number(first_bad)) + "; every value must be finite");
   }
   if (first_inexact < n_) {
     throw InvalidArgument("x holds an integer beyond 2^53 in row " +
@@ -174,7 +175,9 @@ void Group<T>::inspect_and_centre(bool find_centre, const Team& team) {
   exponent_ = exponent_of(max_abs);
   // Only float64 reaches this far, and its squares would not reach any further.
   if (std::abs(exponent_) > kLargestExponent) {
-    throw InvalidArgument("x has " + std::to_string(max_abs) +
+    char magnitude[32];
+    std::snprintf(magnitude, sizeof(magnitude), "%g", max_abs);
+    throw InvalidArgument(std::string("x has ") + magnitude +
                           " as its largest magnitude in a group; float64 values must lie within "
                           "2^-800 and 2^800: scale the data");
   }
@@ -204,9 +207,8 @@ void Group<T>::set_centre(const std::vector<std::int64_t>& sums) {
   const double factor = mean_factor() * std::ldexp(1.0, -grid_bits_);
   for (std::int64_t j = 0; j < n_features_; ++j) {
     const double mean = static_cast<double>(sums[j]) / static_cast<double>(total_units_) * factor;
-    centre_[j] = small_integers_
-                     ? static_cast<T>(std::nearbyint(mean * unscale()) * scale())
-                     : static_cast<T>(mean);
+    centre_[j] = small_integers_ ? static_cast<T>(std::nearbyint(mean * unscale()) * scale())
+                                 : static_cast<T>(mean);
   }
 }
 
@@ -218,8 +220,9 @@ void Group<T>::pack_block(std::int64_t block, float* f32, std::uint32_t* bf16, d
   const std::int64_t begin = block * kBlockPoints;
   const int n_rows = static_cast<int>(std::min<std::int64_t>(kBlockPoints, n_ - begin));
   for (int p = 0; p < n_rows; ++p) rows[p] = row(begin + p, row_scratch.get(thread, p));
-  PackArgs<T> args{rows,   n_rows, n_features_, power_of_two<T>(-exponent_), centre_.data(),
-                   f32,    bf16,   sq_norms,    max_abs,                     sq_residuals};
+  PackArgs<T> args{rows,           n_rows,      n_features_, power_of_two<T>(-exponent_),
+                   centre_.data(), f32,         bf16,        sq_norms,
+                   max_abs,        sq_residuals};
   kernels_.pack.pack(args);
 }
 
@@ -242,22 +245,21 @@ void Group<T>::pack(const Residency& residency, const Team& team) {
   float max_abs = 0;
   team.for_ranges(n_blocks(), 1, [&](std::int64_t begin, std::int64_t end, int thread) {
     for (std::int64_t b = begin; b < end; ++b) {
-      float* f32 = f32_blocks_.empty() ? nullptr
-                                       : f32_blocks_.data() + b * n_features_ * kBlockPoints;
+      float* f32 =
+          f32_blocks_.empty() ? nullptr : f32_blocks_.data() + b * n_features_ * kBlockPoints;
       std::uint32_t* bf16 = !bf16_blocks_.empty() ? bf16_blocks_.data() + b * bf16_stride
-                            : measure_bf16 ? bf16_scratch.data() + thread * bf16_stride
-                                           : nullptr;
+                            : measure_bf16        ? bf16_scratch.data() + thread * bf16_stride
+                                                  : nullptr;
       double residuals[kBlockPoints];
       float largest[kBlockPoints];
-      pack_block(b, f32, bf16, sq_norms_.data() + b * kBlockPoints, largest, residuals,
-                 row_scratch, thread);
+      pack_block(b, f32, bf16, sq_norms_.data() + b * kBlockPoints, largest, residuals, row_scratch,
+                 thread);
       float block_max = 0;
       for (int p = 0; p < kBlockPoints; ++p) {
         const std::int64_t i = b * kBlockPoints + p;
         const double norm = std::sqrt(sq_norms_[i]);
         // The residual was summed in float32, n_features / 16 + 8 roundings deep.
-        const double inflate =
-            1 + (static_cast<double>(n_features_) / 16 + 24) * 0x1p-23;
+        const double inflate = 1 + (static_cast<double>(n_features_) / 16 + 24) * 0x1p-23;
         const double lost = std::sqrt(residuals[p]) * inflate;
         p_[i] = round_up(lost + rounding_of_row(norm, n_features_));
         q_[i] = round_up(norm + lost);
@@ -278,8 +280,7 @@ void Group<T>::prepare(const Residency& residency, bool fast_bf16, const Team& t
   pack(residency, team);
   row_shift_.resize(static_cast<std::size_t>(n_features_));
   for (std::int64_t j = 0; j < n_features_; ++j) {
-    row_shift_[j] = static_cast<double>(centre_[j]) *
-                    std::ldexp(1.0, grid_bits_ - row_exponent_);
+    row_shift_[j] = static_cast<double>(centre_[j]) * std::ldexp(1.0, grid_bits_ - row_exponent_);
   }
 }
 

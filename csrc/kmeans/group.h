@@ -32,9 +32,7 @@ class RowScratch {
   RowScratch(int n_threads, std::int64_t n_features, int rows_per_thread = 1)
       : stride_(n_features * rows_per_thread), n_features_(n_features),
         data_(static_cast<std::int64_t>(n_threads) * stride_) {}
-  T* get(int thread, int row = 0) {
-    return data_.data() + thread * stride_ + row * n_features_;
-  }
+  T* get(int thread, int row = 0) { return data_.data() + thread * stride_ + row * n_features_; }
 
  private:
   std::int64_t stride_, n_features_;

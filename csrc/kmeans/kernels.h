@@ -15,12 +15,8 @@ namespace ddkern::kmeans {
 template <class T>
 struct Kernels {
   explicit Kernels(Isa level)
-      : isa(level),
-        pack(pack_ops<T>(level)),
-        dots(dots_ops(level)),
-        scan(scan_ops(level)),
-        distance(distance_ops(level)),
-        accumulate(accumulate_ops<T>(level)),
+      : isa(level), pack(pack_ops<T>(level)), dots(dots_ops(level)), scan(scan_ops(level)),
+        distance(distance_ops(level)), accumulate(accumulate_ops<T>(level)),
         potential(potential_ops(level)) {}
 
   Isa isa;

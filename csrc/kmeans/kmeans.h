@@ -2,8 +2,9 @@
 // Exact, reproducible, weighted k-means over ragged groups: the contract of the library's core.
 //
 // For every group g find k_g centroids that lower  sum_i a_i min_k ||x_i - c_k||^2 / sum_i a_i  by
-// Lloyd's iteration from the given or drawn seeds. docs/numerics.md defines every bit of the result;
-// n_threads, max_memory_in_bytes, algorithm and the instruction-set level only change the time.
+// Lloyd's iteration from the given or drawn seeds. docs/numerics.md defines every bit of the
+// result; n_threads, max_memory_in_bytes, algorithm and the instruction-set level only change the
+// time.
 #pragma once
 
 #include <atomic>
@@ -21,12 +22,12 @@ enum class Algorithm { automatic, gram, streaming };
 
 // Rows sorted by group, and what every group wants.
 struct Groups {
-  const std::int64_t* order;     // [n_rows] row numbers, or null for 0, 1, 2, ...
-  const std::int64_t* offsets;   // [n_groups + 1] into order
-  const std::int64_t* k;         // [n_groups]
-  const std::int64_t* ids;       // [n_groups] key the random streams
-  const std::uint64_t* seeds;    // [n_groups] key the random streams
-  const double* sample_weight;   // [n_rows] by row number, or null for 1
+  const std::int64_t* order;    // [n_rows] row numbers, or null for 0, 1, 2, ...
+  const std::int64_t* offsets;  // [n_groups + 1] into order
+  const std::int64_t* k;        // [n_groups]
+  const std::int64_t* ids;      // [n_groups] key the random streams
+  const std::uint64_t* seeds;   // [n_groups] key the random streams
+  const double* sample_weight;  // [n_rows] by row number, or null for 1
   std::int64_t n_groups;
 
   std::int64_t n_rows(std::int64_t g) const { return offsets[g + 1] - offsets[g]; }
@@ -60,9 +61,9 @@ struct GroupReport {
 // T is float, or double for the dtypes that float cannot hold.
 template <class T>
 struct FitOutput {
-  T* centroids;              // inout [sum k][n_features]; read when init is array
-  double* mass;              // out [sum k]
-  std::int64_t* assignment;  // out [n_rows] by row number: index within the group
+  T* centroids;                      // inout [sum k][n_features]; read when init is array
+  double* mass;                      // out [sum k]
+  std::int64_t* assignment;          // out [n_rows] by row number: index within the group
   std::vector<GroupReport> reports;  // out [n_groups]
 };
 
@@ -78,8 +79,8 @@ void seed(const RowSource& source, const Groups& groups, const FitOptions& optio
           std::int64_t* rows, double* potential, Monitor& monitor,
           std::atomic<std::int64_t>& groups_done);
 
-// The n_nearest centroids of every row in its group, in order: assignment [n_rows][n_nearest], index
-// within the group, and their squared distances (or null).
+// The n_nearest centroids of every row in its group, in order: assignment [n_rows][n_nearest],
+// index within the group, and their squared distances (or null).
 template <class T>
 void assign(const RowSource& source, const Groups& groups, const FitOptions& options,
             const T* centroids, std::int64_t n_nearest, std::int64_t* assignment,

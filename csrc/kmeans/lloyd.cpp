@@ -61,7 +61,7 @@ class Lloyd {
       if (n_iter == 1) find_variance();
       history_.push_back(distortion_about_means());
       assign();
-      converged = !repaired && (moves_.empty() || shift_ <= tolerance * variance_);
+      converged = !repaired && (!any_counting_row_moved() || shift_ <= tolerance * variance_);
       const bool done = converged || n_iter >= options_.max_iter;
       if (!done) continue;
       // Ending with a dead cell is for groups that have no distinct row left to give it.
@@ -84,26 +84,32 @@ class Lloyd {
     if (direct_scores_) direct_scores_->update(centroids_.data(), moved_, team_);
     Scores<T>& scores = this->scores();
     const std::int64_t grain = direct_scores_ ? 1 : 8;
-    team_.for_ranges(group_.n_blocks(), grain, [&](std::int64_t begin, std::int64_t end,
-                                                   int thread) {
-      for (std::int64_t b = begin; b < end; ++b) {
-        std::int32_t winners[kBlockPoints];
-        nearest_.block(scores, b, winners, thread);
-        auto& moves = moves_of_block_[size(b)];
-        moves.clear();
-        const std::int64_t first = b * kBlockPoints;
-        const std::int64_t n = std::min<std::int64_t>(kBlockPoints, group_.n() - first);
-        for (std::int64_t p = 0; p < n; ++p) {
-          std::int32_t& current = assignment_[size(first + p)];
-          if (winners[p] == current) continue;
-          moves.push_back({first + p, current, winners[p]});
-          current = winners[p];
-        }
-      }
-    });
+    team_.for_ranges(
+        group_.n_blocks(), grain, [&](std::int64_t begin, std::int64_t end, int thread) {
+          for (std::int64_t b = begin; b < end; ++b) {
+            std::int32_t winners[kBlockPoints];
+            nearest_.block(scores, b, winners, thread);
+            auto& moves = moves_of_block_[size(b)];
+            moves.clear();
+            const std::int64_t first = b * kBlockPoints;
+            const std::int64_t n = std::min<std::int64_t>(kBlockPoints, group_.n() - first);
+            for (std::int64_t p = 0; p < n; ++p) {
+              std::int32_t& current = assignment_[size(first + p)];
+              if (winners[p] == current) continue;
+              moves.push_back({first + p, current, winners[p]});
+              current = winners[p];
+            }
+          }
+        });
     moves_.clear();
-    for (const auto& moves : moves_of_block_) moves_.insert(moves_.end(), moves.begin(), moves.end());
+    for (const auto& moves : moves_of_block_)
+      moves_.insert(moves_.end(), moves.begin(), moves.end());
     rows_assigned_ += group_.n();
+  }
+
+  bool any_counting_row_moved() const {
+    return std::any_of(moves_.begin(), moves_.end(),
+                       [this](const Move& move) { return group_.counts(move.row); });
   }
 
   // S, M and the changed cells from the rows that moved.
@@ -174,15 +180,14 @@ class Lloyd {
     std::sort(cells.begin(), cells.end());
 
     std::vector<double> shifts(cells.size());
-    team_.for_ranges(static_cast<std::int64_t>(cells.size()), 4,
-                     [&](std::int64_t begin, std::int64_t end, int) {
-                       for (std::int64_t i = begin; i < end; ++i) {
-                         const std::int64_t offset = cells[i] * n_features_;
-                         shifts[i] = group_.kernels().distance(
-                             centroids_.data() + offset, previous_.data() + offset,
-                             group_.scale(), n_features_);
-                       }
-                     });
+    team_.for_ranges(
+        static_cast<std::int64_t>(cells.size()), 4, [&](std::int64_t begin, std::int64_t end, int) {
+          for (std::int64_t i = begin; i < end; ++i) {
+            const std::int64_t offset = cells[i] * n_features_;
+            shifts[i] = group_.kernels().distance(
+                centroids_.data() + offset, previous_.data() + offset, group_.scale(), n_features_);
+          }
+        });
     shift_ = 0;
     moved_.clear();
     for (std::size_t i = 0; i < cells.size(); ++i) {
@@ -242,8 +247,7 @@ class Lloyd {
       for (std::int64_t i = begin; i < end; ++i) {
         const T* x = group_.row(i, row_scratch_.get(thread));
         distances[i] = group_.kernels().distance(
-            x, centroids_.data() + assignment_[size(i)] * n_features_, group_.scale(),
-            n_features_);
+            x, centroids_.data() + assignment_[size(i)] * n_features_, group_.scale(), n_features_);
       }
     });
   }
@@ -261,8 +265,8 @@ class Lloyd {
     return farthest;
   }
 
-  // Rows for the empty cells, in ascending order of the cells, by distance to the centroids that the
-  // assignment was made with.
+  // Rows for the empty cells, in ascending order of the cells, by distance to the centroids that
+  // the assignment was made with.
   std::vector<std::pair<std::int64_t, std::int64_t>> repair_empty_cells() {
     std::vector<std::pair<std::int64_t, std::int64_t>> reseeded;
     std::vector<double> distances;
@@ -277,9 +281,8 @@ class Lloyd {
         for (std::int64_t i = begin; i < end; ++i) {
           if (distances[i] == 0) continue;
           const T* x = group_.row(i, row_scratch_.get(thread));
-          distances[i] = std::min(distances[i],
-                                  group_.kernels().distance(x, value_.data(), group_.scale(),
-                                                            n_features_));
+          distances[i] = std::min(distances[i], group_.kernels().distance(
+                                                    x, value_.data(), group_.scale(), n_features_));
         }
       });
     }
@@ -298,8 +301,7 @@ class Lloyd {
     return farthest_row(distances) >= 0;
   }
 
-  void follow_in_gram_space(
-      const std::vector<std::pair<std::int64_t, std::int64_t>>& reseeded) {
+  void follow_in_gram_space(const std::vector<std::pair<std::int64_t, std::int64_t>>& reseeded) {
     using Change = typename GramScores<T>::Change;
     std::vector<Change> changes;
     std::vector<std::int64_t> place(size(k_), -1);
@@ -324,9 +326,9 @@ class Lloyd {
     // From the first update on every centroid is a row or a mean of rows, unless a given one never
     // won anything.
     if (direct_scores_ && n_updates_ == 1) {
-      const bool all_known = std::find(units_.begin(), units_.end(), 0) == units_.end() ||
-                             static_cast<std::int64_t>(reseeded.size()) ==
-                                 std::count(units_.begin(), units_.end(), 0);
+      const bool all_known =
+          std::find(units_.begin(), units_.end(), 0) == units_.end() ||
+          static_cast<std::int64_t>(reseeded.size()) == std::count(units_.begin(), units_.end(), 0);
       if (all_known) direct_scores_.reset();
     }
   }
@@ -343,7 +345,8 @@ class Lloyd {
       mean[j] = static_cast<double>(sum) / static_cast<double>(group_.total_units()) *
                 (group_.mean_factor() * group_.row_unit());
     }
-    const double within = mean_sq_norm_ - group_.kernels().distance.sq_norm(mean.data(), n_features_);
+    const double within =
+        mean_sq_norm_ - group_.kernels().distance.sq_norm(mean.data(), n_features_);
     variance_ = std::max(0.0, within) / static_cast<double>(n_features_);
   }
 
@@ -384,12 +387,12 @@ class Lloyd {
   std::int64_t k_, n_features_;
   const FitOptions& options_;
   const Team& team_;
-  Buffer<T> centroids_, previous_;          // [k][n_features]
-  Buffer<std::int64_t> sums_;               // [k][n_features]
-  std::vector<std::int64_t> units_;         // [k] of the assignment that the sums were made from
-  std::vector<std::int64_t> n_members_;     // [k]
-  std::vector<double> mean_sq_norms_;       // [k]
-  std::vector<std::int32_t> assignment_;    // [n]
+  Buffer<T> centroids_, previous_;        // [k][n_features]
+  Buffer<std::int64_t> sums_;             // [k][n_features]
+  std::vector<std::int64_t> units_;       // [k] of the assignment that the sums were made from
+  std::vector<std::int64_t> n_members_;   // [k]
+  std::vector<double> mean_sq_norms_;     // [k]
+  std::vector<std::int32_t> assignment_;  // [n]
   std::vector<std::vector<Move>> moves_of_block_;
   std::vector<Move> moves_;
   std::vector<char> changed_;               // [k] cells whose members changed
@@ -416,8 +419,8 @@ LloydResult<T> lloyd(const Group<T>& group, const GramMatrix* gram, Buffer<T> ce
 }
 
 template LloydResult<float> lloyd(const Group<float>&, const GramMatrix*, Buffer<float>,
-                                  std::int64_t, const std::vector<std::int64_t>&,
-                                  const FitOptions&, const LloydPlan&, const Team&);
+                                  std::int64_t, const std::vector<std::int64_t>&, const FitOptions&,
+                                  const LloydPlan&, const Team&);
 template LloydResult<double> lloyd(const Group<double>&, const GramMatrix*, Buffer<double>,
                                    std::int64_t, const std::vector<std::int64_t>&,
                                    const FitOptions&, const LloydPlan&, const Team&);

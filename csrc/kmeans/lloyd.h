@@ -28,8 +28,8 @@ struct LloydResult {
   std::int64_t rows_assigned = 0, rows_rechecked = 0, rows_exact = 0, cells_reseeded = 0;
 };
 
-// From `centroids` [k][n_features], which are the values of `seed_rows` unless that is empty. `gram`
-// may be null; the result is the same.
+// From `centroids` [k][n_features], which are the values of `seed_rows` unless that is empty.
+// `gram` may be null; the result is the same.
 template <class T>
 LloydResult<T> lloyd(const Group<T>& group, const GramMatrix* gram, Buffer<T> centroids,
                      std::int64_t k, const std::vector<std::int64_t>& seed_rows,

@@ -2,6 +2,7 @@
 #include "kmeans/nearest.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/exact_sum.h"
 
@@ -41,6 +42,7 @@ template <class T>
 void Nearest<T>::perturb_scores(Scores<T>& scores, std::int64_t block, float* values, int thread) {
   const ColumnBounds& bounds = scores.bounds();
   const std::int64_t n = group_.n_features();
+  std::vector<double> distances(static_cast<std::size_t>(n_columns_));
   for (int p = 0; p < kBlockPoints; ++p) {
     const std::int64_t i = block * kBlockPoints + p;
     if (i >= group_.n()) break;
@@ -51,15 +53,21 @@ void Nearest<T>::perturb_scores(Scores<T>& scores, std::int64_t block, float* va
           static_cast<double>(x[j]) * group_.scale() - static_cast<double>(group_.centre()[j]);
       sq_norm += y * y;
     }
+    std::int64_t nearest = 0;
     for (std::int64_t k = 0; k < n_columns_; ++k) {
-      const double distance =
-          group_.kernels().distance(x, centroids_ + k * n, group_.scale(), n);
+      distances[k] = group_.kernels().distance(x, centroids_ + k * n, group_.scale(), n);
+      if (distances[k] < distances[nearest]) nearest = k;
+    }
+    for (std::int64_t k = 0; k < n_columns_; ++k) {
+      const double score = distances[k] - sq_norm;
       const double bound = static_cast<double>(scores.p(block)[p]) * bounds.u[k] +
                            static_cast<double>(scores.q(block)[p]) * bounds.v[k] + bounds.e[k];
-      // Any fixed mixture of signs will do, as long as neighbours differ.
-      const double sign = ((i * 2654435761u + k * 40503u) >> 7) % 2 == 0 ? 0.9 : -0.9;
-      values[k * kBlockPoints + p] =
-          static_cast<float>(distance - sq_norm + sign * bound - bounds.base[k]);
+      // What the scan rounds on its own is part of the bound and not ours to use up.
+      const double room = std::max(
+          0.0, bound - 0x1p-21 * (std::abs(score) + bound + std::abs(double{bounds.base[k]})));
+      // The worst case: the nearest column looks as far, and every other as near, as it may.
+      const double perturbed = k == nearest ? score + room : score - room;
+      values[k * kBlockPoints + p] = static_cast<float>(perturbed - bounds.base[k]);
     }
   }
 }
@@ -94,8 +102,8 @@ void Nearest<T>::block(Scores<T>& scores, std::int64_t block, std::int32_t* winn
     double best_distance = 0;
     bool exact = false;
     const auto consider = [&](std::int64_t k) {
-      const double distance = group_.kernels().distance(
-          x, centroids_ + k * group_.n_features(), group_.scale(), group_.n_features());
+      const double distance = group_.kernels().distance(x, centroids_ + k * group_.n_features(),
+                                                        group_.scale(), group_.n_features());
       // Columns come in ascending order, so an exact tie keeps the lower index.
       if (best < 0 || compare(x, k, distance, best, best_distance, &exact) < 0) {
         best = k;

@@ -23,8 +23,9 @@ struct NearestCounters {
 template <class T>
 class Nearest {
  public:
-  // centroids [n_columns][n_features] are the stored ones that `scores` approximates. With `perturb`
-  // every score is replaced by the exact one plus or minus what its bound allows: for tests.
+  // centroids [n_columns][n_features] are the stored ones that `scores` approximates. With
+  // `perturb` every score is off by all that its bound allows, in the direction that misleads: for
+  // tests.
   Nearest(const Group<T>& group, const T* centroids, std::int64_t n_columns, int n_threads,
           bool perturb);
 

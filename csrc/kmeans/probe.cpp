@@ -44,7 +44,8 @@ MachinePeak probe_peak(Isa isa, int n_threads) {
         std::memset(points.data(), 0, sizeof(float) * kDepth * kBlockPoints);
         std::memset(columns.data(), 0, sizeof(float) * kDepth * kTileColumns);
         for (std::int64_t call = 0; call < kCalls; ++call) {
-          product({points.data(), columns.data(), kTileColumns, kTileColumns, kDepth, kInOrder, out.data()});
+          product({points.data(), columns.data(), kTileColumns, kTileColumns, kDepth, kInOrder,
+                   out.data()});
         }
       });
     });
@@ -52,20 +53,17 @@ MachinePeak probe_peak(Isa isa, int n_threads) {
            flops_per_word / seconds / 1e9;
   };
 
-  constexpr std::int64_t kWords = std::int64_t{32} << 20;  // 256 MiB
-  Buffer<std::int64_t> memory(kWords);
-  std::memset(memory.data(), 1, sizeof(std::int64_t) * kWords);
-  std::atomic<std::int64_t> sink{0};
+  constexpr std::int64_t kBytes = std::int64_t{256} << 20;
+  Buffer<char> from(kBytes), to(kBytes);
+  std::memset(from.data(), 1, kBytes);
+  std::memset(to.data(), 1, kBytes);
   const double seconds = best_seconds([&] {
-    team.for_ranges(kWords, std::int64_t{1} << 18, [&](std::int64_t begin, std::int64_t end, int) {
-      std::int64_t sum = 0;
-      for (std::int64_t i = begin; i < end; ++i) sum += memory[i];
-      sink.fetch_add(sum, std::memory_order_relaxed);
+    team.for_ranges(kBytes, std::int64_t{1} << 21, [&](std::int64_t begin, std::int64_t end, int) {
+      std::memcpy(to.data() + begin, from.data() + begin, static_cast<std::size_t>(end - begin));
     });
   });
-  return {gflops(dots.fast_f32, 2),
-          dots.fast_bf16 != nullptr ? gflops(dots.fast_bf16, 4) : 0.0,
-          static_cast<double>(sizeof(std::int64_t)) * kWords / seconds / 1e9};
+  return {gflops(dots.fast_f32, 2), dots.fast_bf16 != nullptr ? gflops(dots.fast_bf16, 4) : 0.0,
+          2.0 * kBytes / seconds / 1e9};
 }
 
 }  // namespace ddkern::kmeans

@@ -7,9 +7,9 @@
 namespace ddkern::kmeans {
 
 struct MachinePeak {
-  double f32_gflops;   // float32 FMA out of L1
+  double fma_gflops;   // float32 FMA out of L1
   double bf16_gflops;  // bfloat16 products out of L1, 0 where the CPU has none
-  double read_gbps;    // reading memory that no cache holds
+  double copy_gbps;    // bytes read plus bytes written by a copy that no cache holds
 };
 
 MachinePeak probe_peak(Isa isa, int n_threads);

@@ -21,11 +21,9 @@ template <class T>
 void DirectScores<T>::pack_tile(const Tile& tile, const T* centroids, int thread) {
   const std::int64_t n_features = group_.n_features();
   const bool bf16 = group_.fast_is_bf16();
-  float* column_words =
-      column_scratch_.data() + thread * kTileColumns * (n_features + 1);
+  float* column_words = column_scratch_.data() + thread * kTileColumns * (n_features + 1);
   const DotsOps& dots = group_.kernels().dots;
-  const double gamma =
-      accumulation_bound(n_features, bf16 ? 1.0 : dots.n_roundings_per_product);
+  const double gamma = accumulation_bound(n_features, bf16 ? 1.0 : dots.n_roundings_per_product);
   for (int c = 0; c < tile.width; ++c) {
     const std::int64_t k = columns_[tile.first + c];
     float* words = column_words + c * (n_features + 1);
@@ -81,8 +79,7 @@ void DirectScores<T>::update(const T* centroids, const std::vector<std::int64_t>
 
 template <class T>
 const float* DirectScores<T>::block(std::int64_t block, float* out, int thread) {
-  float* scores =
-      cache_.empty() ? out : cache_.data() + block * n_columns_ * kBlockPoints;
+  float* scores = cache_.empty() ? out : cache_.data() + block * n_columns_ * kBlockPoints;
   const void* points = group_.fast_block(
       block, block_scratch_.data() + thread * group_.block_words(), row_scratch_, thread);
   const DotsOps& dots = group_.kernels().dots;
@@ -130,7 +127,8 @@ void GramScores<T>::set_bounds(std::int64_t k) {
   const auto n_features = static_cast<double>(group_.n_features());
   const double mean_norm = cell.norm_sum / cell.weight;
   const double gamma = accumulation_bound(group_.n_features(), 1.0);
-  const double sums = (cell.n_operations + 8) * 0x1p-52 * cell.traffic * largest_norm_ / cell.weight;
+  const double sums =
+      (cell.n_operations + 8) * 0x1p-52 * cell.traffic * largest_norm_ / cell.weight;
   const double product = gamma * mean_norm + sums;  // times ||x^||
   const double stored_ulp = sizeof(T) == sizeof(float) ? 0x1.01p-24 : 0x1.01p-53;
   // Stored centroids so small that T has fewer digits left for them.
@@ -138,12 +136,11 @@ void GramScores<T>::set_bounds(std::int64_t k) {
   const double grid = std::sqrt(n_features) * group_.row_unit() *
                       (1 + static_cast<double>(cell.n_rows) / cell.weight);
   // ||c + centre|| <= ||centre|| + A + rho, and rho is far below A.
-  const double rho = stored_ulp * 1.01 * (norm_centre_ + mean_norm) + 0x1.02p-24 * mean_norm + grid +
-                     std::sqrt(n_features) * (0x1p-120 + half_denormal * group_.scale());
-  this->bounds_.set(k, 2 * (mean_norm + rho),
-                    2 * product + 2 * rho + 0x1p-20 * mean_norm,
-                    product * mean_norm + 2 * mean_norm * rho + rho * rho +
-                        0x1p-20 * mean_norm * mean_norm);
+  const double rho = stored_ulp * 1.01 * (norm_centre_ + mean_norm) + 0x1.02p-24 * mean_norm +
+                     grid + std::sqrt(n_features) * (0x1p-120 + half_denormal * group_.scale());
+  this->bounds_.set(
+      k, 2 * (mean_norm + rho), 2 * product + 2 * rho + 0x1p-20 * mean_norm,
+      product * mean_norm + 2 * mean_norm * rho + rho * rho + 0x1p-20 * mean_norm * mean_norm);
 }
 
 template <class T>
@@ -217,8 +214,8 @@ void GramScores<T>::apply(const std::vector<Change>& changes,
         const double w = group_.weight(i);
         cell.weight += w;
         cell.norm_sum += w * std::sqrt(group_.sq_norms()[i]);
-        cell.self += w * sums_[(i / kBlockPoints * n_columns_ + k) * kBlockPoints +
-                               i % kBlockPoints];
+        cell.self +=
+            w * sums_[(i / kBlockPoints * n_columns_ + k) * kBlockPoints + i % kBlockPoints];
       }
       cell.self /= cell.weight * cell.weight;
       set_bounds(k);

@@ -12,8 +12,8 @@
 
 namespace ddkern::kmeans {
 
-// Products of every column with one block of points, [n_columns][kBlockPoints]. With the bounds' base
-// added they are scores.
+// Products of every column with one block of points, [n_columns][kBlockPoints]. With the bounds'
+// base added they are scores.
 template <class T>
 class Scores {
  public:
@@ -29,8 +29,8 @@ class Scores {
   ColumnBounds bounds_;
 };
 
-// Products of the packed rows with the packed centroids. With `cached`, the products of columns that
-// did not move are kept from one pass to the next.
+// Products of the packed rows with the packed centroids. With `cached`, the products of columns
+// that did not move are kept from one pass to the next.
 template <class T>
 class DirectScores final : public Scores<T> {
  public:
@@ -63,7 +63,8 @@ class DirectScores final : public Scores<T> {
 };
 
 // Scores from the Gram matrix: for a cell k with weights w and total W,
-//   ||x_i - mean||^2 - ||x_i||^2 = T_k / W^2 - 2 B_ik / W,   B_ik = sum_j w_j G_ij,  T_k = sum_i w_i B_ik
+//   ||x_i - mean||^2 - ||x_i||^2 = T_k / W^2 - 2 B_ik / W,   B_ik = sum_j w_j G_ij,  T_k = sum_i
+//   w_i B_ik
 // over the cell. B follows the rows that change cell; its cost does not depend on n_features.
 template <class T>
 class GramScores final : public Scores<T> {
@@ -72,7 +73,8 @@ class GramScores final : public Scores<T> {
 
   // Column k stands for row `row` alone: a seed, or a cell that was seeded again.
   void set_row(std::int64_t k, std::int64_t row, const Team& team);
-  // Column k stands for the weighted mean of its cell, which changed by the rows in `came` and `left`.
+  // Column k stands for the weighted mean of its cell, which changed by the rows in `came` and
+  // `left`.
   struct Change {
     std::int64_t column;
     std::vector<std::int64_t> came, left;
@@ -89,12 +91,12 @@ class GramScores final : public Scores<T> {
  private:
   struct Cell {
     bool rebuild_next = true;  // B does not stand for the members of the cell
-    double weight = 1;       // W
-    double norm_sum = 0;     // sum w ||y||
-    double traffic = 0;      // total weight added or taken away since B was last exact
+    double weight = 1;         // W
+    double norm_sum = 0;       // sum w ||y||
+    double traffic = 0;        // total weight added or taken away since B was last exact
     double n_operations = 0;
     std::int64_t n_rows = 0;
-    double self = 0;         // T / W^2
+    double self = 0;  // T / W^2
   };
   void set_bounds(std::int64_t k);
 

@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "core/simd/round.h"
+#include "kmeans/weighted_mean.h"
 
 namespace ddkern::kmeans {
 namespace {
@@ -44,12 +45,6 @@ class Masses {
   std::vector<std::int64_t> masses_, until_;
 };
 
-int exponent_of(double v) {
-  int exponent = 0;
-  if (v != 0) std::frexp(v, &exponent);
-  return exponent;
-}
-
 // One k-means++ run over one group.
 template <class T>
 class PlusPlus {
@@ -59,8 +54,8 @@ class PlusPlus {
       : group_(group), gram_(gram), k_(k), draws_(draws), team_(team),
         n_trials_(n_seeding_trials(k)), masses_(group.n()), units_(group.n()),
         norms_(static_cast<std::size_t>(padded())), closest_(static_cast<std::size_t>(padded())),
-        nearer_(static_cast<std::size_t>(n_trials_)),
-        candidate_(group.n_features()), row_scratch_(team.n_threads(), group.n_features(), kBlockPoints),
+        nearer_(static_cast<std::size_t>(n_trials_)), candidate_(group.n_features()),
+        row_scratch_(team.n_threads(), group.n_features(), kBlockPoints),
         value_scratch_(team.n_threads(), group.n_features()),
         block_scratch_(gram == nullptr ? team.n_threads() * group.block_words() : 0),
         columns_(gram == nullptr ? group.n_features() * kTileColumns : 0) {
@@ -104,8 +99,8 @@ class PlusPlus {
   }
 
   const float* block(std::int64_t b, int thread) {
-    return group_.f32_block(b, block_scratch_.data() + thread * group_.block_words(),
-                            row_scratch_, thread);
+    return group_.f32_block(b, block_scratch_.data() + thread * group_.block_words(), row_scratch_,
+                            thread);
   }
 
   // The packed features of row i as column c of `width`.
@@ -129,7 +124,7 @@ class PlusPlus {
   // The exponent of the largest distance fixes the grid; then every row's integer mass.
   void weigh() {
     const double largest = *std::max_element(closest_.begin(), closest_.end());
-    shift_ = group_.grid_bits() - exponent_of(largest);
+    shift_ = group_.grid_bits() - grid_exponent(largest);
     unit_ = std::ldexp(1.0, shift_);
     for (std::int64_t i = 0; i < group_.n(); ++i) {
       const double value = closest_[i] * unit_;
@@ -161,34 +156,34 @@ class PlusPlus {
       }
       std::mutex mutex;
       const std::int64_t grain = products || direct_ ? 1 : 64;
-      team_.for_ranges(group_.n_blocks(), grain, [&](std::int64_t begin, std::int64_t end,
-                                                     int thread) {
-        alignas(64) float dots[kTileColumns * kBlockPoints];
-        std::int64_t sums[kTileColumns] = {};
-        for (std::int64_t b = begin; b < end; ++b) {
-          if (products) {
-            group_.kernels().dots.chain_f32({block(b, thread), columns_.data(), width, width,
-                                             group_.n_features(), kInOrder, dots});
-          }
-          for (int c = 0; c < width; ++c) {
-            const int t = first + c;
-            if (direct_) {
-              sums[c] += nearer_directly(b, values[t], unit, nearer_[t].data(), thread);
-              continue;
+      team_.for_ranges(
+          group_.n_blocks(), grain, [&](std::int64_t begin, std::int64_t end, int thread) {
+            alignas(64) float dots[kTileColumns * kBlockPoints];
+            std::int64_t sums[kTileColumns] = {};
+            for (std::int64_t b = begin; b < end; ++b) {
+              if (products) {
+                group_.kernels().dots.chain_f32({block(b, thread), columns_.data(), width, width,
+                                                 group_.n_features(), kInOrder, dots});
+              }
+              for (int c = 0; c < width; ++c) {
+                const int t = first + c;
+                if (direct_) {
+                  sums[c] += nearer_directly(b, values[t], unit, nearer_[t].data(), thread);
+                  continue;
+                }
+                const float* candidate_dots = gram_ != nullptr
+                                                  ? gram_->row(rows[t]) + b * kBlockPoints
+                                                  : dots + c * kBlockPoints;
+                sums[c] += group_.kernels().potential.potential(
+                    {closest_.data() + b * kBlockPoints, norms_.data() + b * kBlockPoints,
+                     candidate_dots, static_cast<double>(norms_[rows[t]]), unit,
+                     group_.weighted() ? group_.weights() + b * kBlockPoints : nullptr,
+                     nearer_[t].data() + b * kBlockPoints});
+              }
             }
-            const float* candidate_dots = gram_ != nullptr
-                                              ? gram_->row(rows[t]) + b * kBlockPoints
-                                              : dots + c * kBlockPoints;
-            sums[c] += group_.kernels().potential.potential(
-                {closest_.data() + b * kBlockPoints, norms_.data() + b * kBlockPoints,
-                 candidate_dots, static_cast<double>(norms_[rows[t]]), unit,
-                 group_.weighted() ? group_.weights() + b * kBlockPoints : nullptr,
-                 nearer_[t].data() + b * kBlockPoints});
-          }
-        }
-        const std::lock_guard<std::mutex> lock(mutex);
-        for (int c = 0; c < width; ++c) potentials[first + c] += sums[c];
-      });
+            const std::lock_guard<std::mutex> lock(mutex);
+            for (int c = 0; c < width; ++c) potentials[first + c] += sums[c];
+          });
     }
     return potentials;
   }
@@ -202,8 +197,8 @@ class PlusPlus {
     closest_.swap(nearer_[best]);
   }
 
-  // float32 says that every row coincides with a seed. True when float64 knows better and the masses
-  // have been made anew; otherwise a seed was added here.
+  // float32 says that every row coincides with a seed. True when float64 knows better and the
+  // masses have been made anew; otherwise a seed was added here.
   bool find_potential_in_float64(std::int64_t step) {
     const std::int64_t different = first_row_unlike_seeds();
     if (different < 0) {
@@ -242,10 +237,9 @@ class PlusPlus {
         continue;
       }
       copy_value(i, candidate_);
-      const bool known =
-          std::any_of(seeds_.rows.begin(), seeds_.rows.end(), [&](std::int64_t row) {
-            return group_.rows_equal(row, candidate_.data(), value_scratch_.get(0));
-          });
+      const bool known = std::any_of(seeds_.rows.begin(), seeds_.rows.end(), [&](std::int64_t row) {
+        return group_.rows_equal(row, candidate_.data(), value_scratch_.get(0));
+      });
       if (!known) return i;
     }
     return -1;
@@ -258,12 +252,11 @@ class PlusPlus {
       nearer[i] = closest_[i];
       if (i >= group_.n() || closest_[i] == 0) continue;
       const T* x = group_.row(i, value_scratch_.get(thread));
-      nearer[i] = std::min(closest_[i], group_.kernels().distance(x, value, group_.scale(),
-                                                                  group_.n_features()));
+      nearer[i] = std::min(
+          closest_[i], group_.kernels().distance(x, value, group_.scale(), group_.n_features()));
       const std::int64_t q = simd::round_f64(nearer[i] * unit);
-      sum += group_.weighted()
-                 ? simd::round_wide_f64(static_cast<double>(q) * group_.weight(i))
-                 : q;
+      sum +=
+          group_.weighted() ? simd::round_wide_f64(static_cast<double>(q) * group_.weight(i)) : q;
     }
     return sum;
   }

@@ -23,7 +23,7 @@ struct Draws {
 
 struct Seeds {
   std::vector<std::int64_t> rows;  // [k] rows of the group
-  double potential = 0;            // weighted sum of squared distances to the nearest seed, k-means++
+  double potential = 0;  // weighted sum of squared distances to the nearest seed, k-means++
 };
 
 // Greedy k-means++ (Arthur and Vassilvitskii, SODA 2007) with 2 + floor(ln k) trials a step. `gram`

@@ -67,9 +67,11 @@ RowSource row_source(const py::array& x, bool bfloat16, int batch_dims) {
   source.feature_offsets_in_bytes = {0};
   for (py::ssize_t axis = batch_dims + 1; axis < x.ndim(); ++axis) {
     std::vector<std::int64_t> longer;
-    longer.reserve(source.feature_offsets_in_bytes.size() * static_cast<std::size_t>(x.shape(axis)));
+    longer.reserve(source.feature_offsets_in_bytes.size() *
+                   static_cast<std::size_t>(x.shape(axis)));
     for (const std::int64_t offset : source.feature_offsets_in_bytes) {
-      for (py::ssize_t i = 0; i < x.shape(axis); ++i) longer.push_back(offset + i * x.strides(axis));
+      for (py::ssize_t i = 0; i < x.shape(axis); ++i)
+        longer.push_back(offset + i * x.strides(axis));
     }
     source.feature_offsets_in_bytes.swap(longer);
   }

@@ -8,8 +8,8 @@
 
 namespace ddkern::python {
 
-// x (n, *feature), or (b, n, *feature) with batch_dims 1; `bfloat16` says that uint16 holds bfloat16.
-// The result points into x.
+// x (n, *feature), or (b, n, *feature) with batch_dims 1; `bfloat16` says that uint16 holds
+// bfloat16. The result points into x.
 RowSource row_source(const pybind11::array& x, bool bfloat16, int batch_dims);
 
 // Whether rows of this dtype are read as float64.

@@ -28,8 +28,7 @@ void register_backend(py::module_& module) {
       "isa_active", [] { return std::string(isa_name(active_isa())); },
       "The level that the next call uses; DDKERN_ISA narrows it.");
   module.def(
-      "isa_force",
-      [](const std::optional<std::string>& name) { force_isa(name.value_or("")); },
+      "isa_force", [](const std::optional<std::string>& name) { force_isa(name.value_or("")); },
       py::arg("name"), "Force a level; None undoes it.");
   module.def(
       "cpu_features",
@@ -49,9 +48,9 @@ void register_backend(py::module_& module) {
           peak = kmeans::probe_peak(active_isa(), n_threads);
         }
         py::dict result;
-        result["f32_gflops"] = peak.f32_gflops;
+        result["fma_gflops"] = peak.fma_gflops;
         result["bf16_gflops"] = peak.bf16_gflops;
-        result["read_gbps"] = peak.read_gbps;
+        result["copy_gbps"] = peak.copy_gbps;
         return result;
       },
       py::arg("n_threads"), "What the machine reaches at most with so many threads, measured.");

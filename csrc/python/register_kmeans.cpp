@@ -90,7 +90,9 @@ struct GroupArrays {
             sample_weight ? sample_weight->data() : nullptr,
             n_groups};
   }
-  std::int64_t total_k() const { return std::accumulate(k.data(), k.data() + k.size(), std::int64_t{0}); }
+  std::int64_t total_k() const {
+    return std::accumulate(k.data(), k.data() + k.size(), std::int64_t{0});
+  }
 };
 
 // Signals and progress, on the calling thread, with the GIL.
@@ -136,10 +138,10 @@ py::dict describe(const std::vector<GroupReport>& reports) {
   py::dict stats;
   std::vector<std::string> algorithms;
   for (const auto& report : reports) algorithms.emplace_back(name_of(report.algorithm));
-  const auto integers = [&](std::int64_t GroupReport::*field) {
+  const auto integers = [&](std::int64_t GroupReport::* field) {
     return per_group<std::int64_t>(reports, [&](const GroupReport& r) { return r.*field; });
   };
-  const auto doubles = [&](double GroupReport::*field) {
+  const auto doubles = [&](double GroupReport::* field) {
     return per_group<double>(reports, [&](const GroupReport& r) { return r.*field; });
   };
   stats["algorithm"] = algorithms;
@@ -181,8 +183,8 @@ py::dict fit_as(const RowSource& source, const Groups& groups, std::int64_t tota
   }
   py::array_t<double> mass(total_k);
   Int64s assignment(source.n_rows);
-  kmeans::FitOutput<T> output{centroids.mutable_data(), mass.mutable_data(),
-                              assignment.mutable_data(), {}};
+  kmeans::FitOutput<T> output{
+      centroids.mutable_data(), mass.mutable_data(), assignment.mutable_data(), {}};
   Attendant attendant(progress, groups.n_groups);
   {
     const py::gil_scoped_release release;
@@ -258,8 +260,7 @@ py::dict seed(const py::array& x, bool bfloat16, int batch_dims, std::optional<I
   Attendant attendant(progress, groups.n_groups);
   {
     const py::gil_scoped_release release;
-    const auto run =
-        reads_as_double(source.dtype) ? &kmeans::seed<double> : &kmeans::seed<float>;
+    const auto run = reads_as_double(source.dtype) ? &kmeans::seed<double> : &kmeans::seed<float>;
     run(source, groups, options, rows_out, potential_out, attendant.monitor(),
         attendant.groups_done());
   }
@@ -325,8 +326,8 @@ py::dict plan(std::int64_t n_rows, std::int64_t n_features, std::int64_t k, bool
   options.init = parse_init(init);
   options.n_init = n_init;
   options.algorithm = parse_algorithm(algorithm);
-  const auto plan = kmeans::plan_group(
-      {n_rows, n_features, k, float64 ? 8 : 4, in_place, bf16}, options, max_memory);
+  const auto plan = kmeans::plan_group({n_rows, n_features, k, float64 ? 8 : 4, in_place, bf16},
+                                       options, max_memory);
   py::dict result;
   result["algorithm"] = name_of(plan.algorithm);
   result["keeps_rows"] = plan.residency.rows;
@@ -356,19 +357,19 @@ py::dict option_defaults() {
 void register_kmeans(py::module_& module) {
   module.def("fit", &fit, py::kw_only(), py::arg("x"), py::arg("bfloat16"), py::arg("batch_dims"),
              py::arg("order"), py::arg("offsets"), py::arg("k"), py::arg("group_ids"),
-             py::arg("seeds"), py::arg("sample_weight"), py::arg("init"),
-             py::arg("init_centroids"), py::arg("n_init"), py::arg("max_iter"), py::arg("tol"),
-             py::arg("algorithm"), py::arg("n_threads"), py::arg("max_memory"),
-             py::arg("progress"), "k-means over groups of rows: see ddkern.quantize.");
-  module.def("seed", &seed, py::kw_only(), py::arg("x"), py::arg("bfloat16"),
-             py::arg("batch_dims"), py::arg("order"), py::arg("offsets"), py::arg("k"),
-             py::arg("group_ids"), py::arg("seeds"), py::arg("sample_weight"), py::arg("init"),
-             py::arg("algorithm"), py::arg("n_threads"), py::arg("max_memory"),
-             py::arg("progress"), "Seeds alone: see ddkern.seed_centroids.");
+             py::arg("seeds"), py::arg("sample_weight"), py::arg("init"), py::arg("init_centroids"),
+             py::arg("n_init"), py::arg("max_iter"), py::arg("tol"), py::arg("algorithm"),
+             py::arg("n_threads"), py::arg("max_memory"), py::arg("progress"),
+             "k-means over groups of rows: see ddkern.quantize.");
+  module.def("seed", &seed, py::kw_only(), py::arg("x"), py::arg("bfloat16"), py::arg("batch_dims"),
+             py::arg("order"), py::arg("offsets"), py::arg("k"), py::arg("group_ids"),
+             py::arg("seeds"), py::arg("sample_weight"), py::arg("init"), py::arg("algorithm"),
+             py::arg("n_threads"), py::arg("max_memory"), py::arg("progress"),
+             "Seeds alone: see ddkern.seed_centroids.");
   module.def("assign", &assign, py::kw_only(), py::arg("x"), py::arg("bfloat16"),
              py::arg("batch_dims"), py::arg("order"), py::arg("offsets"), py::arg("centroids"),
-             py::arg("k"), py::arg("n_nearest"), py::arg("return_distance"),
-             py::arg("n_threads"), py::arg("max_memory"), py::arg("progress"),
+             py::arg("k"), py::arg("n_nearest"), py::arg("return_distance"), py::arg("n_threads"),
+             py::arg("max_memory"), py::arg("progress"),
              "The nearest centroids of every row: see ddkern.assign.");
   module.def("plan", &plan, py::kw_only(), py::arg("n_rows"), py::arg("n_features"), py::arg("k"),
              py::arg("float64"), py::arg("in_place"), py::arg("bf16"), py::arg("init"),

@@ -20,6 +20,7 @@ __all__: list[str] = [
     "isa_force",
     "max_threads",
     "option_defaults",
+    "plan",
     "probe_peak",
     "seed",
 ]
@@ -96,6 +97,23 @@ def max_threads() -> int:
 def option_defaults() -> dict[str, typing.Any]:
     """
     The defaults of the core's options, which the Python signature repeats.
+    """
+
+def plan(
+    *,
+    n_rows: typing.SupportsInt | typing.SupportsIndex,
+    n_features: typing.SupportsInt | typing.SupportsIndex,
+    k: typing.SupportsInt | typing.SupportsIndex,
+    float64: bool,
+    in_place: bool,
+    bf16: bool,
+    init: str,
+    n_init: typing.SupportsInt | typing.SupportsIndex,
+    algorithm: str,
+    max_memory: typing.SupportsInt | typing.SupportsIndex,
+) -> dict[str, typing.Any]:
+    """
+    What the cost model chooses for one group of this shape.
     """
 
 def probe_peak(n_threads: typing.SupportsInt | typing.SupportsIndex) -> dict[str, typing.Any]:

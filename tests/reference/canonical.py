@@ -43,6 +43,11 @@ def largest_exponent(values: NDArray[Any]) -> int:
     return exponent(float(np.abs(values).max()))
 
 
+def grid_exponent(distances: FloatArray) -> int:
+    """Return the exponent that fixes the grid of `distances`; below 2^-900 they count as 0."""
+    return max(largest_exponent(distances), -900)
+
+
 # --- 2. Weights -----------------------------------------------------------------------------------
 
 
@@ -150,7 +155,7 @@ class Group:
             self.y32 = self.y64.astype(np.float32)
         self.e_y = largest_exponent(self.y32)
         self.q = np.rint(np.ldexp(self.y64, t - self.e_y))
-        self.nrm = norm2(self.y32.astype(np.float64))
+        self.nrm = norm2(self.y64)
         self.self_dots = chain_dot(self.y32, self.y32)
 
     def mass(self, members: NDArray[np.bool_]) -> int:
@@ -321,7 +326,7 @@ def potential_terms(
 ) -> tuple[IntArray, int]:
     """Return A_i(RN(closest_i * 2^(t - e))) and `e`, by default that of the largest."""
     if e is None:
-        e = largest_exponent(closest)
+        e = grid_exponent(closest)
     return group.weights.weighted(np.rint(np.ldexp(closest, group.weights.t - e))), e
 
 
@@ -441,7 +446,7 @@ def has_repairable_cell(group: Group, centroids: NDArray[Any], assignment: IntAr
 
 def quantized_mean(group: Group, values: FloatArray) -> np.float64:
     """Return the weighted mean of `values`, each rounded to t bits below the largest."""
-    t, e = group.weights.t, largest_exponent(values)
+    t, e = group.weights.t, grid_exponent(values)
     return np.float64(np.ldexp(group.weights.mean(np.rint(np.ldexp(values, t - e))), e - t))
 
 

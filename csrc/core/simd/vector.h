@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Fixed-width vectors in the compiler's own extension. The compiler cuts them into whatever registers
-// the file's ISA flags allow, so one body serves every level with the same order of operations, and
-// so with the same bits. Everything here has internal linkage: an inline function shared between
-// files with different ISA flags could be merged into the wrong one.
+// Fixed-width vectors in the compiler's own extension. The compiler cuts them into whatever
+// registers the file's ISA flags allow, so one body serves every level with the same order of
+// operations, and so with the same bits. Everything here has internal linkage: an inline function
+// shared between files with different ISA flags could be merged into the wrong one.
 #pragma once
 
 #include <cstdint>

@@ -6,8 +6,8 @@
 //   add:     sum[j] += q[j]                          or += RN(weight * q[j])
 //   finish:  centroid[j] = fl_T((fl64(sum[j]) / total * factor + centre[j]) * unscale)
 //
-// docs/numerics.md sections 4 and 5. Integer addition is exact, so rows may come and go in any order
-// and on any thread. The same bits at every level.
+// docs/numerics.md sections 4 and 5. Integer addition is exact, so rows may come and go in any
+// order and on any thread. The same bits at every level.
 #pragma once
 
 #include <cstdint>

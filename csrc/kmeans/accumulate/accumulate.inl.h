@@ -28,8 +28,7 @@ inline void transfer(const T* row, double scale, const double* shift, std::int64
                      std::int64_t* from, std::int64_t* to) {
   std::int64_t j = 0;
   for (; j + 8 <= n; j += 8) {
-    const i64x8 a =
-        addend<kWeighted>(load_f64x8(row + j) * scale - load<f64x8>(shift + j), weight);
+    const i64x8 a = addend<kWeighted>(load_f64x8(row + j) * scale - load<f64x8>(shift + j), weight);
     store(to + j, load<i64x8>(to + j) + a);
     if constexpr (kMove) store(from + j, load<i64x8>(from + j) - a);
   }

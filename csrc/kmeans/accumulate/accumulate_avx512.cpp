@@ -3,5 +3,5 @@
 
 namespace ddkern::kmeans {
 extern const AccumulateTable accumulate_avx512 = {{add<float>, move<float>, finish<float>},
-                                              {add<double>, move<double>, finish<double>}};
+                                                  {add<double>, move<double>, finish<double>}};
 }

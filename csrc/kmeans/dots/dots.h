@@ -3,13 +3,16 @@
 //
 //   out[rows[c]][p] = sum_d points[d][p] * columns[d][c]
 //
-// chain_f32   float32, one chain of fused multiply-adds per pair, d ascending, from 0. The same bits
+// chain_f32   float32, one chain of fused multiply-adds per pair, d ascending, from 0. The same
+// bits
 //             at every level (in software where the level has no FMA): seeding decides on these.
 // chain_norms the chain of every point with itself: out [kBlockPoints].
 // fast_f32    float32, d ascending, fused or not: at most `n_roundings_per_product` roundings a
 //             product, each of relative size 2^-24. Only used under a certificate.
-// fast_bf16   bfloat16 products, exact, added to a float32; one rounding a product; denormals may be
-//             flushed to zero. Only used under a certificate. Null where the CPU has no such product.
+// fast_bf16   bfloat16 products, exact, added to a float32; one rounding a product; denormals may
+// be
+//             flushed to zero. Only used under a certificate. Null where the CPU has no such
+//             product.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +23,8 @@
 namespace ddkern::kmeans {
 
 struct DotsArgs {
-  const void* points;        // [depth][kBlockPoints] floats or words
-  const void* columns;       // [depth][column_stride] floats or words, the first `width` are used
+  const void* points;   // [depth][kBlockPoints] floats or words
+  const void* columns;  // [depth][column_stride] floats or words, the first `width` are used
   std::int64_t column_stride;
   int width;                 // 1 .. kTileColumns
   std::int64_t depth;        // n_features, or ceil(n_features / 2) for bfloat16

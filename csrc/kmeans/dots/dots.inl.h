@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The body of the dots kernels, shared by the float32 levels. Internal linkage only.
 //
-// kVectors registers of points against `width` broadcast columns: every loaded vector serves `width`
-// products and every broadcast kVectors, which keeps both FMA ports busy from L2. `width` is a
-// template argument so that the accumulators stay in registers; at most kMaxWidth of them fit, and
-// wider tiles are cut evenly.
+// kVectors registers of points against `width` broadcast columns: every loaded vector serves
+// `width` products and every broadcast kVectors, which keeps both FMA ports busy from L2. `width`
+// is a template argument so that the accumulators stay in registers; at most kMaxWidth of them fit,
+// and wider tiles are cut evenly.
 #pragma once
 
 #include "kmeans/block.h"

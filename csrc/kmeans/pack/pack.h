@@ -15,9 +15,9 @@
 namespace ddkern::kmeans {
 
 struct RowFacts {
-  double max_abs;      // largest |value|; meaningless when not finite
+  double max_abs;  // largest |value|; meaningless when not finite
   bool finite;
-  bool small_integers; // asked for, every value is an integer, and max_abs <= 256
+  bool small_integers;  // asked for, every value is an integer, and max_abs <= 256
 };
 
 // A power of two 2^exponent as two factors, for float cannot hold 2^148, which lifts denormals.
@@ -28,30 +28,30 @@ struct PowerOfTwo {
 
 template <class T>
 struct PackArgs {
-  const T* const* rows;      // [n_rows] pointers to [n_features]
-  int n_rows;                // 0 .. kBlockPoints; missing rows become zeros
+  const T* const* rows;  // [n_rows] pointers to [n_features]
+  int n_rows;            // 0 .. kBlockPoints; missing rows become zeros
   std::int64_t n_features;
   PowerOfTwo<T> scale;
-  const T* centre;           // [n_features]
-  float* packed_f32;         // out [n_features][kBlockPoints], or null
-  std::uint32_t* packed_bf16;// out [ceil(n_features / 2)][kBlockPoints], or null
-  double* sq_norms;          // out [kBlockPoints] sum of y^2, the 16-lane scheme in float64
-  float* max_abs;            // out [kBlockPoints] largest |y|
-  double* sq_residuals;      // out [kBlockPoints] sum of (y - bfloat16(y))^2; 0 without packed_bf16
+  const T* centre;             // [n_features]
+  float* packed_f32;           // out [n_features][kBlockPoints], or null
+  std::uint32_t* packed_bf16;  // out [ceil(n_features / 2)][kBlockPoints], or null
+  double* sq_norms;      // out [kBlockPoints] sum of (row * scale - centre)^2, 16 lanes of float64
+  float* max_abs;        // out [kBlockPoints] largest |y|
+  double* sq_residuals;  // out [kBlockPoints] sum of (y - bfloat16(y))^2; 0 without packed_bf16
 };
 
 // One centroid, centred and scaled like the rows but in float64 first: z = c * 2^-e - centre.
 template <class T>
 struct ColumnArgs {
-  const T* centroid;         // [n_features]
+  const T* centroid;  // [n_features]
   double scale;
-  const T* centre;           // [n_features]
+  const T* centre;  // [n_features]
   std::int64_t n_features;
-  float* column_f32;         // out [n_features] -2 * fl32(z), or null
-  std::uint32_t* column_bf16;// out [ceil(n_features / 2)] -2 * bfloat16(z), or null
-  double sq_norm;            // out sum of z^2
-  double sq_residual;        // out sum of (z - what was packed)^2
-  double sq_norm_uncentred;  // out sum of (c * 2^-e)^2
+  float* column_f32;           // out [n_features] -2 * fl32(z), or null
+  std::uint32_t* column_bf16;  // out [ceil(n_features / 2)] -2 * bfloat16(z), or null
+  double sq_norm;              // out sum of z^2
+  double sq_residual;          // out sum of (z - what was packed)^2
+  double sq_norm_uncentred;    // out sum of (c * 2^-e)^2
 };
 
 template <class T>

@@ -38,7 +38,8 @@ struct Bits<double> {
 template <class T>
 RowFacts inspect(const T* row, std::int64_t n_features, bool ask_integers) noexcept {
   using Word = typename Bits<T>::Word;
-  // Magnitudes of finite numbers order like their bits, and NaN and infinity come after all of them.
+  // Magnitudes of finite numbers order like their bits, and NaN and infinity come after all of
+  // them.
   Word largest = 0;
   for (std::int64_t j = 0; j < n_features; ++j) {
     Word bits;
@@ -76,16 +77,30 @@ inline float centred(double x, PowerOfTwo<double> scale, double centre) {
   return static_cast<float>(x * scale.first * scale.second - centre);
 }
 
-inline f32x16 centred_x16(const float* row, PowerOfTwo<float> scale, const float* centre) {
-  return load<f32x16>(row) * scale.first * scale.second - load<f32x16>(centre);
+// Sixteen features as float32 and, for the norm, before they were rounded to it.
+struct Centred {
+  f32x16 rounded;
+  f64x8 exact[2];
+};
+inline Centred centred_x16(const float* row, PowerOfTwo<float> scale, const float* centre) {
+  Centred y;
+  y.rounded = load<f32x16>(row) * scale.first * scale.second - load<f32x16>(centre);
+  const double whole_scale = static_cast<double>(scale.first) * static_cast<double>(scale.second);
+  for (int h = 0; h < 2; ++h) {
+    y.exact[h] = load_f64x8(row + 8 * h) * whole_scale - load_f64x8(centre + 8 * h);
+  }
+  return y;
 }
-inline f32x16 centred_x16(const double* row, PowerOfTwo<double> scale, const double* centre) {
+inline Centred centred_x16(const double* row, PowerOfTwo<double> scale, const double* centre) {
+  Centred y;
   f32x8 halves[2];
   for (int h = 0; h < 2; ++h) {
-    halves[h] = narrow(load<f64x8>(row + 8 * h) * scale.first * scale.second -
-                       load<f64x8>(centre + 8 * h));
+    y.exact[h] =
+        load<f64x8>(row + 8 * h) * scale.first * scale.second - load<f64x8>(centre + 8 * h);
+    halves[h] = narrow(y.exact[h]);
   }
-  return load<f32x16>(halves);
+  y.rounded = load<f32x16>(halves);
+  return y;
 }
 
 // What is measured of a row on the way; lane l holds features l, l + 16, ...
@@ -103,14 +118,11 @@ inline void centre_piece(const T* row, PowerOfTwo<T> scale, const T* centre, int
   f64x8 low = load<f64x8>(lanes.sq_norm), high = load<f64x8>(lanes.sq_norm + 8);
   f32x16 largest = load<f32x16>(lanes.max_abs);
   for (; j + 16 <= n; j += 16) {
-    const f32x16 v = centred_x16(row + j, scale, centre + j);
-    store(y + j, v);
-    f32x8 halves[2];
-    store(halves, v);
-    const f64x8 a = widen(halves[0]), b = widen(halves[1]);
-    low = low + a * a;
-    high = high + b * b;
-    const i32x16 bits = load<i32x16>(&v) & 0x7fffffff;
+    const Centred v = centred_x16(row + j, scale, centre + j);
+    store(y + j, v.rounded);
+    low = low + v.exact[0] * v.exact[0];
+    high = high + v.exact[1] * v.exact[1];
+    const i32x16 bits = load<i32x16>(&v.rounded) & 0x7fffffff;
     const f32x16 magnitude = load<f32x16>(&bits);
     largest = magnitude > largest ? magnitude : largest;
   }
@@ -119,7 +131,10 @@ inline void centre_piece(const T* row, PowerOfTwo<T> scale, const T* centre, int
   store(lanes.max_abs, largest);
   for (; j < n; ++j) {
     y[j] = centred(row[j], scale, centre[j]);
-    lanes.sq_norm[j % 16] += static_cast<double>(y[j]) * static_cast<double>(y[j]);
+    const double exact = static_cast<double>(row[j]) * static_cast<double>(scale.first) *
+                             static_cast<double>(scale.second) -
+                         static_cast<double>(centre[j]);
+    lanes.sq_norm[j % 16] += exact * exact;
     const float magnitude = y[j] < 0 ? -y[j] : y[j];
     float& most = lanes.max_abs[j % 16];
     most = magnitude > most ? magnitude : most;
@@ -147,8 +162,8 @@ void pack_block(const PackArgs<T>& args) noexcept {
   alignas(64) float tile[kBlockPoints * kTileFeatures];
   alignas(64) RowLanes lanes[kBlockPoints] = {};
   for (std::int64_t d = 0; d < args.n_features; d += kTileFeatures) {
-    const int n = static_cast<int>(
-        args.n_features - d < kTileFeatures ? args.n_features - d : kTileFeatures);
+    const int n =
+        static_cast<int>(args.n_features - d < kTileFeatures ? args.n_features - d : kTileFeatures);
     for (int p = 0; p < kBlockPoints; ++p) {
       float* y = tile + p * kTileFeatures;
       if (p < args.n_rows) {
@@ -179,8 +194,8 @@ void pack_block(const PackArgs<T>& args) noexcept {
     args.sq_residuals[p] = args.max_abs[p] = 0;
     for (int l = 0; l < 16; ++l) {
       args.sq_residuals[p] += lanes[p].sq_residual[l];
-      args.max_abs[p] = lanes[p].max_abs[l] > args.max_abs[p] ? lanes[p].max_abs[l]
-                                                              : args.max_abs[p];
+      args.max_abs[p] =
+          lanes[p].max_abs[l] > args.max_abs[p] ? lanes[p].max_abs[l] : args.max_abs[p];
     }
   }
 }

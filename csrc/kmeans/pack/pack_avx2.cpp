@@ -36,6 +36,7 @@ struct Avx2 {
 }  // namespace
 
 namespace ddkern::kmeans {
-extern const PackTable pack_avx2 = {{inspect<float>, pack_block<Avx2, float>, pack_column<float>},
-                                    {inspect<double>, pack_block<Avx2, double>, pack_column<double>}};
+extern const PackTable pack_avx2 = {
+    {inspect<float>, pack_block<Avx2, float>, pack_column<float>},
+    {inspect<double>, pack_block<Avx2, double>, pack_column<double>}};
 }

@@ -16,6 +16,7 @@ struct Avx512 {
 }  // namespace
 
 namespace ddkern::kmeans {
-extern const PackTable pack_avx512 = {{inspect<float>, pack_block<Avx512, float>, pack_column<float>},
-                                      {inspect<double>, pack_block<Avx512, double>, pack_column<double>}};
+extern const PackTable pack_avx512 = {
+    {inspect<float>, pack_block<Avx512, float>, pack_column<float>},
+    {inspect<double>, pack_block<Avx512, double>, pack_column<double>}};
 }

@@ -16,8 +16,7 @@ struct Avx512Bf16 {
     transpose_16x16(from, from_stride, to, to_stride);
   }
   // 2 * n_words floats to bfloat16 words; what was lost, squared, is added to residual_lanes [16].
-  static void round_bf16(const float* y, int n_words, std::uint32_t* words,
-                         float* residual_lanes) {
+  static void round_bf16(const float* y, int n_words, std::uint32_t* words, float* residual_lanes) {
     __m512 residual = _mm512_loadu_ps(residual_lanes);
     for (int w = 0; w < n_words; w += 16) {
       const int n_left = 2 * (n_words - w);
@@ -41,6 +40,7 @@ struct Avx512Bf16 {
 }  // namespace
 
 namespace ddkern::kmeans {
-extern const PackTable pack_avx512bf16 = {{inspect<float>, pack_block<Avx512Bf16, float>, pack_column<float>},
-                                          {inspect<double>, pack_block<Avx512Bf16, double>, pack_column<double>}};
+extern const PackTable pack_avx512bf16 = {
+    {inspect<float>, pack_block<Avx512Bf16, float>, pack_column<float>},
+    {inspect<double>, pack_block<Avx512Bf16, double>, pack_column<double>}};
 }

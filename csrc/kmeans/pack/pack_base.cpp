@@ -17,6 +17,7 @@ struct Base {
 }  // namespace
 
 namespace ddkern::kmeans {
-extern const PackTable pack_base = {{inspect<float>, pack_block<Base, float>, pack_column<float>},
-                                    {inspect<double>, pack_block<Base, double>, pack_column<double>}};
+extern const PackTable pack_base = {
+    {inspect<float>, pack_block<Base, float>, pack_column<float>},
+    {inspect<double>, pack_block<Base, double>, pack_column<double>}};
 }

@@ -5,8 +5,8 @@
 //   nearer[p]   = min(closest[p], d[p])
 //   returns sum over p of RN(weight[p] * RN(nearer[p] * unit))                    (int64, exact)
 //
-// docs/numerics.md sections 6 and 8: d32 and the potential. Rows that do not count (weight 0, or past
-// the end) have closest 0, which stays 0. The same bits at every level.
+// docs/numerics.md sections 6 and 8: d32 and the potential. Rows that do not count (weight 0, or
+// past the end) have closest 0, which stays 0. The same bits at every level.
 #pragma once
 
 #include <cstdint>
@@ -17,13 +17,13 @@
 namespace ddkern::kmeans {
 
 struct PotentialArgs {
-  const double* closest;   // [kBlockPoints]
-  const float* norms;      // [kBlockPoints] chain norms of the points
-  const float* dots;       // [kBlockPoints] chain dots with the candidate
+  const double* closest;  // [kBlockPoints]
+  const float* norms;     // [kBlockPoints] chain norms of the points
+  const float* dots;      // [kBlockPoints] chain dots with the candidate
   double candidate_norm;
-  double unit;             // a power of two
-  const double* weights;   // [kBlockPoints], or null for 1
-  double* nearer;          // out [kBlockPoints]
+  double unit;            // a power of two
+  const double* weights;  // [kBlockPoints], or null for 1
+  double* nearer;         // out [kBlockPoints]
 };
 
 struct PotentialOps {

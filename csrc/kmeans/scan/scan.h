@@ -19,20 +19,20 @@ namespace ddkern::kmeans {
 struct ScanArgs {
   const float* products;  // [n_columns][kBlockPoints]
   std::int64_t n_columns;
-  const float* base;      // [n_columns]
-  const float* p;         // [kBlockPoints]
-  const float* q;         // [kBlockPoints]
-  const float* u;         // [n_columns]
-  const float* v;         // [n_columns]
-  const float* e;         // [n_columns]
+  const float* base;  // [n_columns]
+  const float* p;     // [kBlockPoints]
+  const float* q;     // [kBlockPoints]
+  const float* u;     // [n_columns]
+  const float* v;     // [n_columns]
+  const float* e;     // [n_columns]
 };
 
 struct ScanResult {
   std::int32_t winner[kBlockPoints];     // column of the least s - E
   std::int32_t runner_up[kBlockPoints];  // column of the second least; meaningful with two columns
   float upper[kBlockPoints];
-  std::uint32_t certain;                 // bit p: no other column than the winner may win
-  std::uint32_t two;                     // bit p: none but the winner and the runner-up may
+  std::uint32_t certain;  // bit p: no other column than the winner may win
+  std::uint32_t two;      // bit p: none but the winner and the runner-up may
 };
 
 // Columns the scan cannot rule out for point p.

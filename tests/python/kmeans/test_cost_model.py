@@ -15,7 +15,7 @@ CIFAR10 = {"n_rows": 5000, "n_features": 3072}
 
 
 def plan(**changes: Any) -> dict[str, Any]:
-    """The plan for ImageNet latents at k = 10 with plenty of memory, with some arguments changed."""
+    """Return the plan for ImageNet latents, k = 10, much memory, with some arguments changed."""
     arguments = {
         **LATENTS,
         "k": 10,
@@ -55,7 +55,7 @@ def test_gram_space_is_given_up_when_its_matrix_does_not_fit() -> None:
 
 
 def test_a_forced_gram_space_that_does_not_fit_is_an_error_that_says_how_much_it_needs() -> None:
-    with pytest.raises(ValueError, match=r"algorithm is 'gram', which needs \d+ bytes .* 1300 rows"):
+    with pytest.raises(ValueError, match=r"is 'gram', which needs \d+ bytes .* 1300 rows"):
         plan(algorithm="gram", max_memory=4 << 20)
 
 
