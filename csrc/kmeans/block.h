@@ -7,8 +7,8 @@
 //   bfloat16  [ceil(n_features / 2)][kBlockPoints] words, a word = features 2d (low half) and 2d +
 //   1
 //
-// Column tile: up to kTileColumns centroids (or seeding candidates) interleaved the same way:
-//   float32   [n_features][width] floats          bfloat16  [ceil(n_features / 2)][width] words
+// Column (a centroid or a seeding candidate): its features in a row, floats, or words of two bfloat16.
+// A product takes up to kTileColumns of them at once.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +17,13 @@ namespace ddkern::kmeans {
 
 constexpr int kBlockPoints = 32;
 constexpr int kTileColumns = 12;
+
+// The distance between columns of `n` words in memory. A power of two would put the same feature of all
+// columns into one set of the first cache; an odd number of lines spreads them.
+inline std::int64_t apart(std::int64_t n) {
+  const std::int64_t lines = (n + 15) / 16;
+  return (lines | 1) * 16;
+}
 
 inline std::int64_t n_blocks_of(std::int64_t n_points) {
   return (n_points + kBlockPoints - 1) / kBlockPoints;

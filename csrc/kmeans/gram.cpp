@@ -27,8 +27,9 @@ GramMatrix::GramMatrix(const Group<T>& group, const Team& team)
           const int n_left = kBlockPoints - first;
           const int n_tiles = (n_left + kTileColumns - 1) / kTileColumns;
           const int width = (n_left + n_tiles - 1) / n_tiles;
-          dots.chain_f32(
-              {points, columns + first, kBlockPoints, width, group.n_features(), kInOrder, out});
+          const void* at[kTileColumns];
+          for (int c = 0; c < width; ++c) at[c] = columns + first + c;
+          dots.chain_f32({points, at, kBlockPoints, width, group.n_features(), kInOrder, out});
           for (int c = 0; c < width; ++c) {
             const std::int64_t column = b * kBlockPoints + first + c;
             float* across = entries_.data() + column * stride_ + a * kBlockPoints;

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <mutex>
+#include <numeric>
 #include <optional>
 #include <utility>
 
@@ -14,7 +14,7 @@
 namespace ddkern::kmeans {
 namespace {
 
-constexpr std::int64_t kFeaturesPerPiece = 1024;
+constexpr std::int64_t kFewestFeatures = 256;  // a thread takes in an update
 
 struct Move {
   std::int64_t row;
@@ -126,29 +126,65 @@ class Lloyd {
       n_members_[move.from] -= 1;
       changed_[move.from] = 1;
     }
-    const bool first_pass = n_updates_++ == 0;
-    if (first_pass) {
-      // All rows arrive: a cell at a time, so that its sums stay in L1 while its rows stream by.
-      std::stable_sort(moves_.begin(), moves_.end(),
-                       [](const Move& a, const Move& b) { return a.to < b.to; });
+    if (n_updates_++ == 0) {
+      add_all_rows();
+    } else {
+      transfer_moved_rows();
     }
+  }
+
+  // The first update: every row arrives. Rows go cell by cell, so that a cell's sums stay in cache, and
+  // threads take equal stretches of them. A cell that an earlier thread began is summed aside.
+  void add_all_rows() {
+    std::vector<std::int64_t> first_of_cell(size(k_) + 1, 0), rows;
+    for (const Move& move : moves_) first_of_cell[size(move.to) + 1] += group_.counts(move.row);
+    std::partial_sum(first_of_cell.begin(), first_of_cell.end(), first_of_cell.begin());
+    rows.resize(size(first_of_cell.back()));
+    std::vector<std::int64_t> next = first_of_cell;
+    for (const Move& move : moves_) {
+      if (group_.counts(move.row)) rows[size(next[move.to]++)] = move.row;
+    }
+    const auto n_rows = static_cast<std::int64_t>(rows.size());
+    const int n_parts = team_.n_threads();
+    Buffer<std::int64_t> asides(n_parts * n_features_);
+    std::fill(asides.data(), asides.data() + asides.size(), 0);
+    std::vector<std::int32_t> aside_cell(size(n_parts), -1);
+    team_.for_ranges(n_parts, 1, [&](std::int64_t part, std::int64_t, int thread) {
+      const std::int64_t begin = n_rows * part / n_parts, end = n_rows * (part + 1) / n_parts;
+      for (std::int64_t r = begin; r < end; ++r) {
+        const std::int32_t cell = assignment_[size(rows[size(r)])];
+        std::int64_t* sum = sums_.data() + cell * n_features_;
+        if (first_of_cell[size(cell)] < begin) {
+          aside_cell[size(part)] = cell;
+          sum = asides.data() + part * n_features_;
+        }
+        group_.kernels().accumulate.add(group_.row(rows[size(r)], row_scratch_.get(thread)),
+                                        group_.row_scale(), group_.row_shift(), n_features_,
+                                        group_.weight(rows[size(r)]), sum);
+      }
+    });
+    for (int part = 0; part < n_parts; ++part) {
+      if (aside_cell[size(part)] < 0) continue;
+      std::int64_t* sum = sums_.data() + aside_cell[size(part)] * n_features_;
+      const std::int64_t* aside = asides.data() + part * n_features_;
+      for (std::int64_t j = 0; j < n_features_; ++j) sum[j] += aside[j];
+    }
+  }
+
+  // Later updates: rows leave one cell for another. Threads take features, for two rows may want the
+  // same cell.
+  void transfer_moved_rows() {
     const auto& accumulate = group_.kernels().accumulate;
-    // Without threads to share with, a row is read once and whole.
     const std::int64_t piece =
-        team_.n_threads() == 1 && !first_pass ? n_features_ : kFeaturesPerPiece;
+        std::max((n_features_ + team_.n_threads() - 1) / team_.n_threads(), kFewestFeatures);
     team_.for_ranges(n_features_, piece, [&](std::int64_t begin, std::int64_t end, int thread) {
       for (const Move& move : moves_) {
         if (!group_.counts(move.row)) continue;
-        const T* x = group_.row(move.row, row_scratch_.get(thread)) + begin;
-        const double* shift = group_.row_shift() + begin;
-        const double weight = group_.weight(move.row);
-        std::int64_t* to = sums_.data() + move.to * n_features_ + begin;
-        if (move.from < 0) {
-          accumulate.add(x, group_.row_scale(), shift, end - begin, weight, to);
-        } else {
-          accumulate.move(x, group_.row_scale(), shift, end - begin, weight,
-                          sums_.data() + move.from * n_features_ + begin, to);
-        }
+        accumulate.move(group_.row(move.row, row_scratch_.get(thread)) + begin,
+                        group_.row_scale(), group_.row_shift() + begin, end - begin,
+                        group_.weight(move.row),
+                        sums_.data() + move.from * n_features_ + begin,
+                        sums_.data() + move.to * n_features_ + begin);
       }
     });
   }
@@ -208,15 +244,19 @@ class Lloyd {
     std::copy(x, x + n_features_, to);
   }
 
-  void finish_cell(std::int64_t c, int thread) {
-    T* centroid = centroids_.data() + c * n_features_;
-    std::copy(centroid, centroid + n_features_, previous_.data() + c * n_features_);
-    double* means = mean_scratch_.data() + thread * n_features_;
+  // The means of a cell, centred, and as a centroid; and their norm.
+  void find_means(std::int64_t c, double* means, T* centroid) {
     group_.kernels().accumulate.finish(sums_.data() + c * n_features_,
                                        static_cast<double>(units_[c]),
                                        group_.mean_factor() * group_.row_unit(), group_.centre(),
                                        group_.unscale(), n_features_, means, centroid);
     mean_sq_norms_[c] = group_.kernels().distance.sq_norm(means, n_features_);
+  }
+
+  void finish_cell(std::int64_t c, int thread) {
+    T* centroid = centroids_.data() + c * n_features_;
+    std::copy(centroid, centroid + n_features_, previous_.data() + c * n_features_);
+    find_means(c, mean_scratch_.data() + thread * n_features_, centroid);
     if (single_value_[c] >= 0) {
       const T* x = group_.row(single_value_[c], row_scratch_.get(thread));
       std::copy(x, x + n_features_, centroid);
@@ -350,25 +390,60 @@ class Lloyd {
     variance_ = std::max(0.0, within) / static_cast<double>(n_features_);
   }
 
-  double distortion_about_means() const {
+  // The mean squared distance to the means of the cells, by subtraction.
+  double spread_within() const {
     double between = 0;
     for (std::int64_t c = 0; c < k_; ++c) {
       if (units_[c] == 0) continue;
       between += static_cast<double>(units_[c]) / static_cast<double>(group_.total_units()) *
                  mean_sq_norms_[c];
     }
-    return std::max(0.0, mean_sq_norm_ - between) * group_.unscale() * group_.unscale();
+    return mean_sq_norm_ - between;
+  }
+
+  double distortion_about_means() const {
+    return std::max(0.0, spread_within()) * group_.unscale() * group_.unscale();
+  }
+
+  // Of the returned centroids and assignment. The sums of that assignment are made first: they tell
+  // the means of its cells, and from those and the centroids the distortion follows without a pass
+  // over the rows, unless the subtraction would cancel.
+  double final_distortion() {
+    update_sums();
+    std::vector<double> off(size(k_), 0.0);
+    team_.for_ranges(k_, 1, [&](std::int64_t begin, std::int64_t end, int thread) {
+      double* means = mean_scratch_.data() + thread * n_features_;
+      for (std::int64_t c = begin; c < end; ++c) {
+        if (units_[c] == 0) continue;
+        find_means(c, means, previous_.data() + c * n_features_);
+        const T* centroid = centroids_.data() + c * n_features_;
+        for (std::int64_t j = 0; j < n_features_; ++j) {
+          const double centred = static_cast<double>(centroid[j]) * group_.scale() -
+                                 static_cast<double>(group_.centre()[j]);
+          means[j] = centred - means[j];
+        }
+        off[size(c)] = group_.kernels().distance.sq_norm(means, n_features_);
+      }
+    });
+    const double squared_unscale = group_.unscale() * group_.unscale();
+    const double within = spread_within();
+    if (within < mean_sq_norm_ / 8) {
+      std::vector<double> distances;
+      sq_distances_to_centroids(distances);
+      return weighted_mean(group_, distances) * squared_unscale;
+    }
+    double total_off = 0;
+    for (std::int64_t c = 0; c < k_; ++c) {
+      if (units_[c] == 0) continue;
+      total_off += static_cast<double>(units_[c]) / static_cast<double>(group_.total_units()) *
+                   off[size(c)];
+    }
+    return (within + total_off) * squared_unscale;
   }
 
   LloydResult<T> result(std::int64_t n_iter, bool converged) {
-    for (const Move& move : moves_) {
-      units_[move.to] += group_.units(move.row);
-      if (move.from >= 0) units_[move.from] -= group_.units(move.row);
-    }
-    std::vector<double> distances;
-    sq_distances_to_centroids(distances);
     LloydResult<T> result;
-    result.distortion = weighted_mean(group_, distances) * group_.unscale() * group_.unscale();
+    result.distortion = final_distortion();
     result.centroids = std::move(centroids_);
     result.assignment = std::move(assignment_);
     result.n_empty_cells = std::count(units_.begin(), units_.end(), 0);

@@ -43,8 +43,10 @@ MachinePeak probe_peak(Isa isa, int n_threads) {
         Buffer<float> out(kTileColumns * kBlockPoints);
         std::memset(points.data(), 0, sizeof(float) * kDepth * kBlockPoints);
         std::memset(columns.data(), 0, sizeof(float) * kDepth * kTileColumns);
+        const void* at[kTileColumns];
+        for (int c = 0; c < kTileColumns; ++c) at[c] = columns.data() + c * kDepth;
         for (std::int64_t call = 0; call < kCalls; ++call) {
-          product({points.data(), columns.data(), kTileColumns, kTileColumns, kDepth, kInOrder,
+          product({points.data(), at, 1, kTileColumns, kDepth, kInOrder,
                    out.data()});
         }
       });

@@ -2,6 +2,7 @@
 #include "kmeans/scores.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace ddkern::kmeans {
 
@@ -11,70 +12,61 @@ template <class T>
 DirectScores<T>::DirectScores(const Group<T>& group, std::int64_t n_columns, bool cached,
                               int n_threads)
     : Scores<T>(n_columns), group_(group), n_columns_(n_columns), depth_(group.fast_depth()),
-      packed_(n_columns * group.fast_depth()),
+      stride_(apart(group.fast_depth())), packed_(n_columns * stride_),
       cache_(cached ? group.n_blocks() * n_columns * kBlockPoints : 0),
       block_scratch_(n_threads * group.block_words()),
-      column_scratch_(n_threads * kTileColumns * (group.n_features() + 1)),
       row_scratch_(n_threads, group.n_features(), kBlockPoints) {}
 
 template <class T>
-void DirectScores<T>::pack_tile(const Tile& tile, const T* centroids, int thread) {
+void DirectScores<T>::pack_column(std::int64_t k, const T* centroids) {
   const std::int64_t n_features = group_.n_features();
   const bool bf16 = group_.fast_is_bf16();
-  float* column_words = column_scratch_.data() + thread * kTileColumns * (n_features + 1);
+  float* words = packed_.data() + k * stride_;
+  ColumnArgs<T> args{centroids + k * n_features,
+                     group_.scale(),
+                     group_.centre(),
+                     n_features,
+                     bf16 ? nullptr : words,
+                     bf16 ? reinterpret_cast<std::uint32_t*>(words) : nullptr,
+                     0,
+                     0,
+                     0};
+  group_.kernels().pack.pack_column(args);
   const DotsOps& dots = group_.kernels().dots;
   const double gamma = accumulation_bound(n_features, bf16 ? 1.0 : dots.n_roundings_per_product);
-  for (int c = 0; c < tile.width; ++c) {
-    const std::int64_t k = columns_[tile.first + c];
-    float* words = column_words + c * (n_features + 1);
-    ColumnArgs<T> args{centroids + k * n_features,
-                       group_.scale(),
-                       group_.centre(),
-                       n_features,
-                       bf16 ? nullptr : words,
-                       bf16 ? reinterpret_cast<std::uint32_t*>(words) : nullptr,
-                       0,
-                       0,
-                       0};
-    group_.kernels().pack.pack_column(args);
-    const double norm = std::sqrt(args.sq_norm);
-    // Beside what was measured: the float64 arithmetic of z itself, and denormals.
-    const double lost = std::sqrt(args.sq_residual) +
-                        0x1p-52 * (norm + std::sqrt(args.sq_norm_uncentred)) +
-                        std::sqrt(static_cast<double>(n_features)) * 0x1p-120;
-    this->bounds_.base[k] = static_cast<float>(args.sq_norm);
-    this->bounds_.set(k, 2 * (norm + lost), 2 * lost + (2 * gamma + 0x1p-20) * (norm + lost),
-                      0x1p-20 * (args.sq_norm + lost * lost));
-  }
-  float* out = packed_.data() + tile.offset;
-  for (std::int64_t d = 0; d < depth_; ++d) {
-    for (int c = 0; c < tile.width; ++c) {
-      // Words are moved as floats whatever they hold; a load and a store do not change bits.
-      out[d * tile.width + c] = column_words[c * (n_features + 1) + d];
-    }
-  }
+  const double norm = std::sqrt(args.sq_norm);
+  // Beside what was measured: the float64 arithmetic of z itself, and denormals.
+  const double lost = std::sqrt(args.sq_residual) +
+                      0x1p-52 * (norm + std::sqrt(args.sq_norm_uncentred)) +
+                      std::sqrt(static_cast<double>(n_features)) * 0x1p-120;
+  this->bounds_.base[k] = static_cast<float>(args.sq_norm);
+  this->bounds_.set(k, 2 * (norm + lost), 2 * lost + (2 * gamma + 0x1p-20) * (norm + lost),
+                    0x1p-20 * (args.sq_norm + lost * lost));
 }
 
 template <class T>
 void DirectScores<T>::update(const T* centroids, const std::vector<std::int64_t>& moved,
                              const Team& team) {
-  if (cache_.empty()) {
-    columns_.resize(static_cast<std::size_t>(n_columns_));
-    for (std::int64_t k = 0; k < n_columns_; ++k) columns_[k] = k;
-  } else {
+  team.for_ranges(static_cast<std::int64_t>(moved.size()), 1,
+                  [&](std::int64_t begin, std::int64_t end, int) {
+                    for (std::int64_t i = begin; i < end; ++i) pack_column(moved[i], centroids);
+                  });
+  this->bounds_.look_for_wild();
+  if (!cache_.empty()) {
     columns_ = moved;
+  } else if (columns_.empty()) {
+    columns_.resize(static_cast<std::size_t>(n_columns_));
+    std::iota(columns_.begin(), columns_.end(), 0);
   }
   const auto n = static_cast<std::int64_t>(columns_.size());
+  column_at_.clear();
+  for (const std::int64_t k : columns_) column_at_.push_back(packed_.data() + k * stride_);
   const std::int64_t n_tiles = (n + kTileColumns - 1) / kTileColumns;
   tiles_.clear();
   for (std::int64_t t = 0; t < n_tiles; ++t) {
     const std::int64_t first = n * t / n_tiles, last = n * (t + 1) / n_tiles;
-    tiles_.push_back({first, static_cast<int>(last - first), first * depth_});
+    tiles_.push_back({first, static_cast<int>(last - first)});
   }
-  team.for_ranges(n_tiles, 1, [&](std::int64_t begin, std::int64_t end, int thread) {
-    for (std::int64_t t = begin; t < end; ++t) pack_tile(tiles_[t], centroids, thread);
-  });
-  this->bounds_.look_for_wild();
 }
 
 template <class T>
@@ -85,7 +77,7 @@ const float* DirectScores<T>::block(std::int64_t block, float* out, int thread) 
   const DotsOps& dots = group_.kernels().dots;
   const auto product = group_.fast_is_bf16() ? dots.fast_bf16 : dots.fast_f32;
   for (const Tile& tile : tiles_) {
-    product({points, packed_.data() + tile.offset, tile.width, tile.width, depth_,
+    product({points, column_at_.data() + tile.first, 1, tile.width, depth_,
              columns_.data() + tile.first, scores});
   }
   return scores;

@@ -48,17 +48,17 @@ class DirectScores final : public Scores<T> {
   struct Tile {
     std::int64_t first;  // position in columns_
     int width;
-    std::int64_t offset;  // words into packed_
   };
-  void pack_tile(const Tile& tile, const T* centroids, int thread);
+  void pack_column(std::int64_t k, const T* centroids);
 
   const Group<T>& group_;
-  std::int64_t n_columns_, depth_;
-  std::vector<std::int64_t> columns_;
+  std::int64_t n_columns_, depth_, stride_;
+  std::vector<std::int64_t> columns_;       // computed in the next pass
+  std::vector<const void*> column_at_;      // [size of columns_]
   std::vector<Tile> tiles_;
-  Buffer<float> packed_;
+  Buffer<float> packed_;  // [n_columns][stride_] floats or words
   Buffer<float> cache_;  // [n_blocks][n_columns][kBlockPoints]
-  Buffer<float> block_scratch_, column_scratch_;
+  Buffer<float> block_scratch_;
   RowScratch<T> row_scratch_;
 };
 

@@ -58,7 +58,7 @@ class PlusPlus {
         row_scratch_(team.n_threads(), group.n_features(), kBlockPoints),
         value_scratch_(team.n_threads(), group.n_features()),
         block_scratch_(gram == nullptr ? team.n_threads() * group.block_words() : 0),
-        columns_(gram == nullptr ? group.n_features() * kTileColumns : 0) {
+        columns_(gram == nullptr ? column_stride() * kTileColumns : 0) {
     for (auto& distances : nearer_) distances.resize(static_cast<std::size_t>(padded()));
     for (std::int64_t i = 0; i < group.n(); ++i) units_.data()[i] = group.units(i);
     units_.total_up();
@@ -103,13 +103,14 @@ class PlusPlus {
                             thread);
   }
 
-  // The packed features of row i as column c of `width`.
-  void gather_column(std::int64_t i, int c, int width) {
+  // The packed features of row i as column c.
+  void gather_column(std::int64_t i, int c) {
     const float* points = block(i / kBlockPoints, 0) + i % kBlockPoints;
-    for (std::int64_t d = 0; d < group_.n_features(); ++d) {
-      columns_[d * width + c] = points[d * kBlockPoints];
-    }
+    float* column = columns_.data() + c * column_stride();
+    for (std::int64_t d = 0; d < group_.n_features(); ++d) column[d] = points[d * kBlockPoints];
+    column_at_[c] = column;
   }
+  std::int64_t column_stride() const { return apart(group_.n_features()); }
 
   // closest = distances to one row, 0 for rows that do not count.
   void start_from(std::int64_t row) {
@@ -152,7 +153,7 @@ class PlusPlus {
     for (int first = 0; first < n; first += kTileColumns) {
       const int width = std::min(kTileColumns, n - first);
       if (products) {
-        for (int c = 0; c < width; ++c) gather_column(rows[first + c], c, width);
+        for (int c = 0; c < width; ++c) gather_column(rows[first + c], c);
       }
       std::mutex mutex;
       const std::int64_t grain = products || direct_ ? 1 : 64;
@@ -162,7 +163,7 @@ class PlusPlus {
             std::int64_t sums[kTileColumns] = {};
             for (std::int64_t b = begin; b < end; ++b) {
               if (products) {
-                group_.kernels().dots.chain_f32({block(b, thread), columns_.data(), width, width,
+                group_.kernels().dots.chain_f32({block(b, thread), column_at_, 1, width,
                                                  group_.n_features(), kInOrder, dots});
               }
               for (int c = 0; c < width; ++c) {
@@ -274,6 +275,7 @@ class PlusPlus {
   Buffer<T> candidate_;
   RowScratch<T> row_scratch_, value_scratch_;
   Buffer<float> block_scratch_, columns_;
+  const void* column_at_[kTileColumns] = {};
   Seeds seeds_;
   double unit_ = 1;
   int shift_ = 0;

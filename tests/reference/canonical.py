@@ -384,9 +384,7 @@ def lloyd(group: Group, start: NDArray[Any], max_iter: int, tol: float) -> Fit:
         n_reseeded += reseeded
         if (converged or it >= max_iter) and not has_repairable_cell(group, centroids, assignment):
             break
-    distances = distances_to_own(group, centroids, assignment)
-    scaled_mean = quantized_mean(group, distances)
-    distortion = float(np.ldexp(scaled_mean, 2 * group.e_x))
+    distortion = final_distortion(group, centroids, assignment)
     masses = np.array([group.mass(members) for members in cells(group, assignment, k)])
     return Fit(
         centroids=centroids,
@@ -458,14 +456,35 @@ def variance(group: Group) -> float:
 
 def partition_distortion(group: Group, assignment: IntArray, k: int) -> float:
     """Return the distortion of a partition about the means of its cells."""
+    return float(np.ldexp(max(0.0, spread_within(group, assignment, k)), 2 * group.e_x))
+
+
+def spread_within(group: Group, assignment: IntArray, k: int) -> float:
+    """Return the weighted mean squared distance to the means of the cells, by subtraction."""
     total = float(group.weights.units.sum())
     explained = 0.0
     for members in cells(group, assignment, k):
         if members.any():
             share = float(group.mass(members)) / total
             explained += share * float(norm2(group.mean_deviation(members)))
-    spread = max(0.0, float(quantized_mean(group, group.nrm)) - explained)
-    return float(np.ldexp(spread, 2 * group.e_x))
+    return float(quantized_mean(group, group.nrm)) - explained
+
+
+def final_distortion(group: Group, centroids: NDArray[Any], assignment: IntArray) -> float:
+    """Return the distortion of stored centroids and their assignment: section 10."""
+    k = len(centroids)
+    within = spread_within(group, assignment, k)
+    if within < float(quantized_mean(group, group.nrm)) / 8:
+        distances = distances_to_own(group, centroids, assignment)
+        return float(np.ldexp(quantized_mean(group, distances), 2 * group.e_x))
+    total = float(group.weights.units.sum())
+    off = 0.0
+    for centroid, members in zip(centroids, cells(group, assignment, k), strict=True):
+        if members.any():
+            centred = np.ldexp(centroid.astype(np.float64), -group.e_x) - group.m
+            share = float(group.mass(members)) / total
+            off += share * float(norm2(centred - group.mean_deviation(members)))
+    return float(np.ldexp(within + off, 2 * group.e_x))
 
 
 # --- 10. The best of several restarts -------------------------------------------------------------

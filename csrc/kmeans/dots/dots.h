@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // dots: inner products of one block of points with one tile of columns.
 //
-//   out[rows[c]][p] = sum_d points[d][p] * columns[d][c]
+//   out[rows[c]][p] = sum_d points[d][p] * columns[c][d * column_stride]
 //
 // chain_f32   float32, one chain of fused multiply-adds per pair, d ascending, from 0. The same
 // bits
@@ -23,8 +23,8 @@
 namespace ddkern::kmeans {
 
 struct DotsArgs {
-  const void* points;   // [depth][kBlockPoints] floats or words
-  const void* columns;  // [depth][column_stride] floats or words, the first `width` are used
+  const void* points;           // [depth][kBlockPoints] floats or words
+  const void* const* columns;   // [width] floats or words, one every column_stride
   std::int64_t column_stride;
   int width;                 // 1 .. kTileColumns
   std::int64_t depth;        // n_features, or ceil(n_features / 2) for bfloat16

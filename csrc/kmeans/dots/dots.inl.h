@@ -18,9 +18,14 @@ using ddkern::kmeans::kBlockPoints;
 // Simd: Vector, Scalar, kLanes, kVectors, kMaxWidth, zero(), load(), broadcast(), store(),
 // accumulate(acc, point, column).
 template <class Simd, int kWidth>
-inline void dot_columns(const typename Simd::Scalar* points, const typename Simd::Scalar* columns,
+inline void dot_columns(const typename Simd::Scalar* points, const void* const* columns,
                         std::int64_t column_stride, std::int64_t depth, const std::int64_t* rows,
                         float* out) {
+  const typename Simd::Scalar* column_at[kWidth];
+#pragma GCC unroll 16
+  for (int c = 0; c < kWidth; ++c) {
+    column_at[c] = static_cast<const typename Simd::Scalar*>(columns[c]);
+  }
   typename Simd::Accumulator sums[kWidth][Simd::kVectors];
 #pragma GCC unroll 16
   for (int c = 0; c < kWidth; ++c) {
@@ -35,7 +40,7 @@ inline void dot_columns(const typename Simd::Scalar* points, const typename Simd
     }
 #pragma GCC unroll 16
     for (int c = 0; c < kWidth; ++c) {
-      const typename Simd::Vector column = Simd::broadcast(columns + d * column_stride + c);
+      const typename Simd::Vector column = Simd::broadcast(column_at[c] + d * column_stride);
 #pragma GCC unroll 4
       for (int v = 0; v < Simd::kVectors; ++v) {
         sums[c][v] = Simd::accumulate(sums[c][v], point[v], column);
@@ -53,7 +58,7 @@ inline void dot_columns(const typename Simd::Scalar* points, const typename Simd
 
 template <class Simd, int kWidth>
 inline void dispatch_width(int width, const typename Simd::Scalar* points,
-                           const typename Simd::Scalar* columns, std::int64_t column_stride,
+                           const void* const* columns, std::int64_t column_stride,
                            std::int64_t depth, const std::int64_t* rows, float* out) {
   if constexpr (kWidth > 1) {
     if (width < kWidth) {
@@ -67,14 +72,13 @@ inline void dispatch_width(int width, const typename Simd::Scalar* points,
 template <class Simd>
 inline void dot_tile(const DotsArgs& args) noexcept {
   const auto* points = static_cast<const typename Simd::Scalar*>(args.points);
-  const auto* columns = static_cast<const typename Simd::Scalar*>(args.columns);
   constexpr int kSpan = Simd::kLanes * Simd::kVectors;
   const int n_parts = (args.width + Simd::kMaxWidth - 1) / Simd::kMaxWidth;
   for (int part = 0; part < n_parts; ++part) {
     const int begin = args.width * part / n_parts;
     const int end = args.width * (part + 1) / n_parts;
     for (int p = 0; p < kBlockPoints; p += kSpan) {
-      dispatch_width<Simd, Simd::kMaxWidth>(end - begin, points + p, columns + begin,
+      dispatch_width<Simd, Simd::kMaxWidth>(end - begin, points + p, args.columns + begin,
                                             args.column_stride, args.depth, args.rows + begin,
                                             args.out + p);
     }
