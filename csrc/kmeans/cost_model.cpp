@@ -66,10 +66,10 @@ GroupPlan plan_group(const GroupShape& shape, const FitOptions& options,
                           std::to_string(std::max<std::int64_t>(budget, 0)));
   }
   const bool gram = plan.algorithm == Algorithm::gram;
-  const bool needs_f32 = gram || options.init == Init::plus_plus || !shape.bf16;
+  plan.needs_f32 = gram || options.init == Init::plus_plus;
   const bool needs_fast = !gram || options.init == Init::array;
   if (needs_fast) plan.residency.fast_blocks = take(fast_bytes);
-  if (needs_f32) {
+  if (plan.needs_f32 || !shape.bf16) {
     plan.residency.f32_blocks = (plan.residency.fast_blocks && !shape.bf16) || take(f32_bytes);
   }
   if (!shape.in_place) {

@@ -23,6 +23,7 @@ struct GroupShape {
 struct GroupPlan {
   Algorithm algorithm = Algorithm::streaming;  // never automatic
   Residency residency;
+  bool needs_f32 = false;  // seeding or the Gram matrix asks for float32 blocks, kept or not
   bool cache_scores = false;
   std::int64_t bytes = 0;  // of everything above
 };

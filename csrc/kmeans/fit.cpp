@@ -130,7 +130,7 @@ void fit_group(const RowReader<T>& reader, const Groups& groups, std::int64_t g,
   report.algorithm = plan.algorithm;
   Group<T> group = make_group(reader, groups, g, kernels);
   check_positive_rows(group.n_positive(), groups, g);
-  group.prepare(plan.residency, shape.bf16, team);
+  group.prepare(plan.residency, shape.bf16, plan.needs_f32, team);
   std::optional<GramMatrix> matrix;
   if (plan.algorithm == Algorithm::gram) matrix.emplace(group, team);
   const GramMatrix* gram = matrix ? &*matrix : nullptr;
@@ -180,25 +180,25 @@ void fit_group(const RowReader<T>& reader, const Groups& groups, std::int64_t g,
   report.n_empty_cells = best->n_empty_cells;
 }
 
-// A centre for assign(): the mean of the group's centroids, which is near the data or, if not,
-// costs nothing but speed. Any centre is correct.
+// A frame for assign(): around the mean of the group's centroids, which is near the data or, if not,
+// costs nothing but speed. Any frame is correct.
 template <class T>
-void centre_of(const T* centroids, std::int64_t k, std::int64_t n_features, std::vector<T>& centre,
-               int& exponent) {
+Frame<T> frame_of(const T* centroids, std::int64_t k, std::int64_t n_features) {
   double largest = 0;
   for (std::int64_t i = 0; i < k * n_features; ++i) {
     largest = std::max(largest, std::abs(static_cast<double>(centroids[i])));
   }
-  exponent = 0;
-  if (largest != 0) std::frexp(largest, &exponent);
-  centre.resize(static_cast<std::size_t>(n_features));
+  Frame<T> frame;
+  if (largest != 0) std::frexp(largest, &frame.exponent);
+  frame.centre.resize(static_cast<std::size_t>(n_features));
   for (std::int64_t j = 0; j < n_features; ++j) {
     double sum = 0;
     for (std::int64_t c = 0; c < k; ++c) {
-      sum += std::ldexp(static_cast<double>(centroids[c * n_features + j]), -exponent);
+      sum += std::ldexp(static_cast<double>(centroids[c * n_features + j]), -frame.exponent);
     }
-    centre[j] = static_cast<T>(sum / static_cast<double>(k));
+    frame.centre[j] = static_cast<T>(sum / static_cast<double>(k));
   }
+  return frame;
 }
 
 template <class T>
@@ -242,7 +242,7 @@ void seed(const RowSource& source, const Groups& groups, const FitOptions& optio
                plan.residency.fast_blocks = false;  // only float32 decides here
                Group<T> group = make_group(reader, groups, g, kernels);
                check_positive_rows(group.n_positive(), groups, g);
-               group.prepare(plan.residency, false, team);
+               group.prepare(plan.residency, false, true, team);
                std::optional<GramMatrix> matrix;
                if (plan.algorithm == Algorithm::gram) matrix.emplace(group, team);
                const Draws draws{{groups.seeds[g], groups.ids[g]}, 0};
@@ -270,15 +270,12 @@ void assign(const RowSource& source, const Groups& groups, const FitOptions& opt
         const std::int64_t k = groups.k[g];
         const T* mine = centroids + first[g] * n_features;
         Group<T> group = make_group(reader, groups, g, kernels);
-        std::vector<T> centre;
-        int exponent = 0;
-        centre_of(mine, k, n_features, centre, exponent);
         FitOptions streaming = options;
         streaming.algorithm = Algorithm::streaming;
         streaming.init = Init::array;
-        group.prepare_with_centre(centre, exponent,
-                                  plan_group(shapes[g], streaming, budget).residency,
-                                  shapes[g].bf16, team);
+        group.prepare_in_frame(frame_of(mine, k, n_features),
+                               plan_group(shapes[g], streaming, budget).residency,
+                               shapes[g].bf16, team);
         DirectScores<T> scores(group, k, false, team.n_threads());
         std::vector<std::int64_t> all(static_cast<std::size_t>(k));
         std::iota(all.begin(), all.end(), 0);

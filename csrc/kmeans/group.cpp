@@ -93,75 +93,118 @@ void Group<T>::set_weights(const double* sample_weight) {
   total_weight_ = std::ldexp(static_cast<double>(total_units_), exponent - lift - grid_bits_);
 }
 
-// One pass over the rows: are they finite, how large, integers? And their exact sum, for the
-// centre. The grid of the sum hangs on the largest magnitude of all, so it is guessed: a piece that
-// is still in cache is added with the largest exponent seen so far, and rows that were added with a
-// smaller one are added again at the end. After the first pieces the guess is nearly always right.
 template <class T>
-void Group<T>::inspect_and_centre(bool find_centre, const Team& team) {
-  struct Partial {
-    std::vector<std::int64_t> sums;
-    int exponent = std::numeric_limits<int>::min();
-    std::vector<std::pair<std::int64_t, std::int64_t>> pieces;  // added with `exponent`
-    double max_abs = 0;
-    bool small_integers = true;
-    std::int64_t first_bad, first_inexact;
-  };
-  std::vector<Partial> partials(static_cast<std::size_t>(team.n_threads()));
-  for (Partial& partial : partials) partial.first_bad = partial.first_inexact = n_;
-  const std::vector<double> no_shift(static_cast<std::size_t>(n_features_), 0.0);
-  RowScratch<T> scratch(team.n_threads(), n_features_);
-  std::vector<std::pair<std::int64_t, std::int64_t>> again;
-  std::mutex mutex;
+void Group<T>::prepare(const Residency& residency, bool fast_bf16, bool f32_needed,
+                       const Team& team) {
+  fast_bf16_ = fast_bf16;
+  if (fast_bf16) guess_fast_frame();
+  first_pass(true, residency, team);
+  if (f32_needed || !fast_bf16) {
+    pack_f32(residency.f32_blocks || (residency.fast_blocks && !fast_bf16), team);
+  }
+  row_shift_.resize(static_cast<std::size_t>(n_features_));
+  for (std::int64_t j = 0; j < n_features_; ++j) {
+    row_shift_[j] =
+        static_cast<double>(centre()[j]) * std::ldexp(1.0, grid_bits_ - row_exponent_);
+  }
+}
 
-  const auto add_rows = [&](Partial& partial, std::int64_t begin, std::int64_t end, int thread) {
-    const double to_grid = std::ldexp(1.0, grid_bits_ - partial.exponent);
-    for (std::int64_t i = begin; i < end; ++i) {
-      if (!counts(i)) continue;
-      kernels_.accumulate.add(row(i, scratch.get(thread)), to_grid, no_shift.data(), n_features_,
-                              weight(i), partial.sums.data());
-    }
-    partial.pieces.emplace_back(begin, end);
-  };
-  const auto restart = [&](Partial& partial, int exponent) {
-    const std::lock_guard<std::mutex> lock(mutex);
-    again.insert(again.end(), partial.pieces.begin(), partial.pieces.end());
-    partial.pieces.clear();
-    partial.exponent = exponent;
-    partial.sums.assign(static_cast<std::size_t>(n_features_), 0);
-  };
+template <class T>
+void Group<T>::prepare_in_frame(const Frame<T>& frame, const Residency& residency, bool fast_bf16,
+                                const Team& team) {
+  fast_bf16_ = fast_bf16;
+  frame_ = fast_frame_ = frame;
+  first_pass(false, residency, team);
+  if (!fast_bf16) pack_f32(residency.fast_blocks, team);
+}
 
-  const std::int64_t row_bytes = n_features_ * static_cast<std::int64_t>(sizeof(T));
-  const std::int64_t rows_in_cache = std::clamp<std::int64_t>((256 << 10) / row_bytes, 1, 1024);
-  team.for_ranges(n_, rows_in_cache, [&](std::int64_t begin, std::int64_t end, int thread) {
-    Partial& partial = partials[static_cast<std::size_t>(thread)];
-    for (std::int64_t i = begin; i < end; ++i) {
-      const std::int64_t number = row_number(i);
-      if (reader_.find_inexact(&number, 0, 1) >= 0) {
-        partial.first_inexact = std::min(partial.first_inexact, i);
-      }
-      T* to = converted_.empty() ? scratch.get(thread) : converted_.data() + i * n_features_;
-      const RowFacts facts =
-          kernels_.pack.inspect(reader_.row(number, to), n_features_, partial.small_integers);
-      if (!facts.finite) partial.first_bad = std::min(partial.first_bad, i);
-      if (!counts(i)) continue;
-      partial.max_abs = std::max(partial.max_abs, facts.max_abs);
-      partial.small_integers = partial.small_integers && facts.small_integers;
+// The first pass: check the rows, sum them for the centre, and, where the fast blocks are bfloat16, pack
+// those too while the rows are in cache. The canonical frame is not known yet; a certificate holds
+// in any frame, so the fast blocks take one that a few rows suggest.
+template <class T>
+void Group<T>::first_pass(bool find_centre, const Residency& residency, const Team& team) {
+  const std::int64_t n_padded = n_blocks() * kBlockPoints;
+  p_.resize(static_cast<std::size_t>(n_padded));
+  q_.resize(static_cast<std::size_t>(n_padded));
+  if (residency.rows && !reader_.in_place()) converted_.reset(n_ * n_features_);
+  if (fast_bf16_ && residency.fast_blocks) bf16_blocks_.reset(n_blocks() * bf16_words());
+  Buffer<std::uint32_t> bf16_scratch(
+      fast_bf16_ && bf16_blocks_.empty() ? team.n_threads() * bf16_words() : 0);
+  RowScratch<T> row_scratch(team.n_threads(), n_features_, kBlockPoints);
+  std::vector<Seen> seen(static_cast<std::size_t>(team.n_threads()));
+  for (Seen& mine : seen) {
+    mine.first_bad = mine.first_inexact = n_;
+    mine.exponent = std::numeric_limits<int>::min();
+  }
+  team.for_ranges(n_blocks(), 1, [&](std::int64_t begin, std::int64_t end, int thread) {
+    Seen& mine = seen[static_cast<std::size_t>(thread)];
+    for (std::int64_t b = begin; b < end; ++b) {
+      const std::int64_t first = b * kBlockPoints, last = std::min(n_, first + kBlockPoints);
+      inspect_rows(first, last, mine, row_scratch.get(thread));
+      if (mine.first_bad < n_) return;
+      if (find_centre) sum_rows(first, last, mine, row_scratch.get(thread));
+      if (!fast_bf16_) continue;
+      std::uint32_t* bf16 = bf16_blocks_.empty() ? bf16_scratch.data() + thread * bf16_words()
+                                                 : bf16_blocks_.data() + b * bf16_words();
+      double sq_norms[kBlockPoints], sq_residuals[kBlockPoints];
+      pack_block(b, fast_frame_, nullptr, bf16, sq_norms, sq_residuals, row_scratch, thread);
+      set_bounds(b, sq_norms, sq_residuals);
     }
-    if (!find_centre || partial.first_bad < n_) return;
-    const int exponent = exponent_of(partial.max_abs);
-    if (exponent > partial.exponent) restart(partial, exponent);
-    add_rows(partial, begin, end, thread);
   });
+  check(seen);
+  if (find_centre) set_frame(seen, team);
+}
 
+template <class T>
+void Group<T>::inspect_rows(std::int64_t begin, std::int64_t end, Seen& seen, T* scratch) {
+  for (std::int64_t i = begin; i < end; ++i) {
+    const std::int64_t number = row_number(i);
+    if (reader_.find_inexact(&number, 0, 1) >= 0) {
+      seen.first_inexact = std::min(seen.first_inexact, i);
+    }
+    T* to = converted_.empty() ? scratch : converted_.data() + i * n_features_;
+    const RowFacts facts =
+        kernels_.pack.inspect(reader_.row(number, to), n_features_, seen.small_integers);
+    if (!facts.finite) seen.first_bad = std::min(seen.first_bad, i);
+    if (!counts(i)) continue;
+    seen.max_abs = std::max(seen.max_abs, facts.max_abs);
+    seen.small_integers = seen.small_integers && facts.small_integers;
+  }
+}
+
+// The exact sum of the rows, and the range of every feature. The grid of the sum hangs on the
+// largest magnitude of all rows, so it is guessed from those seen so far; set_frame() repeats what
+// was summed on another grid, which after the first blocks is next to nothing.
+template <class T>
+void Group<T>::sum_rows(std::int64_t begin, std::int64_t end, Seen& seen, T* scratch) {
+  if (seen.low.empty()) {
+    seen.sums.assign(static_cast<std::size_t>(n_features_), 0);
+    seen.low.assign(static_cast<std::size_t>(n_features_), std::numeric_limits<T>::max());
+    seen.high.assign(static_cast<std::size_t>(n_features_), std::numeric_limits<T>::lowest());
+  }
+  const int exponent = exponent_of(seen.max_abs);
+  if (seen.summed.empty()) seen.exponent = exponent;
+  const std::vector<double> no_shift(static_cast<std::size_t>(n_features_), 0.0);
+  const double to_grid = std::ldexp(1.0, grid_bits_ - exponent);
+  const bool on_grid = exponent == seen.exponent;
+  for (std::int64_t i = begin; i < end; ++i) {
+    if (!counts(i)) continue;
+    const T* x = row(i, scratch);
+    kernels_.pack.widen_range(x, n_features_, seen.low.data(), seen.high.data());
+    if (!on_grid) continue;
+    kernels_.accumulate.add(x, to_grid, no_shift.data(), n_features_, weight(i), seen.sums.data());
+  }
+  if (on_grid) seen.summed.emplace_back(begin, end);
+}
+
+template <class T>
+void Group<T>::check(const std::vector<Seen>& seen) const {
   double max_abs = 0;
-  small_integers_ = true;
   std::int64_t first_bad = n_, first_inexact = n_;
-  for (const Partial& partial : partials) {
-    max_abs = std::max(max_abs, partial.max_abs);
-    small_integers_ = small_integers_ && partial.small_integers;
-    first_bad = std::min(first_bad, partial.first_bad);
-    first_inexact = std::min(first_inexact, partial.first_inexact);
+  for (const Seen& mine : seen) {
+    max_abs = std::max(max_abs, mine.max_abs);
+    first_bad = std::min(first_bad, mine.first_bad);
+    first_inexact = std::min(first_inexact, mine.first_inexact);
   }
   if (first_bad < n_) {
     throw InvalidArgument("x holds NaN or infinity in row " +
@@ -172,127 +215,151 @@ void Group<T>::inspect_and_centre(bool find_centre, const Team& team) {
                           std::to_string(row_number(first_inexact)) +
                           "; 64-bit integers must be exact in float64");
   }
-  exponent_ = exponent_of(max_abs);
   // Only float64 reaches this far, and its squares would not reach any further.
-  if (std::abs(exponent_) > kLargestExponent) {
+  if (std::abs(exponent_of(max_abs)) > kLargestExponent) {
     char magnitude[32];
     std::snprintf(magnitude, sizeof(magnitude), "%g", max_abs);
     throw InvalidArgument(std::string("x has ") + magnitude +
                           " as its largest magnitude in a group; float64 values must lie within "
                           "2^-800 and 2^800: scale the data");
   }
-  if (!find_centre) return;
+}
 
-  for (Partial& partial : partials) {
-    if (partial.exponent != exponent_) restart(partial, exponent_);
+// The canonical frame and the grid of the rows, from what all threads saw.
+template <class T>
+void Group<T>::set_frame(std::vector<Seen>& seen, const Team& team) {
+  double max_abs = 0;
+  bool small_integers = true;
+  for (const Seen& mine : seen) {
+    max_abs = std::max(max_abs, mine.max_abs);
+    small_integers = small_integers && mine.small_integers;
   }
-  team.for_ranges(static_cast<std::int64_t>(again.size()), 1,
+  frame_.exponent = exponent_of(max_abs);
+
+  std::vector<char> summed(static_cast<std::size_t>(n_), 0);
+  std::vector<std::int64_t> total(static_cast<std::size_t>(n_features_));
+  const auto join = [&](const std::vector<std::int64_t>& sums) {
+    for (std::size_t j = 0; j < sums.size(); ++j) total[j] += sums[j];
+  };
+  for (const Seen& mine : seen) {
+    if (mine.exponent != frame_.exponent) continue;
+    for (const auto& [begin, end] : mine.summed) {
+      std::fill(summed.begin() + begin, summed.begin() + end, 1);
+    }
+    join(mine.sums);
+  }
+  std::vector<std::int64_t> missing;
+  for (std::int64_t i = 0; i < n_; ++i) {
+    if (summed[static_cast<std::size_t>(i)] == 0 && counts(i)) missing.push_back(i);
+  }
+  const std::vector<double> no_shift(static_cast<std::size_t>(n_features_), 0.0);
+  const double to_grid = std::ldexp(1.0, grid_bits_ - frame_.exponent);
+  RowScratch<T> scratch(team.n_threads(), n_features_);
+  std::vector<std::vector<std::int64_t>> parts(static_cast<std::size_t>(team.n_threads()));
+  team.for_ranges(static_cast<std::int64_t>(missing.size()), kBlockPoints,
                   [&](std::int64_t begin, std::int64_t end, int thread) {
-                    for (std::int64_t i = begin; i < end; ++i) {
-                      add_rows(partials[static_cast<std::size_t>(thread)], again[i].first,
-                               again[i].second, thread);
+                    auto& part = parts[static_cast<std::size_t>(thread)];
+                    part.resize(static_cast<std::size_t>(n_features_));
+                    for (std::int64_t r = begin; r < end; ++r) {
+                      const std::int64_t i = missing[static_cast<std::size_t>(r)];
+                      kernels_.accumulate.add(row(i, scratch.get(thread)), to_grid,
+                                              no_shift.data(), n_features_, weight(i),
+                                              part.data());
                     }
                   });
-  std::vector<std::int64_t> total(static_cast<std::size_t>(n_features_));
-  for (const Partial& partial : partials) {
-    for (std::size_t j = 0; j < partial.sums.size(); ++j) total[j] += partial.sums[j];
-  }
-  set_centre(total);
-}
+  for (const auto& part : parts) join(part);
 
-// The exact weighted mean, rounded to T; for small integers, to an integer.
-template <class T>
-void Group<T>::set_centre(const std::vector<std::int64_t>& sums) {
-  centre_.resize(static_cast<std::size_t>(n_features_));
+  frame_.centre.resize(static_cast<std::size_t>(n_features_));
   const double factor = mean_factor() * std::ldexp(1.0, -grid_bits_);
+  float max_centred = 0;
+  const PowerOfTwo<T> scale_factors = power_of_two<T>(-frame_.exponent);
   for (std::int64_t j = 0; j < n_features_; ++j) {
-    const double mean = static_cast<double>(sums[j]) / static_cast<double>(total_units_) * factor;
-    centre_[j] = small_integers_ ? static_cast<T>(std::nearbyint(mean * unscale()) * scale())
-                                 : static_cast<T>(mean);
+    const double mean = static_cast<double>(total[j]) / static_cast<double>(total_units_) * factor;
+    // The exact weighted mean, rounded to T; for small integers, to an integer.
+    frame_.centre[j] = small_integers
+                           ? static_cast<T>(std::nearbyint(mean * unscale()) * scale())
+                           : static_cast<T>(mean);
+    // Rounding keeps order, so the largest |y| of a feature is at one end of its range.
+    for (const Seen& mine : seen) {
+      if (mine.low.empty() || mine.low[j] > mine.high[j]) continue;
+      for (const T x : {mine.low[j], mine.high[j]}) {
+        const auto y = static_cast<float>(x * scale_factors.first * scale_factors.second -
+                                          frame_.centre[j]);
+        max_centred = std::max(max_centred, std::abs(y));
+      }
+    }
+  }
+  row_exponent_ = exponent_of(max_centred);
+}
+
+// The mean and the magnitude of the first rows. Small integers stay integers, which bfloat16 holds
+// exactly when they are not far from the centre.
+template <class T>
+void Group<T>::guess_fast_frame() {
+  constexpr std::int64_t kRows = 64;
+  std::vector<double> mean(static_cast<std::size_t>(n_features_), 0.0);
+  Buffer<T> scratch(n_features_);
+  double max_abs = 0;
+  bool small_integers = true;
+  std::int64_t n_rows = 0;
+  for (std::int64_t i = 0; i < n_ && n_rows < kRows; ++i) {
+    if (!counts(i)) continue;
+    const T* x = reader_.row(row_number(i), scratch.data());
+    const RowFacts facts = kernels_.pack.inspect(x, n_features_, small_integers);
+    if (!facts.finite) break;  // the first pass will say so
+    max_abs = std::max(max_abs, facts.max_abs);
+    small_integers = small_integers && facts.small_integers;
+    for (std::int64_t j = 0; j < n_features_; ++j) mean[j] += static_cast<double>(x[j]);
+    ++n_rows;
+  }
+  fast_frame_.exponent = exponent_of(max_abs);
+  fast_frame_.centre.resize(static_cast<std::size_t>(n_features_));
+  for (std::int64_t j = 0; j < n_features_; ++j) {
+    const double centre = mean[j] / static_cast<double>(std::max<std::int64_t>(n_rows, 1));
+    fast_frame_.centre[j] = static_cast<T>(
+        (small_integers ? std::nearbyint(centre) : centre) * fast_frame_.scale());
   }
 }
 
 template <class T>
-void Group<T>::pack_block(std::int64_t block, float* f32, std::uint32_t* bf16, double* sq_norms,
-                          float* max_abs, double* sq_residuals, RowScratch<T>& row_scratch,
-                          int thread) const {
+void Group<T>::pack_block(std::int64_t block, const Frame<T>& frame, float* f32,
+                          std::uint32_t* bf16, double* sq_norms, double* sq_residuals,
+                          RowScratch<T>& row_scratch, int thread) const {
   const T* rows[kBlockPoints];
   const std::int64_t begin = block * kBlockPoints;
   const int n_rows = static_cast<int>(std::min<std::int64_t>(kBlockPoints, n_ - begin));
   for (int p = 0; p < n_rows; ++p) rows[p] = row(begin + p, row_scratch.get(thread, p));
-  PackArgs<T> args{rows,           n_rows,      n_features_, power_of_two<T>(-exponent_),
-                   centre_.data(), f32,         bf16,        sq_norms,
-                   max_abs,        sq_residuals};
-  kernels_.pack.pack(args);
+  kernels_.pack.pack({rows, n_rows, n_features_, power_of_two<T>(-frame.exponent),
+                      frame.centre.data(), f32, bf16, sq_norms, sq_residuals});
 }
 
 template <class T>
-void Group<T>::pack(const Residency& residency, const Team& team) {
-  const std::int64_t n_padded = n_blocks() * kBlockPoints;
-  const std::int64_t bf16_stride = (n_features_ + 1) / 2 * kBlockPoints;
-  if (residency.f32_blocks || (residency.fast_blocks && !fast_bf16_)) {
-    f32_blocks_.reset(n_blocks() * n_features_ * kBlockPoints);
+void Group<T>::set_bounds(std::int64_t block, const double* sq_norms, const double* sq_residuals) {
+  // The residual was summed in float32, n_features / 16 + 8 roundings deep.
+  const double inflate = 1 + (static_cast<double>(n_features_) / 16 + 24) * 0x1p-23;
+  for (int p = 0; p < kBlockPoints; ++p) {
+    const double norm = std::sqrt(sq_norms[p]), lost = std::sqrt(sq_residuals[p]) * inflate;
+    p_[block * kBlockPoints + p] = round_up(lost + rounding_of_row(norm, n_features_));
+    q_[block * kBlockPoints + p] = round_up(norm + lost);
   }
-  if (residency.fast_blocks && fast_bf16_) bf16_blocks_.reset(n_blocks() * bf16_stride);
-  sq_norms_.resize(static_cast<std::size_t>(n_padded));
-  p_.resize(static_cast<std::size_t>(n_padded));
-  q_.resize(static_cast<std::size_t>(n_padded));
-  const bool measure_bf16 = fast_bf16_;
-  Buffer<std::uint32_t> bf16_scratch(
-      measure_bf16 && bf16_blocks_.empty() ? team.n_threads() * bf16_stride : 0);
+}
+
+// Float32 blocks in the canonical frame, or, when they are not kept, what is measured on the way.
+template <class T>
+void Group<T>::pack_f32(bool keep, const Team& team) {
+  const std::int64_t words = n_features_ * kBlockPoints;
+  sq_norms_.resize(static_cast<std::size_t>(n_blocks() * kBlockPoints));
+  if (keep) f32_blocks_.reset(n_blocks() * words);
   RowScratch<T> row_scratch(team.n_threads(), n_features_, kBlockPoints);
-  std::mutex mutex;
-  float max_abs = 0;
   team.for_ranges(n_blocks(), 1, [&](std::int64_t begin, std::int64_t end, int thread) {
     for (std::int64_t b = begin; b < end; ++b) {
-      float* f32 =
-          f32_blocks_.empty() ? nullptr : f32_blocks_.data() + b * n_features_ * kBlockPoints;
-      std::uint32_t* bf16 = !bf16_blocks_.empty() ? bf16_blocks_.data() + b * bf16_stride
-                            : measure_bf16        ? bf16_scratch.data() + thread * bf16_stride
-                                                  : nullptr;
-      double residuals[kBlockPoints];
-      float largest[kBlockPoints];
-      pack_block(b, f32, bf16, sq_norms_.data() + b * kBlockPoints, largest, residuals, row_scratch,
-                 thread);
-      float block_max = 0;
-      for (int p = 0; p < kBlockPoints; ++p) {
-        const std::int64_t i = b * kBlockPoints + p;
-        const double norm = std::sqrt(sq_norms_[i]);
-        // The residual was summed in float32, n_features / 16 + 8 roundings deep.
-        const double inflate = 1 + (static_cast<double>(n_features_) / 16 + 24) * 0x1p-23;
-        const double lost = std::sqrt(residuals[p]) * inflate;
-        p_[i] = round_up(lost + rounding_of_row(norm, n_features_));
-        q_[i] = round_up(norm + lost);
-        if (i < n_ && counts(i)) block_max = std::max(block_max, largest[p]);
-      }
-      const std::lock_guard<std::mutex> lock(mutex);
-      max_abs = std::max(max_abs, block_max);
+      double* sq_norms = sq_norms_.data() + b * kBlockPoints;
+      double sq_residuals[kBlockPoints];
+      pack_block(b, frame_, keep ? f32_blocks_.data() + b * words : nullptr, nullptr, sq_norms,
+                 sq_residuals, row_scratch, thread);
+      if (!fast_bf16_) set_bounds(b, sq_norms, sq_residuals);
     }
   });
-  row_exponent_ = exponent_of(max_abs);
-}
-
-template <class T>
-void Group<T>::prepare(const Residency& residency, bool fast_bf16, const Team& team) {
-  fast_bf16_ = fast_bf16;
-  if (residency.rows && !reader_.in_place()) converted_.reset(n_ * n_features_);
-  inspect_and_centre(true, team);
-  pack(residency, team);
-  row_shift_.resize(static_cast<std::size_t>(n_features_));
-  for (std::int64_t j = 0; j < n_features_; ++j) {
-    row_shift_[j] = static_cast<double>(centre_[j]) * std::ldexp(1.0, grid_bits_ - row_exponent_);
-  }
-}
-
-template <class T>
-void Group<T>::prepare_with_centre(const std::vector<T>& centre, int exponent,
-                                   const Residency& residency, bool fast_bf16, const Team& team) {
-  fast_bf16_ = fast_bf16;
-  if (residency.rows && !reader_.in_place()) converted_.reset(n_ * n_features_);
-  inspect_and_centre(false, team);
-  exponent_ = exponent;
-  centre_ = centre;
-  pack(residency, team);
 }
 
 template <class T>
@@ -305,9 +372,8 @@ template <class T>
 const float* Group<T>::f32_block(std::int64_t block, float* scratch, RowScratch<T>& row_scratch,
                                  int thread) const {
   if (!f32_blocks_.empty()) return f32_blocks_.data() + block * n_features_ * kBlockPoints;
-  double sq_norms[kBlockPoints], residuals[kBlockPoints];
-  float max_abs[kBlockPoints];
-  pack_block(block, scratch, nullptr, sq_norms, max_abs, residuals, row_scratch, thread);
+  double sq_norms[kBlockPoints], sq_residuals[kBlockPoints];
+  pack_block(block, frame_, scratch, nullptr, sq_norms, sq_residuals, row_scratch, thread);
   return scratch;
 }
 
@@ -315,24 +381,21 @@ template <class T>
 const void* Group<T>::fast_block(std::int64_t block, float* scratch, RowScratch<T>& row_scratch,
                                  int thread) const {
   if (!fast_bf16_) return f32_block(block, scratch, row_scratch, thread);
-  if (!bf16_blocks_.empty()) {
-    return bf16_blocks_.data() + block * ((n_features_ + 1) / 2 * kBlockPoints);
-  }
-  double sq_norms[kBlockPoints], residuals[kBlockPoints];
-  float max_abs[kBlockPoints];
-  pack_block(block, nullptr, reinterpret_cast<std::uint32_t*>(scratch), sq_norms, max_abs,
-             residuals, row_scratch, thread);
+  if (!bf16_blocks_.empty()) return bf16_blocks_.data() + block * bf16_words();
+  double sq_norms[kBlockPoints], sq_residuals[kBlockPoints];
+  pack_block(block, fast_frame_, nullptr, reinterpret_cast<std::uint32_t*>(scratch), sq_norms,
+             sq_residuals, row_scratch, thread);
   return scratch;
 }
 
 template <class T>
 float Group<T>::p_f32(std::int64_t i) const {
-  return round_up(rounding_of_row(std::sqrt(sq_norms_[i]), n_features_));
+  return round_up(rounding_of_row(std::sqrt(sq_norms_[static_cast<std::size_t>(i)]), n_features_));
 }
 
 template <class T>
 float Group<T>::q_f32(std::int64_t i) const {
-  return round_up(std::sqrt(sq_norms_[i]));
+  return round_up(std::sqrt(sq_norms_[static_cast<std::size_t>(i)]));
 }
 
 template class Group<float>;

@@ -8,6 +8,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "core/buffer.h"
@@ -39,6 +40,14 @@ class RowScratch {
   Buffer<T> data_;
 };
 
+// A centre and a power of two: y = x * 2^-exponent - centre.
+template <class T>
+struct Frame {
+  int exponent = 0;
+  std::vector<T> centre;  // [n_features]
+  double scale() const { return std::ldexp(1.0, -exponent); }
+};
+
 template <class T>
 class Group {
  public:
@@ -47,13 +56,14 @@ class Group {
   Group(const RowReader<T>& reader, const std::int64_t* rows, std::int64_t first_row,
         std::int64_t n, const double* sample_weight, const Kernels<T>& kernels);
 
-  // Checks and centres the rows and packs what `residency` keeps. With `fast_bf16` the fast blocks
-  // are bfloat16. Throws InvalidArgument naming the row that is not finite.
-  void prepare(const Residency& residency, bool fast_bf16, const Team& team);
+  // Checks and centres the rows and packs what `residency` keeps, the fast blocks in bfloat16 with
+  // `fast_bf16`. Throws InvalidArgument naming the row that is not finite. `f32_needed` says that float32
+  // blocks will be asked for, kept or not.
+  void prepare(const Residency& residency, bool fast_bf16, bool f32_needed, const Team& team);
 
-  // Only what assign() needs: a given centre and scale, no weights, no grid.
-  void prepare_with_centre(const std::vector<T>& centre, int exponent, const Residency& residency,
-                           bool fast_bf16, const Team& team);
+  // Only what assign() needs: fast blocks in a given frame; no weights, no sums.
+  void prepare_in_frame(const Frame<T>& frame, const Residency& residency, bool fast_bf16,
+                        const Team& team);
 
   std::int64_t n() const { return n_; }
   std::int64_t n_blocks() const { return n_blocks_of(n_); }
@@ -91,32 +101,57 @@ class Group {
   double mean_factor() const { return weighted() ? std::ldexp(1.0, grid_bits_) : 1.0; }
 
   // Sections 3 and 4.
-  double scale() const { return std::ldexp(1.0, -exponent_); }
-  double unscale() const { return std::ldexp(1.0, exponent_); }
-  const T* centre() const { return centre_.data(); }
+  const Frame<T>& frame() const { return frame_; }
+  double scale() const { return frame_.scale(); }
+  double unscale() const { return std::ldexp(1.0, frame_.exponent); }
+  const T* centre() const { return frame_.centre.data(); }
   // v = row * row_scale() - row_shift() is the row in units of the grid of the sums.
-  double row_scale() const { return std::ldexp(1.0, grid_bits_ - row_exponent_ - exponent_); }
+  double row_scale() const { return std::ldexp(1.0, grid_bits_ - row_exponent_ - frame_.exponent); }
   const double* row_shift() const { return row_shift_.data(); }
   double row_unit() const { return std::ldexp(1.0, row_exponent_ - grid_bits_); }
 
-  // Per row, padded to whole blocks: ||y||^2 in float64, and bounds for the certificate: p on the
-  // part of the row that the fast blocks lose, q on the norm of what they keep.
-  const double* sq_norms() const { return sq_norms_.data(); }
+  // ||y||^2 of stored row `x` in the canonical frame; sq_norms() has those of all rows when float32 blocks
+  // were needed, and is empty otherwise.
+  double sq_norm(const T* x) const {
+    return kernels_.distance.centred_sq_norm(x, centre(), scale(), n_features_);
+  }
+  const std::vector<double>& sq_norms() const { return sq_norms_; }
+
+  // The frame of the fast blocks, which is any that was at hand before the canonical one was known, and
+  // bounds for the certificate in it, padded to whole blocks: p on the part of a row that the fast
+  // blocks lose, q on the norm of what they keep.
+  const Frame<T>& fast_frame() const { return fast_bf16_ ? fast_frame_ : frame_; }
   const float* p() const { return p_.data(); }
   const float* q() const { return q_.data(); }
   float p_f32(std::int64_t i) const;  // the same for the float32 blocks
   float q_f32(std::int64_t i) const;
-  // Rows whose numbers leave float32's comfort (only rows of weight 0 can): never certain.
+  // Rows whose numbers leave float32's comfort: never certain.
   bool wild(std::int64_t i) const { return !(q_[i] < 0x1p40f); }
 
  private:
   void set_weights(const double* sample_weight);
-  void inspect_and_centre(bool find_centre, const Team& team);
-  void set_centre(const std::vector<std::int64_t>& sums);
-  void pack(const Residency& residency, const Team& team);
-  void pack_block(std::int64_t block, float* f32, std::uint32_t* bf16, double* sq_norms,
-                  float* max_abs, double* sq_residuals, RowScratch<T>& row_scratch,
+  // What one thread saw of the rows in the first pass.
+  struct Seen {
+    std::vector<std::int64_t> sums;                                // [n_features]
+    std::vector<T> low, high;                                      // [n_features]
+    int exponent = 0;                                              // of the grid of `sums`
+    std::vector<std::pair<std::int64_t, std::int64_t>> summed;     // rows in `sums`
+    double max_abs = 0;
+    bool small_integers = true;
+    std::int64_t first_bad, first_inexact;
+  };
+  void first_pass(bool find_centre, const Residency& residency, const Team& team);
+  void inspect_rows(std::int64_t begin, std::int64_t end, Seen& seen, T* scratch);
+  void sum_rows(std::int64_t begin, std::int64_t end, Seen& seen, T* scratch);
+  void check(const std::vector<Seen>& seen) const;
+  void set_frame(std::vector<Seen>& seen, const Team& team);
+  void guess_fast_frame();
+  void pack_f32(bool keep, const Team& team);
+  void pack_block(std::int64_t block, const Frame<T>& frame, float* f32, std::uint32_t* bf16,
+                  double* sq_norms, double* sq_residuals, RowScratch<T>& row_scratch,
                   int thread) const;
+  void set_bounds(std::int64_t block, const double* sq_norms, const double* sq_residuals);
+  std::int64_t bf16_words() const { return (n_features_ + 1) / 2 * kBlockPoints; }
 
   const RowReader<T>& reader_;
   const std::int64_t* rows_;
@@ -129,9 +164,8 @@ class Group {
   double total_weight_ = 0;
   int grid_bits_ = 40;
 
-  int exponent_ = 0, row_exponent_ = 0;
-  bool small_integers_ = false;
-  std::vector<T> centre_;
+  Frame<T> frame_, fast_frame_;
+  int row_exponent_ = 0;
   std::vector<double> row_shift_;
 
   bool fast_bf16_ = false;

@@ -149,6 +149,9 @@ class Lloyd {
     Buffer<std::int64_t> asides(n_parts * n_features_);
     std::fill(asides.data(), asides.data() + asides.size(), 0);
     std::vector<std::int32_t> aside_cell(size(n_parts), -1);
+    sq_norms_ = group_.sq_norms();
+    const bool norms_known = !sq_norms_.empty();
+    sq_norms_.resize(size(group_.n()));
     team_.for_ranges(n_parts, 1, [&](std::int64_t part, std::int64_t, int thread) {
       const std::int64_t begin = n_rows * part / n_parts, end = n_rows * (part + 1) / n_parts;
       for (std::int64_t r = begin; r < end; ++r) {
@@ -158,9 +161,10 @@ class Lloyd {
           aside_cell[size(part)] = cell;
           sum = asides.data() + part * n_features_;
         }
-        group_.kernels().accumulate.add(group_.row(rows[size(r)], row_scratch_.get(thread)),
-                                        group_.row_scale(), group_.row_shift(), n_features_,
+        const T* x = group_.row(rows[size(r)], row_scratch_.get(thread));
+        group_.kernels().accumulate.add(x, group_.row_scale(), group_.row_shift(), n_features_,
                                         group_.weight(rows[size(r)]), sum);
+        if (!norms_known) sq_norms_[size(rows[size(r)])] = group_.sq_norm(x);
       }
     });
     for (int part = 0; part < n_parts; ++part) {
@@ -375,9 +379,7 @@ class Lloyd {
 
   // V, and the weighted mean of ||y||^2 that the history needs.
   void find_variance() {
-    std::vector<double> norms(size(group_.n()));
-    for (std::int64_t i = 0; i < group_.n(); ++i) norms[i] = group_.sq_norms()[i];
-    mean_sq_norm_ = weighted_mean(group_, norms);
+    mean_sq_norm_ = weighted_mean(group_, sq_norms_);
     std::vector<double> mean(size(n_features_));
     for (std::int64_t j = 0; j < n_features_; ++j) {
       std::int64_t sum = 0;
@@ -467,6 +469,7 @@ class Lloyd {
   std::vector<std::int64_t> units_;       // [k] of the assignment that the sums were made from
   std::vector<std::int64_t> n_members_;   // [k]
   std::vector<double> mean_sq_norms_;     // [k]
+  std::vector<double> sq_norms_;             // [n]
   std::vector<std::int32_t> assignment_;  // [n]
   std::vector<std::vector<Move>> moves_of_block_;
   std::vector<Move> moves_;

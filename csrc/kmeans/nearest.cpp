@@ -42,6 +42,7 @@ template <class T>
 void Nearest<T>::perturb_scores(Scores<T>& scores, std::int64_t block, float* values, int thread) {
   const ColumnBounds& bounds = scores.bounds();
   const std::int64_t n = group_.n_features();
+  const double scale = scores.frame().scale();
   std::vector<double> distances(static_cast<std::size_t>(n_columns_));
   for (int p = 0; p < kBlockPoints; ++p) {
     const std::int64_t i = block * kBlockPoints + p;
@@ -50,12 +51,12 @@ void Nearest<T>::perturb_scores(Scores<T>& scores, std::int64_t block, float* va
     double sq_norm = 0;
     for (std::int64_t j = 0; j < n; ++j) {
       const double y =
-          static_cast<double>(x[j]) * group_.scale() - static_cast<double>(group_.centre()[j]);
+          static_cast<double>(x[j]) * scale - static_cast<double>(scores.frame().centre[j]);
       sq_norm += y * y;
     }
     std::int64_t nearest = 0;
     for (std::int64_t k = 0; k < n_columns_; ++k) {
-      distances[k] = group_.kernels().distance(x, centroids_ + k * n, group_.scale(), n);
+      distances[k] = group_.kernels().distance(x, centroids_ + k * n, scale, n);
       if (distances[k] < distances[nearest]) nearest = k;
     }
     for (std::int64_t k = 0; k < n_columns_; ++k) {

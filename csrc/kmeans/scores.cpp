@@ -23,8 +23,8 @@ void DirectScores<T>::pack_column(std::int64_t k, const T* centroids) {
   const bool bf16 = group_.fast_is_bf16();
   float* words = packed_.data() + k * stride_;
   ColumnArgs<T> args{centroids + k * n_features,
-                     group_.scale(),
-                     group_.centre(),
+                     group_.fast_frame().scale(),
+                     group_.fast_frame().centre.data(),
                      n_features,
                      bf16 ? nullptr : words,
                      bf16 ? reinterpret_cast<std::uint32_t*>(words) : nullptr,

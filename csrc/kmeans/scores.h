@@ -23,6 +23,7 @@ class Scores {
   virtual const float* block(std::int64_t block, float* out, int thread) = 0;
   virtual const float* p(std::int64_t block) const = 0;  // [kBlockPoints]
   virtual const float* q(std::int64_t block) const = 0;
+  virtual const Frame<T>& frame() const = 0;  // scores are distances in it, less ||y||^2
   const ColumnBounds& bounds() const { return bounds_; }
 
  protected:
@@ -43,6 +44,7 @@ class DirectScores final : public Scores<T> {
   const float* block(std::int64_t block, float* out, int thread) override;
   const float* p(std::int64_t block) const override { return group_.p() + block * kBlockPoints; }
   const float* q(std::int64_t block) const override { return group_.q() + block * kBlockPoints; }
+  const Frame<T>& frame() const override { return group_.fast_frame(); }
 
  private:
   struct Tile {
@@ -87,6 +89,7 @@ class GramScores final : public Scores<T> {
   const float* block(std::int64_t block, float* out, int thread) override;
   const float* p(std::int64_t block) const override { return p_.data() + block * kBlockPoints; }
   const float* q(std::int64_t block) const override { return q_.data() + block * kBlockPoints; }
+  const Frame<T>& frame() const override { return group_.frame(); }
 
  private:
   struct Cell {

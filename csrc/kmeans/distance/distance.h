@@ -19,6 +19,18 @@ struct DistanceOps {
   double (*f64)(const double* a, const double* b, double scale, std::int64_t n) noexcept;
   // Sum of v^2 in the same order, for vectors that are already float64.
   double (*sq_norm)(const double* v, std::int64_t n) noexcept;
+  // Sum of (a * scale - centre)^2 in the same order.
+  double (*centred_f32)(const float* a, const float* centre, double scale, std::int64_t n) noexcept;
+  double (*centred_f64)(const double* a, const double* centre, double scale,
+                        std::int64_t n) noexcept;
+
+  double centred_sq_norm(const float* a, const float* centre, double scale, std::int64_t n) const {
+    return centred_f32(a, centre, scale, n);
+  }
+  double centred_sq_norm(const double* a, const double* centre, double scale,
+                         std::int64_t n) const {
+    return centred_f64(a, centre, scale, n);
+  }
 
   double operator()(const float* a, const float* b, double scale, std::int64_t n) const {
     return f32(a, b, scale, n);

@@ -9,24 +9,36 @@ namespace {
 
 using namespace ddkern::simd;
 
-template <class T>
-double sq_distance(const T* a, const T* b, double scale, std::int64_t n) noexcept {
+// kCentred: b is scaled already.
+template <bool kCentred, class T>
+double sum_of_squares(const T* a, const T* b, double scale, std::int64_t n) noexcept {
+  const double b_scale = kCentred ? 1.0 : scale;
   alignas(64) double lanes[16];
   f64x8 low{}, high{};
   std::int64_t j = 0;
   for (; j + 16 <= n; j += 16) {
-    const f64x8 r0 = load_f64x8(a + j) * scale - load_f64x8(b + j) * scale;
-    const f64x8 r1 = load_f64x8(a + j + 8) * scale - load_f64x8(b + j + 8) * scale;
+    const f64x8 r0 = load_f64x8(a + j) * scale - load_f64x8(b + j) * b_scale;
+    const f64x8 r1 = load_f64x8(a + j + 8) * scale - load_f64x8(b + j + 8) * b_scale;
     low = low + r0 * r0;
     high = high + r1 * r1;
   }
   store(lanes, low);
   store(lanes + 8, high);
   for (; j < n; ++j) {
-    const double r = static_cast<double>(a[j]) * scale - static_cast<double>(b[j]) * scale;
+    const double r = static_cast<double>(a[j]) * scale - static_cast<double>(b[j]) * b_scale;
     lanes[j % 16] += r * r;
   }
   return add_16_lanes(lanes);
+}
+
+template <class T>
+double sq_distance(const T* a, const T* b, double scale, std::int64_t n) noexcept {
+  return sum_of_squares<false>(a, b, scale, n);
+}
+
+template <class T>
+double centred_sq_norm(const T* a, const T* centre, double scale, std::int64_t n) noexcept {
+  return sum_of_squares<true>(a, centre, scale, n);
 }
 
 double sq_norm(const double* v, std::int64_t n) noexcept {

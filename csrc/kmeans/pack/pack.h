@@ -36,7 +36,6 @@ struct PackArgs {
   float* packed_f32;           // out [n_features][kBlockPoints], or null
   std::uint32_t* packed_bf16;  // out [ceil(n_features / 2)][kBlockPoints], or null
   double* sq_norms;      // out [kBlockPoints] sum of (row * scale - centre)^2, 16 lanes of float64
-  float* max_abs;        // out [kBlockPoints] largest |y|
   double* sq_residuals;  // out [kBlockPoints] sum of (y - bfloat16(y))^2; 0 without packed_bf16
 };
 
@@ -57,6 +56,8 @@ struct ColumnArgs {
 template <class T>
 struct PackOps {
   RowFacts (*inspect)(const T* row, std::int64_t n_features, bool ask_integers) noexcept;
+  // low = min(low, row), high = max(high, row).
+  void (*widen_range)(const T* row, std::int64_t n, T* low, T* high) noexcept;
   void (*pack)(const PackArgs<T>& args) noexcept;
   void (*pack_column)(ColumnArgs<T>& args) noexcept;  // one of the two outputs is null
 };

@@ -70,6 +70,14 @@ RowFacts inspect(const T* row, std::int64_t n_features, bool ask_integers) noexc
   return facts;
 }
 
+template <class T>
+void widen_range(const T* row, std::int64_t n, T* low, T* high) noexcept {
+  for (std::int64_t j = 0; j < n; ++j) {
+    low[j] = row[j] < low[j] ? row[j] : low[j];
+    high[j] = row[j] > high[j] ? row[j] : high[j];
+  }
+}
+
 inline float centred(float x, PowerOfTwo<float> scale, float centre) {
   return x * scale.first * scale.second - centre;
 }
@@ -106,7 +114,6 @@ inline Centred centred_x16(const double* row, PowerOfTwo<double> scale, const do
 // What is measured of a row on the way; lane l holds features l, l + 16, ...
 struct RowLanes {
   double sq_norm[16];
-  float max_abs[16];
   float sq_residual[16];
 };
 
@@ -116,28 +123,20 @@ inline void centre_piece(const T* row, PowerOfTwo<T> scale, const T* centre, int
                          RowLanes& lanes) {
   int j = 0;
   f64x8 low = load<f64x8>(lanes.sq_norm), high = load<f64x8>(lanes.sq_norm + 8);
-  f32x16 largest = load<f32x16>(lanes.max_abs);
   for (; j + 16 <= n; j += 16) {
     const Centred v = centred_x16(row + j, scale, centre + j);
     store(y + j, v.rounded);
     low = low + v.exact[0] * v.exact[0];
     high = high + v.exact[1] * v.exact[1];
-    const i32x16 bits = load<i32x16>(&v.rounded) & 0x7fffffff;
-    const f32x16 magnitude = load<f32x16>(&bits);
-    largest = magnitude > largest ? magnitude : largest;
   }
   store(lanes.sq_norm, low);
   store(lanes.sq_norm + 8, high);
-  store(lanes.max_abs, largest);
   for (; j < n; ++j) {
     y[j] = centred(row[j], scale, centre[j]);
     const double exact = static_cast<double>(row[j]) * static_cast<double>(scale.first) *
                              static_cast<double>(scale.second) -
                          static_cast<double>(centre[j]);
     lanes.sq_norm[j % 16] += exact * exact;
-    const float magnitude = y[j] < 0 ? -y[j] : y[j];
-    float& most = lanes.max_abs[j % 16];
-    most = magnitude > most ? magnitude : most;
   }
 }
 
@@ -191,12 +190,8 @@ void pack_block(const PackArgs<T>& args) noexcept {
   }
   for (int p = 0; p < kBlockPoints; ++p) {
     args.sq_norms[p] = add_16_lanes(lanes[p].sq_norm);
-    args.sq_residuals[p] = args.max_abs[p] = 0;
-    for (int l = 0; l < 16; ++l) {
-      args.sq_residuals[p] += lanes[p].sq_residual[l];
-      args.max_abs[p] =
-          lanes[p].max_abs[l] > args.max_abs[p] ? lanes[p].max_abs[l] : args.max_abs[p];
-    }
+    args.sq_residuals[p] = 0;
+    for (int l = 0; l < 16; ++l) args.sq_residuals[p] += lanes[p].sq_residual[l];
   }
 }
 

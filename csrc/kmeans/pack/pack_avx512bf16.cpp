@@ -41,6 +41,6 @@ struct Avx512Bf16 {
 
 namespace ddkern::kmeans {
 extern const PackTable pack_avx512bf16 = {
-    {inspect<float>, pack_block<Avx512Bf16, float>, pack_column<float>},
-    {inspect<double>, pack_block<Avx512Bf16, double>, pack_column<double>}};
+    {inspect<float>, widen_range<float>, pack_block<Avx512Bf16, float>, pack_column<float>},
+    {inspect<double>, widen_range<double>, pack_block<Avx512Bf16, double>, pack_column<double>}};
 }

@@ -18,6 +18,6 @@ struct Base {
 
 namespace ddkern::kmeans {
 extern const PackTable pack_base = {
-    {inspect<float>, pack_block<Base, float>, pack_column<float>},
-    {inspect<double>, pack_block<Base, double>, pack_column<double>}};
+    {inspect<float>, widen_range<float>, pack_block<Base, float>, pack_column<float>},
+    {inspect<double>, widen_range<double>, pack_block<Base, double>, pack_column<double>}};
 }
