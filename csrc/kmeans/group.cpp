@@ -43,6 +43,11 @@ double rounding_of_row(double norm, std::int64_t n_features) {
 
 constexpr int kLargestExponent = 800;
 
+template <class T>
+bool all_finite(const T* x, std::int64_t n) {
+  return std::all_of(x, x + n, [](T v) { return std::isfinite(v); });
+}
+
 }  // namespace
 
 template <class T>
@@ -97,8 +102,8 @@ template <class T>
 void Group<T>::prepare(const Residency& residency, bool fast_bf16, bool f32_needed,
                        const Team& team) {
   fast_bf16_ = fast_bf16;
-  if (fast_bf16) guess_fast_frame();
-  first_pass(true, residency, team);
+  guess_fast_frame();
+  set_frame(first_pass(residency, team), team);
   if (f32_needed || !fast_bf16) {
     pack_f32(residency.f32_blocks || (residency.fast_blocks && !fast_bf16), team);
   }
@@ -114,15 +119,16 @@ void Group<T>::prepare_in_frame(const Frame<T>& frame, const Residency& residenc
                                 const Team& team) {
   fast_bf16_ = fast_bf16;
   frame_ = fast_frame_ = frame;
-  first_pass(false, residency, team);
+  first_pass(residency, team);
   if (!fast_bf16) pack_f32(residency.fast_blocks, team);
 }
 
-// The first pass: check the rows, sum them for the centre, and, where the fast blocks are bfloat16, pack
-// those too while the rows are in cache. The canonical frame is not known yet; a certificate holds
-// in any frame, so the fast blocks take one that a few rows suggest.
+// The first pass: survey the rows and, where the fast blocks are bfloat16, pack those too while the rows
+// are in cache. The canonical frame is not known yet; a certificate holds in any frame, so the fast
+// blocks take one that a few rows suggest.
 template <class T>
-void Group<T>::first_pass(bool find_centre, const Residency& residency, const Team& team) {
+std::vector<typename Group<T>::Seen> Group<T>::first_pass(const Residency& residency,
+                                                          const Team& team) {
   const std::int64_t n_padded = n_blocks() * kBlockPoints;
   p_.resize(static_cast<std::size_t>(n_padded));
   q_.resize(static_cast<std::size_t>(n_padded));
@@ -132,17 +138,18 @@ void Group<T>::first_pass(bool find_centre, const Residency& residency, const Te
       fast_bf16_ && bf16_blocks_.empty() ? team.n_threads() * bf16_words() : 0);
   RowScratch<T> row_scratch(team.n_threads(), n_features_, kBlockPoints);
   std::vector<Seen> seen(static_cast<std::size_t>(team.n_threads()));
+  const auto size = static_cast<std::size_t>(n_features_);
   for (Seen& mine : seen) {
+    mine.sums.assign(size, 0);
+    mine.low.assign(size, std::numeric_limits<T>::max());
+    mine.high.assign(size, std::numeric_limits<T>::lowest());
+    mine.exponent = fast_frame_.exponent;
     mine.first_bad = mine.first_inexact = n_;
-    mine.exponent = std::numeric_limits<int>::min();
   }
   team.for_ranges(n_blocks(), 1, [&](std::int64_t begin, std::int64_t end, int thread) {
     Seen& mine = seen[static_cast<std::size_t>(thread)];
-    for (std::int64_t b = begin; b < end; ++b) {
-      const std::int64_t first = b * kBlockPoints, last = std::min(n_, first + kBlockPoints);
-      inspect_rows(first, last, mine, row_scratch.get(thread));
-      if (mine.first_bad < n_) return;
-      if (find_centre) sum_rows(first, last, mine, row_scratch.get(thread));
+    for (std::int64_t b = begin; b < end && mine.first_bad == n_; ++b) {
+      survey_block(b, mine, row_scratch, thread);
       if (!fast_bf16_) continue;
       std::uint32_t* bf16 = bf16_blocks_.empty() ? bf16_scratch.data() + thread * bf16_words()
                                                  : bf16_blocks_.data() + b * bf16_words();
@@ -152,49 +159,65 @@ void Group<T>::first_pass(bool find_centre, const Residency& residency, const Te
     }
   });
   check(seen);
-  if (find_centre) set_frame(seen, team);
+  return seen;
 }
 
+// Are the rows finite, how large, integers? The range of every feature, and the sum for the centre.
+// The grid of the sum hangs on the largest magnitude of all rows, so it is guessed from those seen so
+// far; set_frame() adds what was summed on another grid again, which is next to nothing after the
+// first blocks. Rows of weight 0 are only checked.
 template <class T>
-void Group<T>::inspect_rows(std::int64_t begin, std::int64_t end, Seen& seen, T* scratch) {
+void Group<T>::survey_block(std::int64_t block, Seen& seen, RowScratch<T>& row_scratch,
+                            int thread) {
+  const std::int64_t begin = block * kBlockPoints, end = std::min(n_, begin + kBlockPoints);
+  const T* counting[kBlockPoints];
+  int n_counting = 0;
   for (std::int64_t i = begin; i < end; ++i) {
     const std::int64_t number = row_number(i);
     if (reader_.find_inexact(&number, 0, 1) >= 0) {
       seen.first_inexact = std::min(seen.first_inexact, i);
     }
-    T* to = converted_.empty() ? scratch : converted_.data() + i * n_features_;
-    const RowFacts facts =
-        kernels_.pack.inspect(reader_.row(number, to), n_features_, seen.small_integers);
-    if (!facts.finite) seen.first_bad = std::min(seen.first_bad, i);
-    if (!counts(i)) continue;
-    seen.max_abs = std::max(seen.max_abs, facts.max_abs);
-    seen.small_integers = seen.small_integers && facts.small_integers;
+    T* to = converted_.empty() ? row_scratch.get(thread, static_cast<int>(i - begin))
+                               : converted_.data() + i * n_features_;
+    const T* x = reader_.row(number, to);
+    if (counts(i)) {
+      counting[n_counting++] = x;
+      seen.small_integers =
+          seen.small_integers && kernels_.pack.small_integers(x, n_features_);
+      continue;
+    }
+    if (!all_finite(x, n_features_)) seen.first_bad = std::min(seen.first_bad, i);
   }
-}
-
-// The exact sum of the rows, and the range of every feature. The grid of the sum hangs on the
-// largest magnitude of all rows, so it is guessed from those seen so far; set_frame() repeats what
-// was summed on another grid, which after the first blocks is next to nothing.
-template <class T>
-void Group<T>::sum_rows(std::int64_t begin, std::int64_t end, Seen& seen, T* scratch) {
-  if (seen.low.empty()) {
-    seen.sums.assign(static_cast<std::size_t>(n_features_), 0);
-    seen.low.assign(static_cast<std::size_t>(n_features_), std::numeric_limits<T>::max());
-    seen.high.assign(static_cast<std::size_t>(n_features_), std::numeric_limits<T>::lowest());
+  if (n_counting == 0) return;
+  seen.block_sums.assign(static_cast<std::size_t>(n_features_), 0);
+  SurveyArgs<T> found{counting,
+                      n_counting,
+                      n_features_,
+                      power_of_two<T>(kCentreBits - seen.exponent),
+                      seen.low.data(),
+                      seen.high.data(),
+                      seen.block_sums.data(),
+                      0,
+                      true};
+  kernels_.pack.survey(found);
+  if (!found.finite) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const T* x = row(i, row_scratch.get(thread, static_cast<int>(i - begin)));
+      if (!all_finite(x, n_features_)) seen.first_bad = std::min(seen.first_bad, i);
+    }
+    return;
   }
+  seen.max_abs = std::max(seen.max_abs, found.max_abs);
   const int exponent = exponent_of(seen.max_abs);
-  if (seen.summed.empty()) seen.exponent = exponent;
-  const std::vector<double> no_shift(static_cast<std::size_t>(n_features_), 0.0);
-  const double to_grid = std::ldexp(1.0, grid_bits_ - exponent);
-  const bool on_grid = exponent == seen.exponent;
-  for (std::int64_t i = begin; i < end; ++i) {
-    if (!counts(i)) continue;
-    const T* x = row(i, scratch);
-    kernels_.pack.widen_range(x, n_features_, seen.low.data(), seen.high.data());
-    if (!on_grid) continue;
-    kernels_.accumulate.add(x, to_grid, no_shift.data(), n_features_, weight(i), seen.sums.data());
+  if (exponent > seen.exponent) {
+    seen.exponent = exponent;
+    seen.summed.clear();
+    std::fill(seen.sums.begin(), seen.sums.end(), 0);
+    return;
   }
-  if (on_grid) seen.summed.emplace_back(begin, end);
+  if (weighted()) return;  // set_frame() adds weighted rows
+  for (std::int64_t j = 0; j < n_features_; ++j) seen.sums[j] += seen.block_sums[j];
+  seen.summed.emplace_back(begin, end);
 }
 
 template <class T>
@@ -227,7 +250,7 @@ void Group<T>::check(const std::vector<Seen>& seen) const {
 
 // The canonical frame and the grid of the rows, from what all threads saw.
 template <class T>
-void Group<T>::set_frame(std::vector<Seen>& seen, const Team& team) {
+void Group<T>::set_frame(const std::vector<Seen>& seen, const Team& team) {
   double max_abs = 0;
   bool small_integers = true;
   for (const Seen& mine : seen) {
@@ -253,7 +276,7 @@ void Group<T>::set_frame(std::vector<Seen>& seen, const Team& team) {
     if (summed[static_cast<std::size_t>(i)] == 0 && counts(i)) missing.push_back(i);
   }
   const std::vector<double> no_shift(static_cast<std::size_t>(n_features_), 0.0);
-  const double to_grid = std::ldexp(1.0, grid_bits_ - frame_.exponent);
+  const double to_grid = std::ldexp(1.0, kCentreBits - frame_.exponent);
   RowScratch<T> scratch(team.n_threads(), n_features_);
   std::vector<std::vector<std::int64_t>> parts(static_cast<std::size_t>(team.n_threads()));
   team.for_ranges(static_cast<std::int64_t>(missing.size()), kBlockPoints,
@@ -270,7 +293,7 @@ void Group<T>::set_frame(std::vector<Seen>& seen, const Team& team) {
   for (const auto& part : parts) join(part);
 
   frame_.centre.resize(static_cast<std::size_t>(n_features_));
-  const double factor = mean_factor() * std::ldexp(1.0, -grid_bits_);
+  const double factor = mean_factor() * std::ldexp(1.0, -kCentreBits);
   float max_centred = 0;
   const PowerOfTwo<T> scale_factors = power_of_two<T>(-frame_.exponent);
   for (std::int64_t j = 0; j < n_features_; ++j) {
@@ -281,7 +304,7 @@ void Group<T>::set_frame(std::vector<Seen>& seen, const Team& team) {
                            : static_cast<T>(mean);
     // Rounding keeps order, so the largest |y| of a feature is at one end of its range.
     for (const Seen& mine : seen) {
-      if (mine.low.empty() || mine.low[j] > mine.high[j]) continue;
+      if (mine.low[j] > mine.high[j]) continue;  // saw no row that counts
       for (const T x : {mine.low[j], mine.high[j]}) {
         const auto y = static_cast<float>(x * scale_factors.first * scale_factors.second -
                                           frame_.centre[j]);
@@ -296,26 +319,31 @@ void Group<T>::set_frame(std::vector<Seen>& seen, const Team& team) {
 // exactly when they are not far from the centre.
 template <class T>
 void Group<T>::guess_fast_frame() {
-  constexpr std::int64_t kRows = 64;
-  std::vector<double> mean(static_cast<std::size_t>(n_features_), 0.0);
-  Buffer<T> scratch(n_features_);
-  double max_abs = 0;
+  constexpr std::int64_t kRows = 2 * kBlockPoints;
+  RowScratch<T> row_scratch(1, n_features_, kRows);
+  std::vector<const T*> rows;
   bool small_integers = true;
-  std::int64_t n_rows = 0;
-  for (std::int64_t i = 0; i < n_ && n_rows < kRows; ++i) {
+  for (std::int64_t i = 0; i < n_ && static_cast<std::int64_t>(rows.size()) < kRows; ++i) {
     if (!counts(i)) continue;
-    const T* x = reader_.row(row_number(i), scratch.data());
-    const RowFacts facts = kernels_.pack.inspect(x, n_features_, small_integers);
-    if (!facts.finite) break;  // the first pass will say so
-    max_abs = std::max(max_abs, facts.max_abs);
-    small_integers = small_integers && facts.small_integers;
-    for (std::int64_t j = 0; j < n_features_; ++j) mean[j] += static_cast<double>(x[j]);
-    ++n_rows;
+    rows.push_back(reader_.row(row_number(i), row_scratch.get(0, static_cast<int>(rows.size()))));
+    small_integers = small_integers && kernels_.pack.small_integers(rows.back(), n_features_);
+  }
+  const auto size = static_cast<std::size_t>(n_features_);
+  std::vector<T> low(size), high(size);
+  std::vector<std::int64_t> sums(size);
+  double max_abs = 0;
+  std::vector<double> mean(size, 0.0);
+  for (const T*& row : rows) {
+    SurveyArgs<T> args{&row, 1, n_features_, {0, 0}, low.data(), high.data(), sums.data(), 0, true};
+    kernels_.pack.survey(args);
+    if (!args.finite) break;  // the first pass will say so
+    max_abs = std::max(max_abs, args.max_abs);
+    for (std::size_t j = 0; j < size; ++j) mean[j] += static_cast<double>(row[j]);
   }
   fast_frame_.exponent = exponent_of(max_abs);
-  fast_frame_.centre.resize(static_cast<std::size_t>(n_features_));
-  for (std::int64_t j = 0; j < n_features_; ++j) {
-    const double centre = mean[j] / static_cast<double>(std::max<std::int64_t>(n_rows, 1));
+  fast_frame_.centre.resize(size);
+  for (std::size_t j = 0; j < size; ++j) {
+    const double centre = mean[j] / static_cast<double>(rows.size());
     fast_frame_.centre[j] = static_cast<T>(
         (small_integers ? std::nearbyint(centre) : centre) * fast_frame_.scale());
   }

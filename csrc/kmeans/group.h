@@ -132,19 +132,18 @@ class Group {
   void set_weights(const double* sample_weight);
   // What one thread saw of the rows in the first pass.
   struct Seen {
-    std::vector<std::int64_t> sums;                                // [n_features]
-    std::vector<T> low, high;                                      // [n_features]
-    int exponent = 0;                                              // of the grid of `sums`
-    std::vector<std::pair<std::int64_t, std::int64_t>> summed;     // rows in `sums`
+    std::vector<std::int64_t> sums, block_sums;                 // [n_features]
+    std::vector<T> low, high;                                   // [n_features]
+    int exponent = 0;                                           // of the grid of `sums`
+    std::vector<std::pair<std::int64_t, std::int64_t>> summed;  // rows in `sums`
     double max_abs = 0;
     bool small_integers = true;
-    std::int64_t first_bad, first_inexact;
+    std::int64_t first_bad = 0, first_inexact = 0;
   };
-  void first_pass(bool find_centre, const Residency& residency, const Team& team);
-  void inspect_rows(std::int64_t begin, std::int64_t end, Seen& seen, T* scratch);
-  void sum_rows(std::int64_t begin, std::int64_t end, Seen& seen, T* scratch);
+  std::vector<Seen> first_pass(const Residency& residency, const Team& team);
+  void survey_block(std::int64_t block, Seen& seen, RowScratch<T>& row_scratch, int thread);
   void check(const std::vector<Seen>& seen) const;
-  void set_frame(std::vector<Seen>& seen, const Team& team);
+  void set_frame(const std::vector<Seen>& seen, const Team& team);
   void guess_fast_frame();
   void pack_f32(bool keep, const Team& team);
   void pack_block(std::int64_t block, const Frame<T>& frame, float* f32, std::uint32_t* bf16,

@@ -142,7 +142,7 @@ class Group:
 
         self.e_x = largest_exponent(self.x)
         self.z = np.ldexp(self.x.astype(np.float64), -self.e_x)
-        mu = np.ldexp(self.weights.mean(np.rint(np.ldexp(self.z, t))), -t)
+        mu = np.ldexp(self.weights.mean(np.rint(np.ldexp(self.z, 20))), -20)
         if np.all(self.x == np.rint(self.x)) and np.abs(self.x).max() <= 256:
             self.m = np.ldexp(np.rint(np.ldexp(mu, self.e_x)), -self.e_x).astype(dtype)
         else:

@@ -14,16 +14,28 @@
 
 namespace ddkern::kmeans {
 
-struct RowFacts {
-  double max_abs;  // largest |value|; meaningless when not finite
-  bool finite;
-  bool small_integers;  // asked for, every value is an integer, and max_abs <= 256
-};
+// Half of the bits of the sum that the centre is made from: 2^20 units a largest value.
+constexpr int kCentreBits = 20;
 
 // A power of two 2^exponent as two factors, for float cannot hold 2^148, which lifts denormals.
 template <class T>
 struct PowerOfTwo {
   T first, second;
+};
+
+// The first look at up to kBlockPoints rows, while they come into cache.
+template <class T>
+struct SurveyArgs {
+  const T* const* rows;   // [n_rows] pointers to [n_features]
+  int n_rows;
+  std::int64_t n_features;
+  PowerOfTwo<T> to_grid;  // of the sums
+  T* low;                 // inout [n_features] least value of every feature
+  T* high;                // inout [n_features] largest
+  std::int64_t* sums;     // inout [n_features] += the rows in units of the grid, ties to even; garbage
+                          // when a value is 2^22 units or more
+  double max_abs;         // out largest |value|; meaningless when not finite
+  bool finite;            // out
 };
 
 template <class T>
@@ -35,7 +47,8 @@ struct PackArgs {
   const T* centre;             // [n_features]
   float* packed_f32;           // out [n_features][kBlockPoints], or null
   std::uint32_t* packed_bf16;  // out [ceil(n_features / 2)][kBlockPoints], or null
-  double* sq_norms;      // out [kBlockPoints] sum of (row * scale - centre)^2, 16 lanes of float64
+  double* sq_norms;      // out [kBlockPoints] sum of (row * scale - centre)^2, 16 lanes of float64; with
+                             // packed_bf16 alone: of y^2, in float32
   double* sq_residuals;  // out [kBlockPoints] sum of (y - bfloat16(y))^2; 0 without packed_bf16
 };
 
@@ -55,9 +68,9 @@ struct ColumnArgs {
 
 template <class T>
 struct PackOps {
-  RowFacts (*inspect)(const T* row, std::int64_t n_features, bool ask_integers) noexcept;
-  // low = min(low, row), high = max(high, row).
-  void (*widen_range)(const T* row, std::int64_t n, T* low, T* high) noexcept;
+  void (*survey)(SurveyArgs<T>& args) noexcept;
+  // Whether every value is an integer of magnitude at most 256.
+  bool (*small_integers)(const T* row, std::int64_t n_features) noexcept;
   void (*pack)(const PackArgs<T>& args) noexcept;
   void (*pack_column)(ColumnArgs<T>& args) noexcept;  // one of the two outputs is null
 };

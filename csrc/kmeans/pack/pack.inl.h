@@ -7,7 +7,7 @@
 
 #include <limits>
 
-#include "core/simd/vector.h"
+#include "core/simd/round.h"
 #include "kmeans/block.h"
 #include "kmeans/pack/pack.h"
 
@@ -18,7 +18,7 @@ using ddkern::kmeans::ColumnArgs;
 using ddkern::kmeans::kBlockPoints;
 using ddkern::kmeans::PackArgs;
 using ddkern::kmeans::PowerOfTwo;
-using ddkern::kmeans::RowFacts;
+using ddkern::kmeans::SurveyArgs;
 
 constexpr int kTileFeatures = 128;
 
@@ -36,46 +36,99 @@ struct Bits<double> {
 };
 
 template <class T>
-RowFacts inspect(const T* row, std::int64_t n_features, bool ask_integers) noexcept {
-  using Word = typename Bits<T>::Word;
-  // Magnitudes of finite numbers order like their bits, and NaN and infinity come after all of
-  // them.
-  Word largest = 0;
-  for (std::int64_t j = 0; j < n_features; ++j) {
-    Word bits;
-    std::memcpy(&bits, row + j, sizeof(bits));
-    bits &= Bits<T>::kMagnitude;
-    largest = bits > largest ? bits : largest;
-  }
-  RowFacts facts{};
-  facts.finite = largest < Bits<T>::kInfinity;
-  T max_abs;
-  std::memcpy(&max_abs, &largest, sizeof(max_abs));
-  facts.max_abs = max_abs;
-  if (ask_integers && facts.finite && max_abs <= 256) {
-    // Adding and taking away 1.5 * 2^(digits - 1) rounds to an integer.
-    constexpr T kRound = static_cast<T>(1.5) *
-                         static_cast<T>(std::uint64_t{1} << (std::numeric_limits<T>::digits - 1));
-    facts.small_integers = true;
-    for (std::int64_t begin = 0; begin < n_features && facts.small_integers; begin += 64) {
-      const std::int64_t end = begin + 64 < n_features ? begin + 64 : n_features;
-      int n_broken = 0;
-      for (std::int64_t j = begin; j < end; ++j) {
-        const T rounded = (row[j] + kRound) - kRound;
-        n_broken += rounded != row[j];
-      }
-      facts.small_integers = n_broken == 0;
+bool small_integers(const T* row, std::int64_t n_features) noexcept {
+  // Adding and taking away 1.5 * 2^(digits - 1) rounds to an integer.
+  constexpr T kRoundToInteger =
+      static_cast<T>(1.5) *
+      static_cast<T>(std::uint64_t{1} << (std::numeric_limits<T>::digits - 1));
+  for (std::int64_t begin = 0; begin < n_features; begin += 64) {
+    const std::int64_t end = begin + 64 < n_features ? begin + 64 : n_features;
+    int n_broken = 0;
+    for (std::int64_t j = begin; j < end; ++j) {
+      const T rounded = (row[j] + kRoundToInteger) - kRoundToInteger;
+      n_broken += (rounded != row[j]) | (row[j] > 256) | (row[j] < -256);
     }
+    if (n_broken != 0) return false;
   }
-  return facts;
+  return true;
 }
 
+// Sixteen values in units of the grid, as integers.
+inline void add_on_grid(const f32x16& v, PowerOfTwo<float> to_grid, i32x16& sum) {
+  const f32x16 constant = f32x16{} + 0x1.8p23f;
+  const f32x16 shifted = v * to_grid.first * to_grid.second + constant;
+  sum += load<i32x16>(&shifted) - load<i32x16>(&constant);
+}
+inline void add_on_grid(double v, PowerOfTwo<double> to_grid, std::int64_t& sum) {
+  sum += round_f64(v * to_grid.first * to_grid.second);
+}
+inline void add_on_grid(float v, PowerOfTwo<float> to_grid, std::int64_t& sum) {
+  const float constant = 0x1.8p23f, shifted = v * to_grid.first * to_grid.second + constant;
+  std::int32_t bits, zero;
+  std::memcpy(&bits, &shifted, sizeof(bits));
+  std::memcpy(&zero, &constant, sizeof(zero));
+  sum += static_cast<std::int32_t>(static_cast<std::uint32_t>(bits) -
+                                   static_cast<std::uint32_t>(zero));
+}
+
+// One feature of all rows; for doubles and for what is left of a row of floats.
 template <class T>
-void widen_range(const T* row, std::int64_t n, T* low, T* high) noexcept {
-  for (std::int64_t j = 0; j < n; ++j) {
-    low[j] = row[j] < low[j] ? row[j] : low[j];
-    high[j] = row[j] > high[j] ? row[j] : high[j];
+inline void survey_feature(SurveyArgs<T>& args, std::int64_t j, typename Bits<T>::Word& largest) {
+  using Word = typename Bits<T>::Word;
+  for (int p = 0; p < args.n_rows; ++p) {
+    const T v = args.rows[p][j];
+    Word bits;
+    std::memcpy(&bits, &v, sizeof(bits));
+    bits &= Bits<T>::kMagnitude;
+    largest = bits > largest ? bits : largest;
+    args.low[j] = v < args.low[j] ? v : args.low[j];
+    args.high[j] = v > args.high[j] ? v : args.high[j];
+    add_on_grid(v, args.to_grid, args.sums[j]);
   }
+}
+
+// A page of every row at a time: long enough runs for the prefetcher, and what accumulates stays in L1.
+inline std::int64_t survey_vectors(SurveyArgs<float>& args, std::uint32_t& largest) {
+  constexpr int kRun = 1024;
+  alignas(64) std::int32_t sums[kRun];
+  u32x16 most{};
+  const std::int64_t n_vectors = args.n_features / 16 * 16;
+  for (std::int64_t begin = 0; begin < n_vectors; begin += kRun) {
+    const int n = static_cast<int>(n_vectors - begin < kRun ? n_vectors - begin : kRun);
+    std::memset(sums, 0, sizeof(std::int32_t) * static_cast<std::size_t>(n));
+    for (int p = 0; p < args.n_rows; ++p) {
+      const float* row = args.rows[p] + begin;
+      for (int j = 0; j < n; j += 16) {
+        const f32x16 v = load<f32x16>(row + j);
+        const u32x16 magnitude = load<u32x16>(&v) & Bits<float>::kMagnitude;
+        most = magnitude > most ? magnitude : most;
+        const f32x16 low = load<f32x16>(args.low + begin + j);
+        const f32x16 high = load<f32x16>(args.high + begin + j);
+        store(args.low + begin + j, v < low ? v : low);
+        store(args.high + begin + j, v > high ? v : high);
+        i32x16 sum = load<i32x16>(sums + j);
+        add_on_grid(v, args.to_grid, sum);
+        store(sums + j, sum);
+      }
+    }
+    for (int j = 0; j < n; ++j) args.sums[begin + j] += sums[j];
+  }
+  for (int l = 0; l < 16; ++l) largest = most[l] > largest ? most[l] : largest;
+  return n_vectors;
+}
+inline std::int64_t survey_vectors(SurveyArgs<double>&, std::uint64_t&) { return 0; }
+
+template <class T>
+void survey(SurveyArgs<T>& args) noexcept {
+  // Magnitudes of finite numbers order like their bits, and NaN and infinity come after all of them.
+  typename Bits<T>::Word largest = 0;
+  for (std::int64_t j = survey_vectors(args, largest); j < args.n_features; ++j) {
+    survey_feature(args, j, largest);
+  }
+  args.finite = largest < Bits<T>::kInfinity;
+  T max_abs;
+  std::memcpy(&max_abs, &largest, sizeof(max_abs));
+  args.max_abs = max_abs;
 }
 
 inline float centred(float x, PowerOfTwo<float> scale, float centre) {
@@ -114,14 +167,27 @@ inline Centred centred_x16(const double* row, PowerOfTwo<double> scale, const do
 // What is measured of a row on the way; lane l holds features l, l + 16, ...
 struct RowLanes {
   double sq_norm[16];
+  float sq_norm_f32[16];
   float sq_residual[16];
 };
 
-// y[0..n) from a piece of a row that begins at a multiple of 16.
-template <class T>
+inline f32x16 rounded_x16(const float* row, PowerOfTwo<float> scale, const float* centre) {
+  return load<f32x16>(row) * scale.first * scale.second - load<f32x16>(centre);
+}
+inline f32x16 rounded_x16(const double* row, PowerOfTwo<double> scale, const double* centre) {
+  return centred_x16(row, scale, centre).rounded;
+}
+
+// y[0..n) from a piece of a row that begins at a multiple of 16. kExact asks for the float64 norm.
+template <bool kExact, class T>
 inline void centre_piece(const T* row, PowerOfTwo<T> scale, const T* centre, int n, float* y,
                          RowLanes& lanes) {
   int j = 0;
+  if constexpr (!kExact) {
+    for (; j + 16 <= n; j += 16) store(y + j, rounded_x16(row + j, scale, centre + j));
+    for (; j < n; ++j) y[j] = centred(row[j], scale, centre[j]);
+    return;
+  }
   f64x8 low = load<f64x8>(lanes.sq_norm), high = load<f64x8>(lanes.sq_norm + 8);
   for (; j + 16 <= n; j += 16) {
     const Centred v = centred_x16(row + j, scale, centre + j);
@@ -166,7 +232,11 @@ void pack_block(const PackArgs<T>& args) noexcept {
     for (int p = 0; p < kBlockPoints; ++p) {
       float* y = tile + p * kTileFeatures;
       if (p < args.n_rows) {
-        centre_piece(args.rows[p] + d, args.scale, args.centre + d, n, y, lanes[p]);
+        if (args.packed_bf16 != nullptr && args.packed_f32 == nullptr) {
+          centre_piece<false>(args.rows[p] + d, args.scale, args.centre + d, n, y, lanes[p]);
+        } else {
+          centre_piece<true>(args.rows[p] + d, args.scale, args.centre + d, n, y, lanes[p]);
+        }
       } else {
         std::memset(y, 0, sizeof(float) * static_cast<std::size_t>(n));
       }
@@ -182,16 +252,21 @@ void pack_block(const PackArgs<T>& args) noexcept {
         const int n_words = (n + 1) / 2;
         for (int p = 0; p < kBlockPoints; ++p) {
           Simd::round_bf16(tile + p * kTileFeatures, n_words, words + p * kTileFeatures,
-                           lanes[p].sq_residual);
+                           lanes[p].sq_norm_f32, lanes[p].sq_residual);
         }
         transpose_tile<Simd>(words, n_words, args.packed_bf16 + d / 2 * kBlockPoints);
       }
     }
   }
   for (int p = 0; p < kBlockPoints; ++p) {
-    args.sq_norms[p] = add_16_lanes(lanes[p].sq_norm);
+    const double exact = add_16_lanes(lanes[p].sq_norm);
+    double coarse = 0;
     args.sq_residuals[p] = 0;
-    for (int l = 0; l < 16; ++l) args.sq_residuals[p] += lanes[p].sq_residual[l];
+    for (int l = 0; l < 16; ++l) {
+      coarse += lanes[p].sq_norm_f32[l];
+      args.sq_residuals[p] += lanes[p].sq_residual[l];
+    }
+    args.sq_norms[p] = args.packed_bf16 != nullptr && args.packed_f32 == nullptr ? coarse : exact;
   }
 }
 

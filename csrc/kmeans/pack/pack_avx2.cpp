@@ -37,6 +37,6 @@ struct Avx2 {
 
 namespace ddkern::kmeans {
 extern const PackTable pack_avx2 = {
-    {inspect<float>, widen_range<float>, pack_block<Avx2, float>, pack_column<float>},
-    {inspect<double>, widen_range<double>, pack_block<Avx2, double>, pack_column<double>}};
+    {survey<float>, small_integers<float>, pack_block<Avx2, float>, pack_column<float>},
+    {survey<double>, small_integers<double>, pack_block<Avx2, double>, pack_column<double>}};
 }

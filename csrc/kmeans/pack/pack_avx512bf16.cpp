@@ -15,9 +15,11 @@ struct Avx512Bf16 {
                         int to_stride) {
     transpose_16x16(from, from_stride, to, to_stride);
   }
-  // 2 * n_words floats to bfloat16 words; what was lost, squared, is added to residual_lanes [16].
-  static void round_bf16(const float* y, int n_words, std::uint32_t* words, float* residual_lanes) {
-    __m512 residual = _mm512_loadu_ps(residual_lanes);
+  // 2 * n_words floats to bfloat16 words; their squares, and the squares of what was lost, are added
+  // to norm_lanes and residual_lanes [16].
+  static void round_bf16(const float* y, int n_words, std::uint32_t* words, float* norm_lanes,
+                         float* residual_lanes) {
+    __m512 norm = _mm512_loadu_ps(norm_lanes), residual = _mm512_loadu_ps(residual_lanes);
     for (int w = 0; w < n_words; w += 16) {
       const int n_left = 2 * (n_words - w);
       const __mmask16 first = n_left >= 16 ? 0xffff : static_cast<__mmask16>((1u << n_left) - 1);
@@ -29,10 +31,13 @@ struct Avx512Bf16 {
       const __m512i rounded = (__m512i)_mm512_cvtne2ps_pbh(b, a);
       const __m512 lost_a = _mm512_sub_ps(a, from_bf16(_mm512_castsi512_si256(rounded)));
       const __m512 lost_b = _mm512_sub_ps(b, from_bf16(_mm512_extracti64x4_epi64(rounded, 1)));
+      norm = _mm512_fmadd_ps(a, a, norm);
+      norm = _mm512_fmadd_ps(b, b, norm);
       residual = _mm512_fmadd_ps(lost_a, lost_a, residual);
       residual = _mm512_fmadd_ps(lost_b, lost_b, residual);
       _mm512_storeu_si512(words + w, rounded);
     }
+    _mm512_storeu_ps(norm_lanes, norm);
     _mm512_storeu_ps(residual_lanes, residual);
   }
 };
@@ -41,6 +46,6 @@ struct Avx512Bf16 {
 
 namespace ddkern::kmeans {
 extern const PackTable pack_avx512bf16 = {
-    {inspect<float>, widen_range<float>, pack_block<Avx512Bf16, float>, pack_column<float>},
-    {inspect<double>, widen_range<double>, pack_block<Avx512Bf16, double>, pack_column<double>}};
+    {survey<float>, small_integers<float>, pack_block<Avx512Bf16, float>, pack_column<float>},
+    {survey<double>, small_integers<double>, pack_block<Avx512Bf16, double>, pack_column<double>}};
 }

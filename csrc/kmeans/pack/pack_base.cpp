@@ -18,6 +18,6 @@ struct Base {
 
 namespace ddkern::kmeans {
 extern const PackTable pack_base = {
-    {inspect<float>, widen_range<float>, pack_block<Base, float>, pack_column<float>},
-    {inspect<double>, widen_range<double>, pack_block<Base, double>, pack_column<double>}};
+    {survey<float>, small_integers<float>, pack_block<Base, float>, pack_column<float>},
+    {survey<double>, small_integers<double>, pack_block<Base, double>, pack_column<double>}};
 }
