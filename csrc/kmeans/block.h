@@ -7,8 +7,8 @@
 //   bfloat16  [ceil(n_features / 2)][kBlockPoints] words, a word = features 2d (low half) and 2d +
 //   1
 //
-// Column (a centroid or a seeding candidate): its features in a row, floats, or words of two bfloat16.
-// A product takes up to kTileColumns of them at once.
+// Column (a centroid or a seeding candidate): its features in a row, floats, or words of two
+// bfloat16. A product takes up to kTileColumns of them at once.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +18,8 @@ namespace ddkern::kmeans {
 constexpr int kBlockPoints = 32;
 constexpr int kTileColumns = 12;
 
-// The distance between columns of `n` words in memory. A power of two would put the same feature of all
-// columns into one set of the first cache; an odd number of lines spreads them.
+// The distance between columns of `n` words in memory. A power of two would put the same feature of
+// all columns into one set of the first cache; an odd number of lines spreads them.
 inline std::int64_t apart(std::int64_t n) {
   const std::int64_t lines = (n + 15) / 16;
   return (lines | 1) * 16;

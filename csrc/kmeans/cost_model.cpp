@@ -81,10 +81,16 @@ GroupPlan plan_group(const GroupShape& shape, const FitOptions& options,
   return plan;
 }
 
-bool one_group_a_thread(std::int64_t n_groups, int n_threads, std::int64_t largest_group_bytes) {
+std::int64_t working_set_bytes(const GroupShape& shape, Init init) {
+  const std::int64_t f32 = init == Init::plus_plus || !shape.bf16 ? 4 : 0;
+  return shape.n_rows * shape.n_features * (f32 + (shape.bf16 ? 2 : 0));
+}
+
+bool one_group_a_thread(std::int64_t n_groups, int n_threads, std::int64_t largest_working_set) {
   if (n_threads == 1 || n_groups < n_threads) return false;
-  return largest_group_bytes * n_threads <= kLastLevelCache ||
-         largest_group_bytes > kLastLevelCache || n_groups >= 4 * n_threads;
+  // One group fits the cache and several do not: then they take turns in it.
+  return largest_working_set * n_threads <= kLastLevelCache ||
+         largest_working_set > kLastLevelCache;
 }
 
 }  // namespace ddkern::kmeans

@@ -39,7 +39,10 @@ GroupPlan plan_group(const GroupShape& shape, const FitOptions& options,
 // Whether one pass over the Gram matrix is expected to cost less than products with the rows.
 bool gram_is_cheaper(const GroupShape& shape, Init init, int n_init);
 
+// The packed rows that one group's passes go over again and again.
+std::int64_t working_set_bytes(const GroupShape& shape, Init init);
+
 // Whether groups are better solved one a thread than one after another with all threads.
-bool one_group_a_thread(std::int64_t n_groups, int n_threads, std::int64_t largest_group_bytes);
+bool one_group_a_thread(std::int64_t n_groups, int n_threads, std::int64_t largest_working_set);
 
 }  // namespace ddkern::kmeans

@@ -77,7 +77,7 @@ void for_groups(const std::vector<GroupShape>& shapes, const FitOptions& options
                    [&](std::int64_t a, std::int64_t b) { return cost(a) > cost(b); });
   std::int64_t largest_bytes = 0;
   for (const GroupShape& shape : shapes) {
-    largest_bytes = std::max(largest_bytes, shape.n_rows * shape.n_features * (shape.bf16 ? 2 : 4));
+    largest_bytes = std::max(largest_bytes, working_set_bytes(shape, options.init));
   }
   std::int64_t n_shared = n_groups;
   if (one_group_a_thread(n_groups, n_threads, largest_bytes)) n_shared = n_groups % n_threads;
@@ -180,8 +180,8 @@ void fit_group(const RowReader<T>& reader, const Groups& groups, std::int64_t g,
   report.n_empty_cells = best->n_empty_cells;
 }
 
-// A frame for assign(): around the mean of the group's centroids, which is near the data or, if not,
-// costs nothing but speed. Any frame is correct.
+// A frame for assign(): around the mean of the group's centroids, which is near the data or, if
+// not, costs nothing but speed. Any frame is correct.
 template <class T>
 Frame<T> frame_of(const T* centroids, std::int64_t k, std::int64_t n_features) {
   double largest = 0;
@@ -274,8 +274,8 @@ void assign(const RowSource& source, const Groups& groups, const FitOptions& opt
         streaming.algorithm = Algorithm::streaming;
         streaming.init = Init::array;
         group.prepare_in_frame(frame_of(mine, k, n_features),
-                               plan_group(shapes[g], streaming, budget).residency,
-                               shapes[g].bf16, team);
+                               plan_group(shapes[g], streaming, budget).residency, shapes[g].bf16,
+                               team);
         DirectScores<T> scores(group, k, false, team.n_threads());
         std::vector<std::int64_t> all(static_cast<std::size_t>(k));
         std::iota(all.begin(), all.end(), 0);

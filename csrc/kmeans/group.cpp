@@ -109,8 +109,7 @@ void Group<T>::prepare(const Residency& residency, bool fast_bf16, bool f32_need
   }
   row_shift_.resize(static_cast<std::size_t>(n_features_));
   for (std::int64_t j = 0; j < n_features_; ++j) {
-    row_shift_[j] =
-        static_cast<double>(centre()[j]) * std::ldexp(1.0, grid_bits_ - row_exponent_);
+    row_shift_[j] = static_cast<double>(centre()[j]) * std::ldexp(1.0, grid_bits_ - row_exponent_);
   }
 }
 
@@ -123,9 +122,9 @@ void Group<T>::prepare_in_frame(const Frame<T>& frame, const Residency& residenc
   if (!fast_bf16) pack_f32(residency.fast_blocks, team);
 }
 
-// The first pass: survey the rows and, where the fast blocks are bfloat16, pack those too while the rows
-// are in cache. The canonical frame is not known yet; a certificate holds in any frame, so the fast
-// blocks take one that a few rows suggest.
+// The first pass: survey the rows and, where the fast blocks are bfloat16, pack those too while the
+// rows are in cache. The canonical frame is not known yet; a certificate holds in any frame, so the
+// fast blocks take one that a few rows suggest.
 template <class T>
 std::vector<typename Group<T>::Seen> Group<T>::first_pass(const Residency& residency,
                                                           const Team& team) {
@@ -163,9 +162,9 @@ std::vector<typename Group<T>::Seen> Group<T>::first_pass(const Residency& resid
 }
 
 // Are the rows finite, how large, integers? The range of every feature, and the sum for the centre.
-// The grid of the sum hangs on the largest magnitude of all rows, so it is guessed from those seen so
-// far; set_frame() adds what was summed on another grid again, which is next to nothing after the
-// first blocks. Rows of weight 0 are only checked.
+// The grid of the sum hangs on the largest magnitude of all rows, so it is guessed from those seen
+// so far; set_frame() adds what was summed on another grid again, which is next to nothing after
+// the first blocks. Rows of weight 0 are only checked.
 template <class T>
 void Group<T>::survey_block(std::int64_t block, Seen& seen, RowScratch<T>& row_scratch,
                             int thread) {
@@ -182,8 +181,7 @@ void Group<T>::survey_block(std::int64_t block, Seen& seen, RowScratch<T>& row_s
     const T* x = reader_.row(number, to);
     if (counts(i)) {
       counting[n_counting++] = x;
-      seen.small_integers =
-          seen.small_integers && kernels_.pack.small_integers(x, n_features_);
+      seen.small_integers = seen.small_integers && kernels_.pack.small_integers(x, n_features_);
       continue;
     }
     if (!all_finite(x, n_features_)) seen.first_bad = std::min(seen.first_bad, i);
@@ -285,9 +283,8 @@ void Group<T>::set_frame(const std::vector<Seen>& seen, const Team& team) {
                     part.resize(static_cast<std::size_t>(n_features_));
                     for (std::int64_t r = begin; r < end; ++r) {
                       const std::int64_t i = missing[static_cast<std::size_t>(r)];
-                      kernels_.accumulate.add(row(i, scratch.get(thread)), to_grid,
-                                              no_shift.data(), n_features_, weight(i),
-                                              part.data());
+                      kernels_.accumulate.add(row(i, scratch.get(thread)), to_grid, no_shift.data(),
+                                              n_features_, weight(i), part.data());
                     }
                   });
   for (const auto& part : parts) join(part);
@@ -299,15 +296,14 @@ void Group<T>::set_frame(const std::vector<Seen>& seen, const Team& team) {
   for (std::int64_t j = 0; j < n_features_; ++j) {
     const double mean = static_cast<double>(total[j]) / static_cast<double>(total_units_) * factor;
     // The exact weighted mean, rounded to T; for small integers, to an integer.
-    frame_.centre[j] = small_integers
-                           ? static_cast<T>(std::nearbyint(mean * unscale()) * scale())
-                           : static_cast<T>(mean);
+    frame_.centre[j] = small_integers ? static_cast<T>(std::nearbyint(mean * unscale()) * scale())
+                                      : static_cast<T>(mean);
     // Rounding keeps order, so the largest |y| of a feature is at one end of its range.
     for (const Seen& mine : seen) {
       if (mine.low[j] > mine.high[j]) continue;  // saw no row that counts
       for (const T x : {mine.low[j], mine.high[j]}) {
-        const auto y = static_cast<float>(x * scale_factors.first * scale_factors.second -
-                                          frame_.centre[j]);
+        const auto y =
+            static_cast<float>(x * scale_factors.first * scale_factors.second - frame_.centre[j]);
         max_centred = std::max(max_centred, std::abs(y));
       }
     }
@@ -344,8 +340,8 @@ void Group<T>::guess_fast_frame() {
   fast_frame_.centre.resize(size);
   for (std::size_t j = 0; j < size; ++j) {
     const double centre = mean[j] / static_cast<double>(rows.size());
-    fast_frame_.centre[j] = static_cast<T>(
-        (small_integers ? std::nearbyint(centre) : centre) * fast_frame_.scale());
+    fast_frame_.centre[j] =
+        static_cast<T>((small_integers ? std::nearbyint(centre) : centre) * fast_frame_.scale());
   }
 }
 

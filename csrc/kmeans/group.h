@@ -57,8 +57,8 @@ class Group {
         std::int64_t n, const double* sample_weight, const Kernels<T>& kernels);
 
   // Checks and centres the rows and packs what `residency` keeps, the fast blocks in bfloat16 with
-  // `fast_bf16`. Throws InvalidArgument naming the row that is not finite. `f32_needed` says that float32
-  // blocks will be asked for, kept or not.
+  // `fast_bf16`. Throws InvalidArgument naming the row that is not finite. `f32_needed` says that
+  // float32 blocks will be asked for, kept or not.
   void prepare(const Residency& residency, bool fast_bf16, bool f32_needed, const Team& team);
 
   // Only what assign() needs: fast blocks in a given frame; no weights, no sums.
@@ -110,16 +110,16 @@ class Group {
   const double* row_shift() const { return row_shift_.data(); }
   double row_unit() const { return std::ldexp(1.0, row_exponent_ - grid_bits_); }
 
-  // ||y||^2 of stored row `x` in the canonical frame; sq_norms() has those of all rows when float32 blocks
-  // were needed, and is empty otherwise.
+  // ||y||^2 of stored row `x` in the canonical frame; sq_norms() has those of all rows when float32
+  // blocks were needed, and is empty otherwise.
   double sq_norm(const T* x) const {
     return kernels_.distance.centred_sq_norm(x, centre(), scale(), n_features_);
   }
   const std::vector<double>& sq_norms() const { return sq_norms_; }
 
-  // The frame of the fast blocks, which is any that was at hand before the canonical one was known, and
-  // bounds for the certificate in it, padded to whole blocks: p on the part of a row that the fast
-  // blocks lose, q on the norm of what they keep.
+  // The frame of the fast blocks, which is any that was at hand before the canonical one was known,
+  // and bounds for the certificate in it, padded to whole blocks: p on the part of a row that the
+  // fast blocks lose, q on the norm of what they keep.
   const Frame<T>& fast_frame() const { return fast_bf16_ ? fast_frame_ : frame_; }
   const float* p() const { return p_.data(); }
   const float* q() const { return q_.data(); }

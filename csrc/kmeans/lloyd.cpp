@@ -133,8 +133,8 @@ class Lloyd {
     }
   }
 
-  // The first update: every row arrives. Rows go cell by cell, so that a cell's sums stay in cache, and
-  // threads take equal stretches of them. A cell that an earlier thread began is summed aside.
+  // The first update: every row arrives. Rows go cell by cell, so that a cell's sums stay in cache,
+  // and threads take equal stretches of them. A cell that an earlier thread began is summed aside.
   void add_all_rows() {
     std::vector<std::int64_t> first_of_cell(size(k_) + 1, 0), rows;
     for (const Move& move : moves_) first_of_cell[size(move.to) + 1] += group_.counts(move.row);
@@ -175,8 +175,8 @@ class Lloyd {
     }
   }
 
-  // Later updates: rows leave one cell for another. Threads take features, for two rows may want the
-  // same cell.
+  // Later updates: rows leave one cell for another. Threads take features, for two rows may want
+  // the same cell.
   void transfer_moved_rows() {
     const auto& accumulate = group_.kernels().accumulate;
     const std::int64_t piece =
@@ -184,9 +184,8 @@ class Lloyd {
     team_.for_ranges(n_features_, piece, [&](std::int64_t begin, std::int64_t end, int thread) {
       for (const Move& move : moves_) {
         if (!group_.counts(move.row)) continue;
-        accumulate.move(group_.row(move.row, row_scratch_.get(thread)) + begin,
-                        group_.row_scale(), group_.row_shift() + begin, end - begin,
-                        group_.weight(move.row),
+        accumulate.move(group_.row(move.row, row_scratch_.get(thread)) + begin, group_.row_scale(),
+                        group_.row_shift() + begin, end - begin, group_.weight(move.row),
                         sums_.data() + move.from * n_features_ + begin,
                         sums_.data() + move.to * n_features_ + begin);
       }
@@ -437,8 +436,8 @@ class Lloyd {
     double total_off = 0;
     for (std::int64_t c = 0; c < k_; ++c) {
       if (units_[c] == 0) continue;
-      total_off += static_cast<double>(units_[c]) / static_cast<double>(group_.total_units()) *
-                   off[size(c)];
+      total_off +=
+          static_cast<double>(units_[c]) / static_cast<double>(group_.total_units()) * off[size(c)];
     }
     return (within + total_off) * squared_unscale;
   }
@@ -469,7 +468,7 @@ class Lloyd {
   std::vector<std::int64_t> units_;       // [k] of the assignment that the sums were made from
   std::vector<std::int64_t> n_members_;   // [k]
   std::vector<double> mean_sq_norms_;     // [k]
-  std::vector<double> sq_norms_;             // [n]
+  std::vector<double> sq_norms_;          // [n]
   std::vector<std::int32_t> assignment_;  // [n]
   std::vector<std::vector<Move>> moves_of_block_;
   std::vector<Move> moves_;

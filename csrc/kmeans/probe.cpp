@@ -46,8 +46,7 @@ MachinePeak probe_peak(Isa isa, int n_threads) {
         const void* at[kTileColumns];
         for (int c = 0; c < kTileColumns; ++c) at[c] = columns.data() + c * kDepth;
         for (std::int64_t call = 0; call < kCalls; ++call) {
-          product({points.data(), at, 1, kTileColumns, kDepth, kInOrder,
-                   out.data()});
+          product({points.data(), at, 1, kTileColumns, kDepth, kInOrder, out.data()});
         }
       });
     });

@@ -55,11 +55,11 @@ class DirectScores final : public Scores<T> {
 
   const Group<T>& group_;
   std::int64_t n_columns_, depth_, stride_;
-  std::vector<std::int64_t> columns_;       // computed in the next pass
-  std::vector<const void*> column_at_;      // [size of columns_]
+  std::vector<std::int64_t> columns_;   // computed in the next pass
+  std::vector<const void*> column_at_;  // [size of columns_]
   std::vector<Tile> tiles_;
   Buffer<float> packed_;  // [n_columns][stride_] floats or words
-  Buffer<float> cache_;  // [n_blocks][n_columns][kBlockPoints]
+  Buffer<float> cache_;   // [n_blocks][n_columns][kBlockPoints]
   Buffer<float> block_scratch_;
   RowScratch<T> row_scratch_;
 };

@@ -163,8 +163,8 @@ class PlusPlus {
             std::int64_t sums[kTileColumns] = {};
             for (std::int64_t b = begin; b < end; ++b) {
               if (products) {
-                group_.kernels().dots.chain_f32({block(b, thread), column_at_, 1, width,
-                                                 group_.n_features(), kInOrder, dots});
+                group_.kernels().dots.chain_f32(
+                    {block(b, thread), column_at_, 1, width, group_.n_features(), kInOrder, dots});
               }
               for (int c = 0; c < width; ++c) {
                 const int t = first + c;

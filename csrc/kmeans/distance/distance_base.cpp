@@ -3,5 +3,5 @@
 
 namespace ddkern::kmeans {
 extern const DistanceOps distance_base = {sq_distance<float>, sq_distance<double>, sq_norm,
-    centred_sq_norm<float>, centred_sq_norm<double>};
+                                          centred_sq_norm<float>, centred_sq_norm<double>};
 }

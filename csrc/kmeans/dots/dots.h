@@ -23,8 +23,8 @@
 namespace ddkern::kmeans {
 
 struct DotsArgs {
-  const void* points;           // [depth][kBlockPoints] floats or words
-  const void* const* columns;   // [width] floats or words, one every column_stride
+  const void* points;          // [depth][kBlockPoints] floats or words
+  const void* const* columns;  // [width] floats or words, one every column_stride
   std::int64_t column_stride;
   int width;                 // 1 .. kTileColumns
   std::int64_t depth;        // n_features, or ceil(n_features / 2) for bfloat16

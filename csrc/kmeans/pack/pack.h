@@ -26,16 +26,16 @@ struct PowerOfTwo {
 // The first look at up to kBlockPoints rows, while they come into cache.
 template <class T>
 struct SurveyArgs {
-  const T* const* rows;   // [n_rows] pointers to [n_features]
+  const T* const* rows;  // [n_rows] pointers to [n_features]
   int n_rows;
   std::int64_t n_features;
   PowerOfTwo<T> to_grid;  // of the sums
   T* low;                 // inout [n_features] least value of every feature
   T* high;                // inout [n_features] largest
-  std::int64_t* sums;     // inout [n_features] += the rows in units of the grid, ties to even; garbage
-                          // when a value is 2^22 units or more
-  double max_abs;         // out largest |value|; meaningless when not finite
-  bool finite;            // out
+  std::int64_t* sums;  // inout [n_features] += the rows in units of the grid, ties to even; garbage
+                       // when a value is 2^22 units or more
+  double max_abs;      // out largest |value|; meaningless when not finite
+  bool finite;         // out
 };
 
 template <class T>
@@ -47,8 +47,8 @@ struct PackArgs {
   const T* centre;             // [n_features]
   float* packed_f32;           // out [n_features][kBlockPoints], or null
   std::uint32_t* packed_bf16;  // out [ceil(n_features / 2)][kBlockPoints], or null
-  double* sq_norms;      // out [kBlockPoints] sum of (row * scale - centre)^2, 16 lanes of float64; with
-                             // packed_bf16 alone: of y^2, in float32
+  double* sq_norms;  // out [kBlockPoints] sum of (row * scale - centre)^2, 16 lanes of float64;
+                     // with packed_bf16 alone: of y^2, in float32
   double* sq_residuals;  // out [kBlockPoints] sum of (y - bfloat16(y))^2; 0 without packed_bf16
 };
 

@@ -87,7 +87,8 @@ inline void survey_feature(SurveyArgs<T>& args, std::int64_t j, typename Bits<T>
   }
 }
 
-// A page of every row at a time: long enough runs for the prefetcher, and what accumulates stays in L1.
+// A page of every row at a time: long enough runs for the prefetcher, and what accumulates stays in
+// L1.
 inline std::int64_t survey_vectors(SurveyArgs<float>& args, std::uint32_t& largest) {
   constexpr int kRun = 1024;
   alignas(64) std::int32_t sums[kRun];
@@ -120,7 +121,8 @@ inline std::int64_t survey_vectors(SurveyArgs<double>&, std::uint64_t&) { return
 
 template <class T>
 void survey(SurveyArgs<T>& args) noexcept {
-  // Magnitudes of finite numbers order like their bits, and NaN and infinity come after all of them.
+  // Magnitudes of finite numbers order like their bits, and NaN and infinity come after all of
+  // them.
   typename Bits<T>::Word largest = 0;
   for (std::int64_t j = survey_vectors(args, largest); j < args.n_features; ++j) {
     survey_feature(args, j, largest);

@@ -15,8 +15,8 @@ struct Avx512Bf16 {
                         int to_stride) {
     transpose_16x16(from, from_stride, to, to_stride);
   }
-  // 2 * n_words floats to bfloat16 words; their squares, and the squares of what was lost, are added
-  // to norm_lanes and residual_lanes [16].
+  // 2 * n_words floats to bfloat16 words; their squares, and the squares of what was lost, are
+  // added to norm_lanes and residual_lanes [16].
   static void round_bf16(const float* y, int n_words, std::uint32_t* words, float* norm_lanes,
                          float* residual_lanes) {
     __m512 norm = _mm512_loadu_ps(norm_lanes), residual = _mm512_loadu_ps(residual_lanes);
