@@ -47,8 +47,8 @@ struct PackArgs {
   const T* centre;             // [n_features]
   float* packed_f32;           // out [n_features][kBlockPoints], or null
   std::uint32_t* packed_bf16;  // out [ceil(n_features / 2)][kBlockPoints], or null
-  double* sq_norms;  // out [kBlockPoints] sum of (row * scale - centre)^2, 16 lanes of float64;
-                     // with packed_bf16 alone: of y^2, in float32
+  double* sq_norms;      // out [kBlockPoints] sum of (row * scale - centre)^2, 16 lanes of float64;
+                         // with packed_bf16 alone: of y^2, in float32
   double* sq_residuals;  // out [kBlockPoints] sum of (y - bfloat16(y))^2; 0 without packed_bf16
 };
 
