@@ -74,9 +74,9 @@ LATENTS_10 = Shape("latents-k10", "gauss", 8, 1300, 4096, 10, iterations=13)
 LATENTS_50 = Shape("latents-k50", "gauss", 8, 1300, 4096, 50, iterations=8)
 LATENTS_200 = Shape("latents-k200", "gauss", 8, 1300, 4096, 200, iterations=3)
 CIFAR_10 = Shape("cifar10-k10", "cifar10", 10, 5000, 3072, 10, iterations=30)
-CIFAR_50 = Shape("cifar10-k50", "cifar10", 10, 5000, 3072, 50, iterations=25)
+CIFAR_50 = Shape("cifar10-k50", "cifar10", 10, 5000, 3072, 50, iterations=12)
 FEATURES = Shape("features-k50", "gauss", 10, 5000, 512, 50, iterations=20)
-CODEBOOK_256 = Shape("codebook-k256", "gauss", 1, 100_000, 128, 256, iterations=15)
+CODEBOOK_256 = Shape("codebook-k256", "gauss", 1, 100_000, 128, 256, iterations=6)
 CODEBOOK_1000 = Shape("codebook-k1000", "gauss", 1, 20_000, 768, 1000, iterations=10)
 
 LLOYD: tuple[Shape, ...] = (

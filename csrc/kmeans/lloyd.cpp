@@ -29,14 +29,14 @@ class Lloyd {
         const LloydPlan& plan, const Team& team)
       : group_(group), k_(k), n_features_(group.n_features()), options_(options), team_(team),
         centroids_(std::move(centroids)), previous_(k * n_features_), sums_(k * n_features_),
-        units_(size(k), 0), n_members_(size(k), 0), mean_sq_norms_(size(k), 0.0),
-        assignment_(size(group.n()), -1), moves_of_block_(size(group.n_blocks())),
+        units_(size(k), 0), mean_sq_norms_(size(k), 0.0), assignment_(size(group.n()), -1),
+        moves_of_block_(size(group.n_blocks())),
         nearest_(group, centroids_.data(), k, team.n_threads(), options.perturb_scores),
         row_scratch_(team.n_threads(), n_features_), value_(n_features_),
         mean_scratch_(team.n_threads() * n_features_) {
     std::fill(sums_.data(), sums_.data() + sums_.size(), 0);
     if (gram != nullptr) {
-      gram_scores_.emplace(group, *gram, k, team.n_threads());
+      gram_scores_.emplace(group, *gram, k);
       for (std::size_t c = 0; c < seed_rows.size(); ++c) {
         gram_scores_->set_row(static_cast<std::int64_t>(c), seed_rows[c], team);
       }
@@ -119,11 +119,9 @@ class Lloyd {
       const std::int64_t units = group_.units(move.row);
       if (units == 0) continue;
       units_[move.to] += units;
-      n_members_[move.to] += 1;
       changed_[move.to] = 1;
       if (move.from < 0) continue;
       units_[move.from] -= units;
-      n_members_[move.from] -= 1;
       changed_[move.from] = 1;
     }
     if (n_updates_++ == 0) {
@@ -466,7 +464,6 @@ class Lloyd {
   Buffer<T> centroids_, previous_;        // [k][n_features]
   Buffer<std::int64_t> sums_;             // [k][n_features]
   std::vector<std::int64_t> units_;       // [k] of the assignment that the sums were made from
-  std::vector<std::int64_t> n_members_;   // [k]
   std::vector<double> mean_sq_norms_;     // [k]
   std::vector<double> sq_norms_;          // [n]
   std::vector<std::int32_t> assignment_;  // [n]

@@ -86,11 +86,9 @@ const float* DirectScores<T>::block(std::int64_t block, float* out, int thread) 
 // ------------------------------------------------------------------------------------ GramScores
 
 template <class T>
-GramScores<T>::GramScores(const Group<T>& group, const GramMatrix& gram, std::int64_t n_columns,
-                          int n_threads)
+GramScores<T>::GramScores(const Group<T>& group, const GramMatrix& gram, std::int64_t n_columns)
     : Scores<T>(n_columns), group_(group), gram_(gram), n_columns_(n_columns),
       cells_(static_cast<std::size_t>(n_columns)), sums_(gram.stride() * n_columns) {
-  (void)n_threads;
   const std::int64_t n_padded = gram.stride();
   p_.resize(static_cast<std::size_t>(n_padded));
   q_.resize(static_cast<std::size_t>(n_padded));

@@ -71,7 +71,7 @@ class DirectScores final : public Scores<T> {
 template <class T>
 class GramScores final : public Scores<T> {
  public:
-  GramScores(const Group<T>& group, const GramMatrix& gram, std::int64_t n_columns, int n_threads);
+  GramScores(const Group<T>& group, const GramMatrix& gram, std::int64_t n_columns);
 
   // Column k stands for row `row` alone: a seed, or a cell that was seeded again.
   void set_row(std::int64_t k, std::int64_t row, const Team& team);

@@ -1,26 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // AVX512-BF16: two products a lane and instruction, twice the rate of float32 FMA.
-#include <immintrin.h>
-
 #include <cstdint>
 
 #include "kmeans/dots/dots.inl.h"
+#include "kmeans/dots/lanes_avx512.h"
 
 namespace {
-
-struct F32 {
-  using Scalar = float;
-  using Vector = __m512;
-  using Accumulator = __m512;
-  static constexpr int kLanes = 16, kVectors = 2, kMaxWidth = 12;
-  static Vector zero() { return _mm512_setzero_ps(); }
-  static Vector load(const float* p) { return _mm512_loadu_ps(p); }
-  static Vector broadcast(const float* p) { return _mm512_set1_ps(*p); }
-  static void store(float* p, Accumulator v) { _mm512_storeu_ps(p, v); }
-  static Accumulator accumulate(Accumulator sum, Vector point, Vector column) {
-    return _mm512_fmadd_ps(point, column, sum);
-  }
-};
 
 struct Bf16 {
   using Scalar = std::uint32_t;
@@ -38,9 +23,9 @@ struct Bf16 {
   }
 };
 
-void chain_f32(const DotsArgs& args) noexcept { dot_tile<F32>(args); }
+void chain_f32(const DotsArgs& args) noexcept { dot_tile<Avx512>(args); }
 void chain_norms(const float* points, std::int64_t n_features, float* out) noexcept {
-  norms_of_block<F32>(points, n_features, out);
+  norms_of_block<Avx512>(points, n_features, out);
 }
 void fast_bf16(const DotsArgs& args) noexcept { dot_tile<Bf16>(args); }
 
