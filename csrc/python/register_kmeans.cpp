@@ -111,7 +111,7 @@ class Attendant {
   void attend() {
     const py::gil_scoped_acquire acquire;
     if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-    report();
+    if (groups_done_.load() < n_groups_) report();  // the last one is finish()'s
   }
   void report() {
     if (progress_.is_none()) return;
