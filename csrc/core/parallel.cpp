@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "core/error.h"
+#include "core/float_mode.h"
 
 #if defined(_OPENMP)
 #include <omp.h>
@@ -59,7 +60,9 @@ bool built_with_openmp() {
 
 int safe_threads(int requested) {
 #if defined(_OPENMP)
-  return in_forked_child ? 1 : std::max(1, requested);
+  // Far more threads than CPUs help nobody, and libgomp ends the process when it cannot have them.
+  const int most = std::max(16, 4 * usable_cpus());
+  return in_forked_child ? 1 : std::clamp(requested, 1, most);
 #else
   (void)requested;
   return 1;
@@ -102,11 +105,13 @@ void Team::for_ranges(std::int64_t n, std::int64_t grain,
 #if defined(_OPENMP)
   std::atomic<std::int64_t> next_piece{0};
   std::atomic<int> n_working{n_workers};
+  std::atomic<bool> failed{false};
   std::exception_ptr first_error;
   std::mutex error_mutex;
 #pragma omp parallel num_threads(n_workers)
   {
     const int thread = omp_get_thread_num();
+    const StandardFloatMode float_mode;
     // OpenMP may grant fewer threads than asked for; pieces are handed out, so that is harmless.
     if (thread == 0) n_working = omp_get_num_threads();
 #pragma omp barrier
@@ -118,6 +123,7 @@ void Team::for_ranges(std::int64_t n, std::int64_t grain,
       }
     } catch (...) {
       cancelled_->store(true);
+      failed = true;
       const std::lock_guard<std::mutex> lock(error_mutex);
       // A Cancelled only echoes the error of the thread that stopped first.
       bool replace = first_error == nullptr;
@@ -132,7 +138,7 @@ void Team::for_ranges(std::int64_t n, std::int64_t grain,
       if (replace) first_error = std::current_exception();
     }
     n_working.fetch_sub(1);
-    if (thread == 0 && monitor_ != nullptr && first_error == nullptr) {
+    if (thread == 0 && monitor_ != nullptr && !failed) {
       // The caller's thread keeps answering Ctrl-C and progress while the others finish. It yields
       // first, for most waits are microseconds.
       const auto patience = std::chrono::steady_clock::now() + std::chrono::milliseconds(2);

@@ -17,7 +17,7 @@ namespace ddkern {
 // survive a fork, and a second team would wait for them for ever.
 int max_threads();
 bool built_with_openmp();
-// `requested` cut to what is safe now (1 in a forked child).
+// `requested` cut to what is safe now: 1 in a forked child, never many times the CPUs.
 int safe_threads(int requested);
 
 // Called now and then on the thread that entered the library; may throw to end the call.

@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <mutex>
 #include <numeric>
 #include <optional>
 
 #include "core/error.h"
+#include "core/float_mode.h"
 #include "kmeans/cost_model.h"
 #include "kmeans/gram.h"
 #include "kmeans/kmeans.h"
@@ -59,6 +59,7 @@ GroupShape shape_of(const Groups& groups, std::int64_t g, const RowReader<T>& re
 template <class Solve>
 void for_groups(const std::vector<GroupShape>& shapes, const FitOptions& options, Monitor& monitor,
                 std::atomic<std::int64_t>& groups_done, const Solve& solve) {
+  const StandardFloatMode float_mode;
   struct TrimAtEnd {
     ~TrimAtEnd() { trim_pool(); }
   } trim_at_end;
@@ -157,7 +158,7 @@ void fit_group(const RowReader<T>& reader, const Groups& groups, std::int64_t g,
     report.rows_rechecked += result.rows_rechecked;
     report.rows_exact += result.rows_exact;
     report.cells_reseeded += result.cells_reseeded;
-    if (!best || result.distortion < best->distortion) {
+    if (!best || result.scaled_distortion < best->scaled_distortion) {
       best.emplace(std::move(result));
       report.restart = restart;
     }

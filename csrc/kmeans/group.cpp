@@ -359,10 +359,11 @@ void Group<T>::pack_block(std::int64_t block, const Frame<T>& frame, float* f32,
 
 template <class T>
 void Group<T>::set_bounds(std::int64_t block, const double* sq_norms, const double* sq_residuals) {
-  // The residual was summed in float32, n_features / 16 + 8 roundings deep.
+  // Both may have been summed in float32, n_features / 16 + 8 roundings deep.
   const double inflate = 1 + (static_cast<double>(n_features_) / 16 + 24) * 0x1p-23;
   for (int p = 0; p < kBlockPoints; ++p) {
-    const double norm = std::sqrt(sq_norms[p]), lost = std::sqrt(sq_residuals[p]) * inflate;
+    const double norm = std::sqrt(sq_norms[p]) * inflate;
+    const double lost = std::sqrt(sq_residuals[p]) * inflate;
     p_[block * kBlockPoints + p] = round_up(lost + rounding_of_row(norm, n_features_));
     q_[block * kBlockPoints + p] = round_up(norm + lost);
   }

@@ -14,7 +14,8 @@
 namespace ddkern::kmeans {
 namespace {
 
-constexpr std::int64_t kFewestFeatures = 256;  // a thread takes in an update
+constexpr std::int64_t kFewestFeatures = 256;    // a thread takes in an update
+constexpr std::int64_t kRowsBetweenChecks = 64;  // for Ctrl-C
 
 struct Move {
   std::int64_t row;
@@ -153,6 +154,7 @@ class Lloyd {
     team_.for_ranges(n_parts, 1, [&](std::int64_t part, std::int64_t, int thread) {
       const std::int64_t begin = n_rows * part / n_parts, end = n_rows * (part + 1) / n_parts;
       for (std::int64_t r = begin; r < end; ++r) {
+        if (r % kRowsBetweenChecks == 0) team_.inner(thread).check();
         const std::int32_t cell = assignment_[size(rows[size(r)])];
         std::int64_t* sum = sums_.data() + cell * n_features_;
         if (first_of_cell[size(cell)] < begin) {
@@ -180,7 +182,9 @@ class Lloyd {
     const std::int64_t piece =
         std::max((n_features_ + team_.n_threads() - 1) / team_.n_threads(), kFewestFeatures);
     team_.for_ranges(n_features_, piece, [&](std::int64_t begin, std::int64_t end, int thread) {
+      std::int64_t n_done = 0;
       for (const Move& move : moves_) {
+        if (++n_done % kRowsBetweenChecks == 0) team_.inner(thread).check();
         if (!group_.counts(move.row)) continue;
         accumulate.move(group_.row(move.row, row_scratch_.get(thread)) + begin, group_.row_scale(),
                         group_.row_shift() + begin, end - begin, group_.weight(move.row),
@@ -401,12 +405,12 @@ class Lloyd {
   }
 
   double distortion_about_means() const {
-    return std::max(0.0, spread_within()) * group_.unscale() * group_.unscale();
+    return std::ldexp(std::max(0.0, spread_within()), 2 * group_.frame().exponent);
   }
 
-  // Of the returned centroids and assignment. The sums of that assignment are made first: they tell
-  // the means of its cells, and from those and the centroids the distortion follows without a pass
-  // over the rows, unless the subtraction would cancel.
+  // Of the returned centroids and assignment, in the group's frame. The sums of that assignment are
+  // made first: they tell the means of its cells, and from those and the centroids the distortion
+  // follows without a pass over the rows, unless the subtraction would cancel.
   double final_distortion() {
     update_sums();
     std::vector<double> off(size(k_), 0.0);
@@ -424,12 +428,11 @@ class Lloyd {
         off[size(c)] = group_.kernels().distance.sq_norm(means, n_features_);
       }
     });
-    const double squared_unscale = group_.unscale() * group_.unscale();
     const double within = spread_within();
     if (within < mean_sq_norm_ / 8) {
       std::vector<double> distances;
       sq_distances_to_centroids(distances);
-      return weighted_mean(group_, distances) * squared_unscale;
+      return weighted_mean(group_, distances);
     }
     double total_off = 0;
     for (std::int64_t c = 0; c < k_; ++c) {
@@ -437,12 +440,13 @@ class Lloyd {
       total_off +=
           static_cast<double>(units_[c]) / static_cast<double>(group_.total_units()) * off[size(c)];
     }
-    return (within + total_off) * squared_unscale;
+    return within + total_off;
   }
 
   LloydResult<T> result(std::int64_t n_iter, bool converged) {
     LloydResult<T> result;
-    result.distortion = final_distortion();
+    result.scaled_distortion = final_distortion();
+    result.distortion = std::ldexp(result.scaled_distortion, 2 * group_.frame().exponent);
     result.centroids = std::move(centroids_);
     result.assignment = std::move(assignment_);
     result.n_empty_cells = std::count(units_.begin(), units_.end(), 0);

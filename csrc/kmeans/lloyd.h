@@ -20,6 +20,7 @@ struct LloydResult {
   Buffer<T> centroids;                   // [k][n_features]
   std::vector<std::int32_t> assignment;  // [n]
   std::vector<std::int64_t> units;       // [k] cell masses
+  double scaled_distortion = 0;          // in the group's frame, where nothing overflows
   double distortion = 0;
   std::vector<double> history;
   std::int64_t n_iter = 0;

@@ -16,7 +16,7 @@ namespace {
 class Masses {
  public:
   explicit Masses(std::int64_t n)
-      : n_(n), masses_(static_cast<std::size_t>(n_blocks_of(n) * kBlockPoints), 0),
+      : masses_(static_cast<std::size_t>(n_blocks_of(n) * kBlockPoints), 0),
         until_(static_cast<std::size_t>(n_blocks_of(n)), 0) {}
 
   std::int64_t* data() { return masses_.data(); }
@@ -41,7 +41,6 @@ class Masses {
   }
 
  private:
-  std::int64_t n_;
   std::vector<std::int64_t> masses_, until_;
 };
 
@@ -75,10 +74,9 @@ class PlusPlus {
       add_best_of_trials(step);
     }
     weigh();
-    seeds_.potential = std::ldexp(static_cast<double>(masses_.total()), -shift_) *
-                       group_.unscale() * group_.unscale() *
-                       (group_.total_weight() / static_cast<double>(group_.total_units())) *
-                       group_.mean_factor();
+    seeds_.potential =
+        std::ldexp(static_cast<double>(masses_.total()), 2 * group_.frame().exponent - shift_) *
+        (group_.total_weight() / static_cast<double>(group_.total_units())) * group_.mean_factor();
     return std::move(seeds_);
   }
 
@@ -201,7 +199,9 @@ class PlusPlus {
   // float32 says that every row coincides with a seed. True when float64 knows better and the
   // masses have been made anew; otherwise a seed was added here.
   bool find_potential_in_float64(std::int64_t step) {
-    const std::int64_t different = first_row_unlike_seeds();
+    // Once every row equals a seed, it stays so: what is added then are duplicates.
+    const std::int64_t different = all_rows_are_seeds_ ? -1 : first_row_unlike_seeds();
+    all_rows_are_seeds_ = different < 0;
     if (different < 0) {
       seeds_.rows.push_back(units_.draw(draws_(step, 0)));
       return false;
@@ -233,6 +233,7 @@ class PlusPlus {
 
   std::int64_t first_row_unlike_seeds() {
     for (std::int64_t i = 0; i < group_.n(); ++i) {
+      if (i % 64 == 0) team_.check();
       if (!group_.counts(i) || closest_[i] != 0) {
         if (group_.counts(i)) return i;
         continue;
@@ -280,6 +281,7 @@ class PlusPlus {
   double unit_ = 1;
   int shift_ = 0;
   bool direct_ = false;
+  bool all_rows_are_seeds_ = false;
 };
 
 }  // namespace

@@ -447,3 +447,26 @@ def test_wide_integers_are_their_float64_values(isa: str, dtype: str) -> None:
     assert expected.centroids.dtype == np.float64
     for algorithm in ALGORITHMS:
         assert_same_bits(ddkern.quantize(x, 9, random_state=1, algorithm=algorithm), expected)
+
+
+# --- What the caller's process was set to ---------------------------------------------------------
+
+
+def test_flushed_denormals_in_the_calling_thread_change_nothing() -> None:
+    torch = pytest.importorskip("torch")
+    x = (np.random.default_rng(0).normal(size=(4000, 3)) * 1e-40).astype(np.float32)
+    expected = fingerprint(ddkern.quantize(x, 7, random_state=0, n_threads=1))
+    torch.set_flush_denormal(True)
+    try:
+        found = [fingerprint(ddkern.quantize(x, 7, random_state=0, n_threads=n)) for n in (1, 2)]
+    finally:
+        torch.set_flush_denormal(False)
+    assert found == [expected, expected]
+
+
+@pytest.mark.parametrize("exponent", [-540, 520])
+def test_restarts_are_compared_where_distortions_leave_float64(exponent: int) -> None:
+    x = np.random.default_rng(1).normal(size=(300, 2))
+    expected = ddkern.quantize(x, 12, n_init=8, random_state=0)
+    scaled = ddkern.quantize(np.ldexp(x, exponent), 12, n_init=8, random_state=0)
+    assert_same_array_bits(scaled.centroids, np.ldexp(expected.centroids, exponent), "centroids")
