@@ -102,7 +102,7 @@ def quantize(
         Most threads to use. By default what ``OMP_NUM_THREADS``, threadpoolctl and the CPU
         affinity allow.
     max_memory : int, optional
-        Most bytes of workspace; by default a quarter of the memory that is free. A small budget
+        bytes of workspace to plan with, a target; by default a quarter of the memory that is free. A small budget
         makes the call slower, never different.
     progress : bool or callable, optional
         True shows groups done and time left on standard error: a bar where rich is installed and
