@@ -14,7 +14,7 @@ from bench.shapes import SUITES, Shape
 SAME_RESULT = 1e-5  # relative difference of distortions up to which Lloyd runs are the same run
 SAME_QUALITY = 1e-3  # how much higher a mean distortion may be end to end
 
-_ISA_ORDER = ("avx512bf16", "avx512", "avx2", "neon", "base")
+_ISA_ORDER = ("avx512bf16", "avx512vnni", "avx512", "avx2", "neon", "base")
 
 
 @dataclass(frozen=True)

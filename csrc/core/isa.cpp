@@ -25,7 +25,9 @@ bool cpu_has_avx512() {
          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
          __builtin_cpu_supports("avx512dq");
 }
-bool cpu_has_avx512bf16() { return cpu_has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+bool cpu_has_avx512vnni() { return cpu_has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+// Every CPU with bfloat16 products multiplies bytes as well.
+bool cpu_has_avx512bf16() { return cpu_has_avx512vnni() && __builtin_cpu_supports("avx512bf16"); }
 #endif
 
 const std::vector<Level>& levels() {
@@ -36,6 +38,9 @@ const std::vector<Level>& levels() {
 #endif
 #if defined(DDKERN_HAVE_AVX512)
     found.push_back({Isa::avx512, "avx512", cpu_has_avx512()});
+#endif
+#if defined(DDKERN_HAVE_AVX512VNNI)
+    found.push_back({Isa::avx512vnni, "avx512vnni", cpu_has_avx512vnni()});
 #endif
 #if defined(DDKERN_HAVE_AVX512BF16)
     found.push_back({Isa::avx512bf16, "avx512bf16", cpu_has_avx512bf16()});
@@ -70,6 +75,7 @@ const char* isa_name(Isa isa) {
     case Isa::base: return "base";
     case Isa::avx2: return "avx2";
     case Isa::avx512: return "avx512";
+    case Isa::avx512vnni: return "avx512vnni";
     case Isa::avx512bf16: return "avx512bf16";
   }
   throw InvalidArgument("unknown instruction-set level");
@@ -101,6 +107,7 @@ std::vector<std::pair<std::string, bool>> cpu_features() {
   features.emplace_back("avx512bw", __builtin_cpu_supports("avx512bw") != 0);
   features.emplace_back("avx512vl", __builtin_cpu_supports("avx512vl") != 0);
   features.emplace_back("avx512dq", __builtin_cpu_supports("avx512dq") != 0);
+  features.emplace_back("avx512vnni", __builtin_cpu_supports("avx512vnni") != 0);
   features.emplace_back("avx512bf16", __builtin_cpu_supports("avx512bf16") != 0);
 #endif
   return features;

@@ -12,7 +12,7 @@
 
 namespace ddkern {
 
-enum class Isa { base = 0, avx2 = 1, avx512 = 2, avx512bf16 = 3 };
+enum class Isa { base = 0, avx2 = 1, avx512 = 2, avx512vnni = 3, avx512bf16 = 4 };
 
 const char* isa_name(Isa isa);
 
@@ -31,7 +31,7 @@ void force_isa(const std::string& name);
 // One table of functions an ISA level of an op; absent levels hold nullptr.
 template <class Ops>
 struct IsaTable {
-  const Ops* levels[4];
+  const Ops* levels[5];
 
   // The strongest level present that is not above `isa`.
   const Ops& operator[](Isa isa) const {

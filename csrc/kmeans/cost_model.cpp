@@ -22,6 +22,17 @@ std::int64_t padded_rows(const GroupShape& shape) {
   return n_blocks_of(shape.n_rows) * kBlockPoints;
 }
 
+// Bytes have low halves in a few segments.
+std::int64_t fast_block_bytes(const GroupShape& shape) {
+  const std::int64_t n = padded_rows(shape);
+  switch (shape.fastest) {
+    case FastFormat::f32: return n * shape.n_features * 4;
+    case FastFormat::bf16: return n * (shape.n_features + 1) * 2;
+    case FastFormat::bytes: return n * shape.n_features * 5 / 4;
+  }
+  return 0;
+}
+
 }  // namespace
 
 std::int64_t least_bytes(const GroupShape& shape) {
@@ -34,7 +45,7 @@ bool gram_is_cheaper(const GroupShape& shape, Init init, int n_init) {
   // (hence 1.5), and iterates with a few times k columns, at half the price in bfloat16.
   const double seeding =
       init == Init::plus_plus ? 1.5 * static_cast<double>(n_seeding_trials(shape.k)) : 0.0;
-  const double iterating = shape.bf16 ? 2.0 : 4.0;
+  const double iterating = shape.fastest == FastFormat::f32 ? 4.0 : 2.0;
   const double direct =
       static_cast<double>(n_init) * static_cast<double>(shape.k) * (seeding + iterating);
   return static_cast<double>(shape.n_rows) / 2 < direct;
@@ -44,7 +55,6 @@ GroupPlan plan_group(const GroupShape& shape, const FitOptions& options,
                      std::int64_t budget_in_bytes) {
   const std::int64_t n = padded_rows(shape);
   const std::int64_t f32_bytes = n * shape.n_features * 4;
-  const std::int64_t fast_bytes = shape.bf16 ? n * (shape.n_features + 1) * 2 : f32_bytes;
   const std::int64_t gram_bytes = n * n * 4 + n * shape.k * 8;
   const std::int64_t budget = budget_in_bytes - least_bytes(shape);
 
@@ -68,9 +78,13 @@ GroupPlan plan_group(const GroupShape& shape, const FitOptions& options,
   const bool gram = plan.algorithm == Algorithm::gram;
   plan.needs_f32 = gram || options.init == Init::plus_plus;
   const bool needs_fast = !gram || options.init == Init::array;
-  if (needs_fast) plan.residency.fast_blocks = take(fast_bytes);
-  if (plan.needs_f32 || !shape.bf16) {
-    plan.residency.f32_blocks = (plan.residency.fast_blocks && !shape.bf16) || take(f32_bytes);
+  if (needs_fast) {
+    plan.format = shape.fastest;
+    plan.residency.fast_blocks = take(fast_block_bytes(shape));
+  }
+  const bool fast_is_f32 = plan.format == FastFormat::f32;
+  if (plan.needs_f32 || fast_is_f32) {
+    plan.residency.f32_blocks = (plan.residency.fast_blocks && fast_is_f32) || take(f32_bytes);
   }
   if (!shape.in_place) {
     plan.residency.rows = take(shape.n_rows * shape.n_features * shape.item_bytes);
@@ -82,8 +96,10 @@ GroupPlan plan_group(const GroupShape& shape, const FitOptions& options,
 }
 
 std::int64_t working_set_bytes(const GroupShape& shape, Init init) {
-  const std::int64_t f32 = init == Init::plus_plus || !shape.bf16 ? 4 : 0;
-  return shape.n_rows * shape.n_features * (f32 + (shape.bf16 ? 2 : 0));
+  const bool fast_is_f32 = shape.fastest == FastFormat::f32;
+  const std::int64_t f32_bytes = shape.n_rows * shape.n_features * 4;
+  return (init == Init::plus_plus || fast_is_f32 ? f32_bytes : 0) +
+         (fast_is_f32 ? 0 : fast_block_bytes(shape));
 }
 
 bool one_group_a_thread(std::int64_t n_groups, int n_threads, std::int64_t largest_working_set) {

@@ -17,12 +17,13 @@ struct GroupShape {
   std::int64_t n_rows, n_features, k;
   std::int64_t item_bytes;  // of T
   bool in_place;            // rows are read where they lie
-  bool bf16;                // the CPU multiplies bfloat16
+  FastFormat fastest;       // what the CPU multiplies fastest
 };
 
 struct GroupPlan {
   Algorithm algorithm = Algorithm::streaming;  // never automatic
   Residency residency;
+  FastFormat format = FastFormat::f32;  // of the fast blocks
   bool needs_f32 = false;  // seeding or the Gram matrix asks for float32 blocks, kept or not
   bool cache_scores = false;
   std::int64_t bytes = 0;  // of everything above

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstdlib>
 #include <numeric>
 #include <optional>
 
@@ -46,12 +47,17 @@ Group<T> make_group(const RowReader<T>& reader, const Groups& groups, std::int64
                   groups.n_rows(g), groups.sample_weight, kernels);
 }
 
+FastFormat fastest_format(const DotsOps& dots) {
+  if (dots.fast_bytes != nullptr && std::getenv("DDKERN_NO_BYTES") == nullptr) return FastFormat::bytes;
+  return dots.fast_bf16 != nullptr ? FastFormat::bf16 : FastFormat::f32;
+}
+
 template <class T>
 GroupShape shape_of(const Groups& groups, std::int64_t g, const RowReader<T>& reader,
                     const Kernels<T>& kernels) {
   return {groups.n_rows(g),  reader.n_features(),
           groups.k[g],       static_cast<std::int64_t>(sizeof(T)),
-          reader.in_place(), kernels.dots.fast_bf16 != nullptr};
+          reader.in_place(), fastest_format(kernels.dots)};
 }
 
 // Runs solve(g, budget, team) for every group: one group a thread, or one after another with all
@@ -131,7 +137,7 @@ void fit_group(const RowReader<T>& reader, const Groups& groups, std::int64_t g,
   report.algorithm = plan.algorithm;
   Group<T> group = make_group(reader, groups, g, kernels);
   check_positive_rows(group.n_positive(), groups, g);
-  group.prepare(plan.residency, shape.bf16, plan.needs_f32, team);
+  group.prepare(plan.residency, plan.format, plan.needs_f32, team);
   std::optional<GramMatrix> matrix;
   if (plan.algorithm == Algorithm::gram) matrix.emplace(group, team);
   const GramMatrix* gram = matrix ? &*matrix : nullptr;
@@ -243,7 +249,7 @@ void seed(const RowSource& source, const Groups& groups, const FitOptions& optio
                plan.residency.fast_blocks = false;  // only float32 decides here
                Group<T> group = make_group(reader, groups, g, kernels);
                check_positive_rows(group.n_positive(), groups, g);
-               group.prepare(plan.residency, false, true, team);
+               group.prepare(plan.residency, FastFormat::f32, true, team);
                std::optional<GramMatrix> matrix;
                if (plan.algorithm == Algorithm::gram) matrix.emplace(group, team);
                const Draws draws{{groups.seeds[g], groups.ids[g]}, 0};
@@ -274,9 +280,8 @@ void assign(const RowSource& source, const Groups& groups, const FitOptions& opt
         FitOptions streaming = options;
         streaming.algorithm = Algorithm::streaming;
         streaming.init = Init::array;
-        group.prepare_in_frame(frame_of(mine, k, n_features),
-                               plan_group(shapes[g], streaming, budget).residency, shapes[g].bf16,
-                               team);
+        const GroupPlan plan = plan_group(shapes[g], streaming, budget);
+        group.prepare_in_frame(frame_of(mine, k, n_features), plan.residency, plan.format, team);
         DirectScores<T> scores(group, k, false, team.n_threads());
         std::vector<std::int64_t> all(static_cast<std::size_t>(k));
         std::iota(all.begin(), all.end(), 0);

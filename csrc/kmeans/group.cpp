@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <limits>
-#include <mutex>
 #include <string>
 #include <utility>
 
@@ -37,11 +36,17 @@ PowerOfTwo<T> power_of_two(int exponent) {
 float round_up(double v) { return static_cast<float>(v * (1 + 0x1p-20) + 0x1p-140); }
 
 // How far y (float32) may lie from the exact centred row: half an ulp an element, and denormals.
-double rounding_of_row(double norm, std::int64_t n_features) {
-  return norm * 0x1.01p-24 + std::sqrt(static_cast<double>(n_features)) * 0x1p-120;
+double rounding_of_row(double norm, std::int64_t n_features, double largest_weight = 1) {
+  return norm * 0x1.01p-24 + std::sqrt(static_cast<double>(n_features)) * largest_weight * 0x1p-120;
+}
+
+// Sums of squares may have been taken in float32, n_features / 16 + 8 roundings deep.
+double inflation(std::int64_t n_features) {
+  return 1 + (static_cast<double>(n_features) / 16 + 24) * 0x1p-23;
 }
 
 constexpr int kLargestExponent = 800;
+constexpr int kSampledRows = 64;
 
 template <class T>
 bool all_finite(const T* x, std::int64_t n) {
@@ -99,13 +104,14 @@ void Group<T>::set_weights(const double* sample_weight) {
 }
 
 template <class T>
-void Group<T>::prepare(const Residency& residency, bool fast_bf16, bool f32_needed,
+void Group<T>::prepare(const Residency& residency, FastFormat format, bool f32_needed,
                        const Team& team) {
-  fast_bf16_ = fast_bf16;
+  format_ = format;
   guess_fast_frame();
   set_frame(first_pass(residency, team), team);
-  if (f32_needed || !fast_bf16) {
-    pack_f32(residency.f32_blocks || (residency.fast_blocks && !fast_bf16), team);
+  const bool fast_is_f32 = format == FastFormat::f32;
+  if (f32_needed || fast_is_f32) {
+    pack_f32(residency.f32_blocks || (residency.fast_blocks && fast_is_f32), team);
   }
   row_shift_.resize(static_cast<std::size_t>(n_features_));
   for (std::int64_t j = 0; j < n_features_; ++j) {
@@ -114,16 +120,20 @@ void Group<T>::prepare(const Residency& residency, bool fast_bf16, bool f32_need
 }
 
 template <class T>
-void Group<T>::prepare_in_frame(const Frame<T>& frame, const Residency& residency, bool fast_bf16,
-                                const Team& team) {
-  fast_bf16_ = fast_bf16;
+void Group<T>::prepare_in_frame(const Frame<T>& frame, const Residency& residency,
+                                FastFormat format, const Team& team) {
+  format_ = format;
   frame_ = fast_frame_ = frame;
+  if (format == FastFormat::bytes) {
+    RowScratch<T> row_scratch(1, n_features_, kSampledRows);
+    set_byte_layout(sample_rows(row_scratch));
+  }
   first_pass(residency, team);
-  if (!fast_bf16) pack_f32(residency.fast_blocks, team);
+  if (format == FastFormat::f32) pack_f32(residency.fast_blocks, team);
 }
 
-// The first pass: survey the rows and, where the fast blocks are bfloat16, pack those too while the
-// rows are in cache. The canonical frame is not known yet; a certificate holds in any frame, so the
+// The first pass: survey the rows and, where the fast blocks are not float32, pack those too while
+// the rows are in cache. The canonical frame is not known yet; a certificate holds in any frame, so the
 // fast blocks take one that a few rows suggest.
 template <class T>
 std::vector<typename Group<T>::Seen> Group<T>::first_pass(const Residency& residency,
@@ -132,9 +142,10 @@ std::vector<typename Group<T>::Seen> Group<T>::first_pass(const Residency& resid
   p_.resize(static_cast<std::size_t>(n_padded));
   q_.resize(static_cast<std::size_t>(n_padded));
   if (residency.rows && !reader_.in_place()) converted_.reset(n_ * n_features_);
-  if (fast_bf16_ && residency.fast_blocks) bf16_blocks_.reset(n_blocks() * bf16_words());
-  Buffer<std::uint32_t> bf16_scratch(
-      fast_bf16_ && bf16_blocks_.empty() ? team.n_threads() * bf16_words() : 0);
+  const bool packs = format_ != FastFormat::f32;
+  if (packs && residency.fast_blocks) fast_blocks_.reset(n_blocks() * fast_words());
+  Buffer<std::uint32_t> fast_scratch(
+      packs && fast_blocks_.empty() ? team.n_threads() * fast_words() : 0);
   RowScratch<T> row_scratch(team.n_threads(), n_features_, kBlockPoints);
   std::vector<Seen> seen(static_cast<std::size_t>(team.n_threads()));
   const auto size = static_cast<std::size_t>(n_features_);
@@ -149,12 +160,10 @@ std::vector<typename Group<T>::Seen> Group<T>::first_pass(const Residency& resid
     Seen& mine = seen[static_cast<std::size_t>(thread)];
     for (std::int64_t b = begin; b < end && mine.first_bad == n_; ++b) {
       survey_block(b, mine, row_scratch, thread);
-      if (!fast_bf16_) continue;
-      std::uint32_t* bf16 = bf16_blocks_.empty() ? bf16_scratch.data() + thread * bf16_words()
-                                                 : bf16_blocks_.data() + b * bf16_words();
-      double sq_norms[kBlockPoints], sq_residuals[kBlockPoints];
-      pack_block(b, fast_frame_, nullptr, bf16, sq_norms, sq_residuals, row_scratch, thread);
-      set_bounds(b, sq_norms, sq_residuals);
+      if (!packs) continue;
+      std::uint32_t* words = fast_blocks_.empty() ? fast_scratch.data() + thread * fast_words()
+                                                  : fast_blocks_.data() + b * fast_words();
+      pack_fast_block_with_bounds(b, words, row_scratch, thread);
     }
   });
   check(seen);
@@ -311,38 +320,71 @@ void Group<T>::set_frame(const std::vector<Seen>& seen, const Team& team) {
   row_exponent_ = exponent_of(max_centred);
 }
 
-// The mean and the magnitude of the first rows. Small integers stay integers, which bfloat16 holds
+// Some rows that count, from all over the group.
+template <class T>
+std::vector<const T*> Group<T>::sample_rows(RowScratch<T>& row_scratch) const {
+  std::vector<const T*> rows;
+  const std::int64_t n_sampled = std::min<std::int64_t>(n_, kSampledRows);
+  for (std::int64_t s = 0; s < n_sampled; ++s) {
+    const std::int64_t i = s * n_ / n_sampled;
+    if (!counts(i)) continue;
+    const T* x = reader_.row(row_number(i), row_scratch.get(0, static_cast<int>(s)));
+    if (all_finite(x, n_features_)) rows.push_back(x);  // else the first pass will say so
+  }
+  return rows;
+}
+
+// The mean and the magnitude of some rows. Small integers stay integers, which bfloat16 holds
 // exactly when they are not far from the centre.
 template <class T>
 void Group<T>::guess_fast_frame() {
-  constexpr std::int64_t kRows = 2 * kBlockPoints;
-  RowScratch<T> row_scratch(1, n_features_, kRows);
-  std::vector<const T*> rows;
-  bool small_integers = true;
-  for (std::int64_t i = 0; i < n_ && static_cast<std::int64_t>(rows.size()) < kRows; ++i) {
-    if (!counts(i)) continue;
-    rows.push_back(reader_.row(row_number(i), row_scratch.get(0, static_cast<int>(rows.size()))));
-    small_integers = small_integers && kernels_.pack.small_integers(rows.back(), n_features_);
-  }
+  RowScratch<T> row_scratch(1, n_features_, kSampledRows);
+  const std::vector<const T*> rows = sample_rows(row_scratch);
   const auto size = static_cast<std::size_t>(n_features_);
-  std::vector<T> low(size), high(size);
-  std::vector<std::int64_t> sums(size);
+  bool small_integers = true;
   double max_abs = 0;
   std::vector<double> mean(size, 0.0);
-  for (const T*& row : rows) {
-    SurveyArgs<T> args{&row, 1, n_features_, {0, 0}, low.data(), high.data(), sums.data(), 0, true};
-    kernels_.pack.survey(args);
-    if (!args.finite) break;  // the first pass will say so
-    max_abs = std::max(max_abs, args.max_abs);
-    for (std::size_t j = 0; j < size; ++j) mean[j] += static_cast<double>(row[j]);
+  for (const T* row : rows) {
+    small_integers = small_integers && kernels_.pack.small_integers(row, n_features_);
+    for (std::size_t j = 0; j < size; ++j) {
+      max_abs = std::max(max_abs, std::abs(static_cast<double>(row[j])));
+      mean[j] += static_cast<double>(row[j]);
+    }
   }
-  fast_frame_.exponent = exponent_of(max_abs);
-  fast_frame_.centre.resize(size);
+  fast_frame_.exponent = std::clamp(exponent_of(max_abs), -kLargestExponent, kLargestExponent);
+  fast_frame_.centre.assign(size, 0);
+  const double n = std::max(1.0, static_cast<double>(rows.size()));
   for (std::size_t j = 0; j < size; ++j) {
-    const double centre = mean[j] / static_cast<double>(rows.size());
+    const double centre = mean[j] / n;
     fast_frame_.centre[j] =
         static_cast<T>((small_integers ? std::nearbyint(centre) : centre) * fast_frame_.scale());
   }
+  if (format_ == FastFormat::bytes) set_byte_layout(rows);
+}
+
+template <class T>
+void Group<T>::set_byte_layout(const std::vector<const T*>& rows) {
+  const auto size = static_cast<std::size_t>(n_features_);
+  std::vector<double> largest(size, 0.0), mean_square(size, 0.0);
+  const double share = 1 / std::max(1.0, static_cast<double>(rows.size()));
+  for (const T* row : rows) {
+    for (std::size_t j = 0; j < size; ++j) {
+      const double y = static_cast<double>(row[j]) * fast_frame_.scale() -
+                       static_cast<double>(fast_frame_.centre[j]);
+      largest[j] = std::max(largest[j], std::abs(y));
+      mean_square[j] += y * y * share;
+    }
+  }
+  layout_ = make_byte_layout(largest, mean_square);
+}
+
+template <class T>
+int Group<T>::find_rows(std::int64_t block, const T** rows, RowScratch<T>& row_scratch,
+                        int thread) const {
+  const std::int64_t begin = block * kBlockPoints;
+  const int n_rows = static_cast<int>(std::min<std::int64_t>(kBlockPoints, n_ - begin));
+  for (int p = 0; p < n_rows; ++p) rows[p] = row(begin + p, row_scratch.get(thread, p));
+  return n_rows;
 }
 
 template <class T>
@@ -350,17 +392,71 @@ void Group<T>::pack_block(std::int64_t block, const Frame<T>& frame, float* f32,
                           std::uint32_t* bf16, double* sq_norms, double* sq_residuals,
                           RowScratch<T>& row_scratch, int thread) const {
   const T* rows[kBlockPoints];
-  const std::int64_t begin = block * kBlockPoints;
-  const int n_rows = static_cast<int>(std::min<std::int64_t>(kBlockPoints, n_ - begin));
-  for (int p = 0; p < n_rows; ++p) rows[p] = row(begin + p, row_scratch.get(thread, p));
+  const int n_rows = find_rows(block, rows, row_scratch, thread);
   kernels_.pack.pack({rows, n_rows, n_features_, power_of_two<T>(-frame.exponent),
                       frame.centre.data(), f32, bf16, sq_norms, sq_residuals});
 }
 
 template <class T>
+void Group<T>::pack_fast_block(std::int64_t block, std::uint32_t* words,
+                               RowScratch<T>& row_scratch, int thread) const {
+  if (format_ == FastFormat::bytes) {
+    std::vector<float> unused(2 * layout_.segments.size() * kBlockPoints);
+    pack_byte_block(block, words, unused.data(),
+                    unused.data() + layout_.segments.size() * kBlockPoints, row_scratch, thread);
+    return;
+  }
+  double sq_norms[kBlockPoints], sq_residuals[kBlockPoints];
+  pack_block(block, fast_frame_, nullptr, words, sq_norms, sq_residuals, row_scratch, thread);
+}
+
+template <class T>
+void Group<T>::pack_byte_block(std::int64_t block, std::uint32_t* words, float* sq_norms,
+                               float* sq_lost, RowScratch<T>& row_scratch, int thread) const {
+  const T* rows[kBlockPoints];
+  const int n_rows = find_rows(block, rows, row_scratch, thread);
+  kernels_.pack.pack_bytes({rows, n_rows, power_of_two<T>(-fast_frame_.exponent),
+                            fast_frame_.centre.data(), layout_.segments.data(),
+                            static_cast<std::int64_t>(layout_.segments.size()), words, sq_norms,
+                            sq_lost});
+}
+
+template <class T>
+void Group<T>::pack_fast_block_with_bounds(std::int64_t block, std::uint32_t* words,
+                                           RowScratch<T>& row_scratch, int thread) {
+  if (format_ == FastFormat::bf16) {
+    double sq_norms[kBlockPoints], sq_residuals[kBlockPoints];
+    pack_block(block, fast_frame_, nullptr, words, sq_norms, sq_residuals, row_scratch, thread);
+    set_bounds(block, sq_norms, sq_residuals);
+    return;
+  }
+  const std::size_t n_segments = layout_.segments.size();
+  std::vector<float> sums(2 * n_segments * kBlockPoints);
+  float* sq_lost = sums.data() + n_segments * kBlockPoints;
+  pack_byte_block(block, words, sums.data(), sq_lost, row_scratch, thread);
+  const double inflate = inflation(n_features_);
+  for (int i = 0; i < kBlockPoints; ++i) {
+    double lost_p = 0, lost_q = 0, norm_p = 0, norm_q = 0, least_weight = 1;
+    for (std::size_t s = 0; s < n_segments; ++s) {
+      const double weight = layout_.segments[s].weight;
+      const double norm = sums[s * kBlockPoints + i], lost = sq_lost[s * kBlockPoints + i];
+      lost_p += lost / weight;
+      lost_q += lost * weight;
+      norm_p += norm / weight;
+      norm_q += norm * weight;
+      least_weight = std::min(least_weight, weight);
+    }
+    // rounding_of_row() for y itself and twice for what was measured, which rounds by as much.
+    p_[block * kBlockPoints + i] = round_up(
+        std::sqrt(lost_p) * inflate +
+        3 * rounding_of_row(std::sqrt(norm_p) * inflate, n_features_, 1 / least_weight));
+    q_[block * kBlockPoints + i] = round_up((std::sqrt(norm_q) + std::sqrt(lost_q)) * inflate);
+  }
+}
+
+template <class T>
 void Group<T>::set_bounds(std::int64_t block, const double* sq_norms, const double* sq_residuals) {
-  // Both may have been summed in float32, n_features / 16 + 8 roundings deep.
-  const double inflate = 1 + (static_cast<double>(n_features_) / 16 + 24) * 0x1p-23;
+  const double inflate = inflation(n_features_);
   for (int p = 0; p < kBlockPoints; ++p) {
     const double norm = std::sqrt(sq_norms[p]) * inflate;
     const double lost = std::sqrt(sq_residuals[p]) * inflate;
@@ -382,7 +478,7 @@ void Group<T>::pack_f32(bool keep, const Team& team) {
       double sq_residuals[kBlockPoints];
       pack_block(b, frame_, keep ? f32_blocks_.data() + b * words : nullptr, nullptr, sq_norms,
                  sq_residuals, row_scratch, thread);
-      if (!fast_bf16_) set_bounds(b, sq_norms, sq_residuals);
+      if (format_ == FastFormat::f32) set_bounds(b, sq_norms, sq_residuals);
     }
   });
 }
@@ -405,11 +501,9 @@ const float* Group<T>::f32_block(std::int64_t block, float* scratch, RowScratch<
 template <class T>
 const void* Group<T>::fast_block(std::int64_t block, float* scratch, RowScratch<T>& row_scratch,
                                  int thread) const {
-  if (!fast_bf16_) return f32_block(block, scratch, row_scratch, thread);
-  if (!bf16_blocks_.empty()) return bf16_blocks_.data() + block * bf16_words();
-  double sq_norms[kBlockPoints], sq_residuals[kBlockPoints];
-  pack_block(block, fast_frame_, nullptr, reinterpret_cast<std::uint32_t*>(scratch), sq_norms,
-             sq_residuals, row_scratch, thread);
+  if (format_ == FastFormat::f32) return f32_block(block, scratch, row_scratch, thread);
+  if (!fast_blocks_.empty()) return fast_blocks_.data() + block * fast_words();
+  pack_fast_block(block, reinterpret_cast<std::uint32_t*>(scratch), row_scratch, thread);
   return scratch;
 }
 

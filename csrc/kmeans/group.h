@@ -6,6 +6,7 @@
 // speed.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <utility>
@@ -15,9 +16,13 @@
 #include "core/parallel.h"
 #include "core/rows.h"
 #include "kmeans/block.h"
+#include "kmeans/byte_layout.h"
 #include "kmeans/kernels.h"
 
 namespace ddkern::kmeans {
+
+// The format of the fast products.
+enum class FastFormat { f32, bf16, bytes };
 
 // What of a group stays in memory while it is worked on.
 struct Residency {
@@ -56,13 +61,13 @@ class Group {
   Group(const RowReader<T>& reader, const std::int64_t* rows, std::int64_t first_row,
         std::int64_t n, const double* sample_weight, const Kernels<T>& kernels);
 
-  // Checks and centres the rows and packs what `residency` keeps, the fast blocks in bfloat16 with
-  // `fast_bf16`. Throws InvalidArgument naming the row that is not finite. `f32_needed` says that
+  // Checks and centres the rows and packs what `residency` keeps, the fast blocks in `format`.
+  // Throws InvalidArgument naming the row that is not finite. `f32_needed` says that
   // float32 blocks will be asked for, kept or not.
-  void prepare(const Residency& residency, bool fast_bf16, bool f32_needed, const Team& team);
+  void prepare(const Residency& residency, FastFormat format, bool f32_needed, const Team& team);
 
   // Only what assign() needs: fast blocks in a given frame; no weights, no sums.
-  void prepare_in_frame(const Frame<T>& frame, const Residency& residency, bool fast_bf16,
+  void prepare_in_frame(const Frame<T>& frame, const Residency& residency, FastFormat format,
                         const Team& team);
 
   std::int64_t n() const { return n_; }
@@ -83,9 +88,11 @@ class Group {
                          int thread) const;
   const void* fast_block(std::int64_t block, float* scratch, RowScratch<T>& row_scratch,
                          int thread) const;
-  std::int64_t block_words() const { return n_features_ * kBlockPoints + kBlockPoints; }
-  bool fast_is_bf16() const { return fast_bf16_; }
-  std::int64_t fast_depth() const { return fast_bf16_ ? (n_features_ + 1) / 2 : n_features_; }
+  std::int64_t block_words() const {
+    return std::max(n_features_ + 1, layout_.n_point_words) * kBlockPoints;
+  }
+  FastFormat format() const { return format_; }
+  const ByteLayout& byte_layout() const { return layout_; }  // of FastFormat::bytes
 
   // Section 2. weights() is null for unweighted groups, where every weight is 1.
   bool weighted() const { return !units_.empty(); }
@@ -119,8 +126,11 @@ class Group {
 
   // The frame of the fast blocks, which is any that was at hand before the canonical one was known,
   // and bounds for the certificate in it, padded to whole blocks: p on the part of a row that the
-  // fast blocks lose, q on the norm of what they keep.
-  const Frame<T>& fast_frame() const { return fast_bf16_ ? fast_frame_ : frame_; }
+  // fast blocks lose, q on the norm of what they keep. For bytes both are weighted by segment, p
+  // with 1 / weight and q with weight.
+  const Frame<T>& fast_frame() const {
+    return format_ == FastFormat::f32 ? frame_ : fast_frame_;
+  }
   const float* p() const { return p_.data(); }
   const float* q() const { return q_.data(); }
   float p_f32(std::int64_t i) const;  // the same for the float32 blocks
@@ -144,13 +154,26 @@ class Group {
   void survey_block(std::int64_t block, Seen& seen, RowScratch<T>& row_scratch, int thread);
   void check(const std::vector<Seen>& seen) const;
   void set_frame(const std::vector<Seen>& seen, const Team& team);
+  std::vector<const T*> sample_rows(RowScratch<T>& row_scratch) const;
   void guess_fast_frame();
+  void set_byte_layout(const std::vector<const T*>& rows);
+  void pack_fast_block(std::int64_t block, std::uint32_t* words, RowScratch<T>& row_scratch,
+                       int thread) const;
+  void pack_byte_block(std::int64_t block, std::uint32_t* words, float* sq_norms, float* sq_lost,
+                       RowScratch<T>& row_scratch, int thread) const;
+  // The rows of a block that exist, and how many.
+  int find_rows(std::int64_t block, const T** rows, RowScratch<T>& row_scratch, int thread) const;
+  void pack_fast_block_with_bounds(std::int64_t block, std::uint32_t* words,
+                                   RowScratch<T>& row_scratch, int thread);
   void pack_f32(bool keep, const Team& team);
   void pack_block(std::int64_t block, const Frame<T>& frame, float* f32, std::uint32_t* bf16,
                   double* sq_norms, double* sq_residuals, RowScratch<T>& row_scratch,
                   int thread) const;
   void set_bounds(std::int64_t block, const double* sq_norms, const double* sq_residuals);
-  std::int64_t bf16_words() const { return (n_features_ + 1) / 2 * kBlockPoints; }
+  std::int64_t fast_words() const {
+    return (format_ == FastFormat::bytes ? layout_.n_point_words : (n_features_ + 1) / 2) *
+           kBlockPoints;
+  }
 
   const RowReader<T>& reader_;
   const std::int64_t* rows_;
@@ -167,10 +190,11 @@ class Group {
   int row_exponent_ = 0;
   std::vector<double> row_shift_;
 
-  bool fast_bf16_ = false;
+  FastFormat format_ = FastFormat::f32;
+  ByteLayout layout_;
   Buffer<T> converted_;
   Buffer<float> f32_blocks_;
-  Buffer<std::uint32_t> bf16_blocks_;
+  Buffer<std::uint32_t> fast_blocks_;  // bfloat16 or bytes
   std::vector<double> sq_norms_;
   std::vector<float> p_, q_;
 };

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "core/exact_sum.h"
 
@@ -13,7 +14,8 @@ Nearest<T>::Nearest(const Group<T>& group, const T* centroids, std::int64_t n_co
                     int n_threads, bool perturb)
     : group_(group), centroids_(centroids), n_columns_(n_columns), perturb_(perturb),
       scores_scratch_(n_threads * n_columns * kBlockPoints),
-      row_scratch_(n_threads, group.n_features()) {}
+      row_scratch_(n_threads, group.n_features()),
+      candidates_(static_cast<std::size_t>(n_threads)) {}
 
 template <class T>
 int Nearest<T>::compare(const T* x, std::int64_t a, double distance_a, std::int64_t b,
@@ -73,6 +75,36 @@ void Nearest<T>::perturb_scores(Scores<T>& scores, std::int64_t block, float* va
   }
 }
 
+// A float32 look at the stored values: its error is relative to the distance, not to the norms, so
+// it leaves next to nothing to float64.
+template <class T>
+void Nearest<T>::drop_clear_losers(const T* x, Candidates& candidates) const {
+  std::vector<std::int32_t>& columns = candidates.columns;
+  if constexpr (std::is_same_v<T, float>) {
+    constexpr std::size_t kAtOnce = 16;
+    const std::int64_t n = group_.n_features();
+    std::vector<float>& distances = candidates.distances;
+    distances.resize(columns.size());
+    for (std::size_t first = 0; first < columns.size(); first += kAtOnce) {
+      const std::size_t width = std::min(kAtOnce, columns.size() - first);
+      const float* rows[kAtOnce];
+      for (std::size_t c = 0; c < width; ++c) rows[c] = centroids_ + columns[first + c] * n;
+      group_.kernels().distance.quick(x, rows, static_cast<int>(width), n,
+                                      distances.data() + first);
+    }
+    const double least = *std::min_element(distances.begin(), distances.end());
+    const double error = quick_error(n);
+    const double underflow = static_cast<double>(n) * kQuickUnderflow;
+    const double limit = (least * (1 + error) + 2 * underflow) * (1 + error) * (1 + error);
+    std::size_t n_left = 0;
+    for (std::size_t c = 0; c < columns.size(); ++c) {
+      // Also true where something overflowed.
+      if (!(distances[c] > limit)) columns[n_left++] = columns[c];
+    }
+    columns.resize(n_left);
+  }
+}
+
 template <class T>
 void Nearest<T>::block(Scores<T>& scores, std::int64_t block, std::int32_t* winners, int thread) {
   const ColumnBounds& bounds = scores.bounds();
@@ -99,24 +131,31 @@ void Nearest<T>::block(Scores<T>& scores, std::int64_t block, std::int32_t* winn
     }
     ++n_rechecked;
     const T* x = group_.row(begin + p, row_scratch_.get(thread));
-    std::int64_t best = -1;
-    double best_distance = 0;
-    bool exact = false;
-    const auto consider = [&](std::int64_t k) {
-      const double distance = group_.kernels().distance(x, centroids_ + k * group_.n_features(),
-                                                        group_.scale(), group_.n_features());
-      // Columns come in ascending order, so an exact tie keeps the lower index.
-      if (best < 0 || compare(x, k, distance, best, best_distance, &exact) < 0) {
-        best = k;
-        best_distance = distance;
-      }
-    };
+    Candidates& candidates = candidates_[static_cast<std::size_t>(thread)];
+    std::vector<std::int32_t>& columns = candidates.columns;
+    columns.clear();
     if (!wild && (found.two >> p & 1) != 0) {
-      consider(std::min(found.winner[p], found.runner_up[p]));
-      consider(std::max(found.winner[p], found.runner_up[p]));
+      columns.push_back(std::min(found.winner[p], found.runner_up[p]));
+      columns.push_back(std::max(found.winner[p], found.runner_up[p]));
     } else {
       for (std::int64_t k = 0; k < n_columns_; ++k) {
-        if (wild || may_win(args, found, p, k)) consider(k);
+        if (wild || may_win(args, found, p, k)) columns.push_back(static_cast<std::int32_t>(k));
+      }
+    }
+    drop_clear_losers(x, candidates);
+    std::int64_t best = columns[0];
+    bool exact = false;
+    if (columns.size() > 1) {
+      const std::int64_t n = group_.n_features();
+      double best_distance = 0;
+      // Columns come in ascending order, so an exact tie keeps the lower index.
+      for (const std::int32_t k : columns) {
+        const double distance =
+            group_.kernels().distance(x, centroids_ + k * n, group_.scale(), n);
+        if (k == columns[0] || compare(x, k, distance, best, best_distance, &exact) < 0) {
+          best = k;
+          best_distance = distance;
+        }
       }
     }
     winners[p] = static_cast<std::int32_t>(best);

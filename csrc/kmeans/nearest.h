@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Exact nearest centroids from approximate scores.
 //
-// Three steps, each asked only where the one before could not tell:
+// Four steps, each asked only where the one before could not tell:
 //   1. the scan of approximate scores with their proven bounds,
-//   2. float64 distances from the differences, with theirs, for the columns that may still win,
-//   3. real arithmetic (ExactSum), which also finds the exact ties that go to the lowest index.
+//   2. float32 distances from the differences, with theirs, for the columns that may still win,
+//   3. float64 distances, with theirs,
+//   4. real arithmetic (ExactSum), which also finds the exact ties that go to the lowest index.
 #pragma once
 
 #include <atomic>
@@ -17,7 +18,7 @@ namespace ddkern::kmeans {
 
 struct NearestCounters {
   std::atomic<std::int64_t> n_rechecked{0};  // rows that needed step 2
-  std::atomic<std::int64_t> n_exact{0};      // rows that needed step 3
+  std::atomic<std::int64_t> n_exact{0};      // rows that needed step 4
 };
 
 template <class T>
@@ -40,8 +41,14 @@ class Nearest {
   NearestCounters& counters() { return counters_; }
 
  private:
+  struct Candidates {
+    std::vector<std::int32_t> columns;
+    std::vector<float> distances;
+  };
   const float* products_of(Scores<T>& scores, std::int64_t block, int thread);
   void perturb_scores(Scores<T>& scores, std::int64_t block, float* values, int thread);
+  // Of the columns that may win for x, keeps those that float32 cannot rule out.
+  void drop_clear_losers(const T* x, Candidates& candidates) const;
   // -1, 0, 1 as a is nearer than, exactly as near as, or farther than b.
   int compare(const T* x, std::int64_t a, double distance_a, std::int64_t b, double distance_b,
               bool* exact) const;
@@ -52,6 +59,7 @@ class Nearest {
   bool perturb_;
   Buffer<float> scores_scratch_;
   RowScratch<T> row_scratch_;
+  std::vector<Candidates> candidates_;  // of every thread
   NearestCounters counters_;
 };
 

@@ -8,19 +8,73 @@ namespace ddkern::kmeans {
 
 // ---------------------------------------------------------------------------------- DirectScores
 
+namespace {
+
+template <class T>
+std::int64_t column_words(const Group<T>& group) {
+  switch (group.format()) {
+    case FastFormat::f32: return group.n_features();
+    case FastFormat::bf16: return (group.n_features() + 1) / 2;
+    case FastFormat::bytes: return group.byte_layout().n_column_words;
+  }
+  return 0;
+}
+
+}  // namespace
+
 template <class T>
 DirectScores<T>::DirectScores(const Group<T>& group, std::int64_t n_columns, bool cached,
                               int n_threads)
-    : Scores<T>(n_columns), group_(group), n_columns_(n_columns), depth_(group.fast_depth()),
-      stride_(apart(group.fast_depth())), packed_(n_columns * stride_),
+    : Scores<T>(n_columns), group_(group), n_columns_(n_columns), depth_(column_words(group)),
+      stride_(apart(depth_)), packed_(n_columns * stride_),
       cache_(cached ? group.n_blocks() * n_columns * kBlockPoints : 0),
       block_scratch_(n_threads * group.block_words()),
       row_scratch_(n_threads, group.n_features(), kBlockPoints) {}
 
+// As for the other formats, with norms weighted by segment.
+template <class T>
+void DirectScores<T>::pack_column_bytes(std::int64_t k, const T* centroids) {
+  const ByteLayout& layout = group_.byte_layout();
+  const std::size_t n_segments = layout.segments.size();
+  std::vector<double> sums(3 * n_segments);
+  double *sq_norms = sums.data(), *sq_lost = sq_norms + n_segments;
+  double* sq_norms_uncentred = sq_lost + n_segments;
+  group_.kernels().pack.pack_column_bytes(
+      {centroids + k * group_.n_features(), group_.fast_frame().scale(),
+       group_.fast_frame().centre.data(), layout.segments.data(),
+       static_cast<std::int64_t>(n_segments), layout.runs.data(), layout.n_runs(),
+       reinterpret_cast<std::uint32_t*>(packed_.data() + k * stride_), sq_norms, sq_lost,
+       sq_norms_uncentred});
+  double sq_norm = 0, sq_norm_uncentred = 0, norm_u = 0, norm_v = 0, lost_u = 0, lost_v = 0;
+  double least_weight = 1;
+  for (std::size_t s = 0; s < n_segments; ++s) {
+    const double weight = layout.segments[s].weight;
+    sq_norm += sq_norms[s];
+    sq_norm_uncentred += sq_norms_uncentred[s];
+    norm_u += sq_norms[s] * weight;
+    norm_v += sq_norms[s] / weight;
+    lost_u += sq_lost[s] * weight;
+    lost_v += sq_lost[s] / weight;
+    least_weight = std::min(least_weight, weight);
+  }
+  // A few roundings a run, and those of the scales; see pack_column() for the rest.
+  const double gamma = static_cast<double>(2 * layout.n_runs() + 12) * 0x1.01p-24;
+  const double arithmetic =
+      0x1p-52 * (std::sqrt(sq_norm) + std::sqrt(sq_norm_uncentred)) +
+      std::sqrt(static_cast<double>(group_.n_features())) * 0x1p-120;
+  const double lost = std::sqrt(lost_v) + arithmetic / least_weight;
+  const double norm_of_u = std::sqrt(norm_u) + std::sqrt(lost_u) + arithmetic;
+  const double norm_of_v = std::sqrt(norm_v) + lost;
+  this->bounds_.base[k] = static_cast<float>(sq_norm);
+  this->bounds_.set(k, 2 * norm_of_u, 2 * lost + (2 * gamma + 0x1p-20) * norm_of_v,
+                    0x1p-20 * (sq_norm + lost * lost));
+}
+
 template <class T>
 void DirectScores<T>::pack_column(std::int64_t k, const T* centroids) {
+  if (group_.format() == FastFormat::bytes) return pack_column_bytes(k, centroids);
   const std::int64_t n_features = group_.n_features();
-  const bool bf16 = group_.fast_is_bf16();
+  const bool bf16 = group_.format() == FastFormat::bf16;
   float* words = packed_.data() + k * stride_;
   ColumnArgs<T> args{centroids + k * n_features,
                      group_.fast_frame().scale(),
@@ -75,7 +129,15 @@ const float* DirectScores<T>::block(std::int64_t block, float* out, int thread) 
   const void* points = group_.fast_block(
       block, block_scratch_.data() + thread * group_.block_words(), row_scratch_, thread);
   const DotsOps& dots = group_.kernels().dots;
-  const auto product = group_.fast_is_bf16() ? dots.fast_bf16 : dots.fast_f32;
+  if (group_.format() == FastFormat::bytes) {
+    const ByteLayout& layout = group_.byte_layout();
+    for (const Tile& tile : tiles_) {
+      dots.fast_bytes({points, column_at_.data() + tile.first, tile.width, layout.runs.data(),
+                       layout.n_runs(), columns_.data() + tile.first, scores});
+    }
+    return scores;
+  }
+  const auto product = group_.format() == FastFormat::bf16 ? dots.fast_bf16 : dots.fast_f32;
   for (const Tile& tile : tiles_) {
     product({points, column_at_.data() + tile.first, 1, tile.width, depth_,
              columns_.data() + tile.first, scores});

@@ -52,9 +52,12 @@ class DirectScores final : public Scores<T> {
     int width;
   };
   void pack_column(std::int64_t k, const T* centroids);
+  void pack_column_bytes(std::int64_t k, const T* centroids);
 
   const Group<T>& group_;
-  std::int64_t n_columns_, depth_, stride_;
+  std::int64_t n_columns_;
+  std::int64_t depth_;   // words of a column that are multiplied
+  std::int64_t stride_;  // words from one column to the next
   std::vector<std::int64_t> columns_;   // computed in the next pass
   std::vector<const void*> column_at_;  // [size of columns_]
   std::vector<Tile> tiles_;

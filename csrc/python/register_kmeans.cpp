@@ -319,14 +319,21 @@ py::dict assign(const py::array& x, bool bfloat16, int batch_dims, std::optional
   return result;
 }
 
+kmeans::FastFormat parse_format(const std::string& name) {
+  if (name == "float32") return kmeans::FastFormat::f32;
+  if (name == "bfloat16") return kmeans::FastFormat::bf16;
+  if (name == "bytes") return kmeans::FastFormat::bytes;
+  throw InvalidArgument("fastest is '" + name + "'; it must be float32, bfloat16 or bytes");
+}
+
 py::dict plan(std::int64_t n_rows, std::int64_t n_features, std::int64_t k, bool float64,
-              bool in_place, bool bf16, const std::string& init, int n_init,
+              bool in_place, const std::string& fastest, const std::string& init, int n_init,
               const std::string& algorithm, std::int64_t max_memory) {
   FitOptions options;
   options.init = parse_init(init);
   options.n_init = n_init;
   options.algorithm = parse_algorithm(algorithm);
-  const auto plan = kmeans::plan_group({n_rows, n_features, k, float64 ? 8 : 4, in_place, bf16},
+  const auto plan = kmeans::plan_group({n_rows, n_features, k, float64 ? 8 : 4, in_place, parse_format(fastest)},
                                        options, max_memory);
   py::dict result;
   result["algorithm"] = name_of(plan.algorithm);
@@ -372,7 +379,7 @@ void register_kmeans(py::module_& module) {
              py::arg("max_memory"), py::arg("progress"),
              "The nearest centroids of every row: see ddkern.assign.");
   module.def("plan", &plan, py::kw_only(), py::arg("n_rows"), py::arg("n_features"), py::arg("k"),
-             py::arg("float64"), py::arg("in_place"), py::arg("bf16"), py::arg("init"),
+             py::arg("float64"), py::arg("in_place"), py::arg("fastest"), py::arg("init"),
              py::arg("n_init"), py::arg("algorithm"), py::arg("max_memory"),
              "What the cost model chooses for one group of this shape.");
   module.def("option_defaults", &option_defaults,

@@ -20,5 +20,5 @@ InitMethod: TypeAlias = Literal["k-means++", "random"]
 Algorithm: TypeAlias = Literal["auto", "gram", "streaming"]
 """How a group is worked on. The choice changes the time a call takes, never its result."""
 
-IsaLevel: TypeAlias = Literal["base", "avx2", "avx512", "avx512bf16"]
+IsaLevel: TypeAlias = Literal["base", "avx2", "avx512", "avx512vnni", "avx512bf16"]
 """Instruction set levels, weakest first. All give the same bits."""

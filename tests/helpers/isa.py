@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 # Weakest first. A level that a build or CPU lacks is skipped by name, so that the report shows it.
-LEVELS = ("base", "avx2", "avx512", "avx512bf16")
+LEVELS = ("base", "avx2", "avx512", "avx512vnni", "avx512bf16")
 
 
 @contextmanager

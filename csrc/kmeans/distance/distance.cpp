@@ -16,7 +16,8 @@ const IsaTable<DistanceOps> table = {{
 #else
     nullptr,
 #endif
-    nullptr,  // nothing here gains from bfloat16 products
+    nullptr,  // nothing here gains from products of bytes
+    nullptr,  // or of bfloat16
 }};
 
 }  // namespace

@@ -6,6 +6,9 @@
 //
 // The same bits at every level; no FMA. The relative error is at most `relative_error(n_features)`,
 // as long as nothing underflows (kSmallestCertain).
+//
+// `quick` is the same distance in float32 and unscaled, for comparisons that can do with its error:
+// relative quick_error(n_features) and absolute n_features * kQuickUnderflow.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +20,9 @@ namespace ddkern::kmeans {
 struct DistanceOps {
   double (*f32)(const float* a, const float* b, double scale, std::int64_t n) noexcept;
   double (*f64)(const double* a, const double* b, double scale, std::int64_t n) noexcept;
+  // To several rows at once: a is read once. out [n_b].
+  void (*quick)(const float* a, const float* const* b, int n_b, std::int64_t n,
+                float* out) noexcept;
   // Sum of v^2 in the same order, for vectors that are already float64.
   double (*sq_norm)(const double* v, std::int64_t n) noexcept;
   // Sum of (a * scale - centre)^2 in the same order.
@@ -45,6 +51,11 @@ struct DistanceOps {
 inline double relative_error(std::int64_t n_features) {
   return (static_cast<double>(n_features) / 16 + 16) * 0x1.1p-53;
 }
+// Of `quick`: three roundings a term, then 64 chains of additions and their tree.
+inline double quick_error(std::int64_t n_features) {
+  return (static_cast<double>(n_features) / 64 + 16) * 0x1.1p-24;
+}
+constexpr double kQuickUnderflow = 0x1p-126;
 // Below this, a square may have underflowed on the way and only exact arithmetic may decide.
 constexpr double kSmallestCertain = 0x1p-900;
 

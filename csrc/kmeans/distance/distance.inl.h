@@ -36,6 +36,45 @@ double sq_distance(const T* a, const T* b, double scale, std::int64_t n) noexcep
   return sum_of_squares<false>(a, b, scale, n);
 }
 
+inline float sum_of_lanes(const f32x16* sums) {
+  const f32x16 sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  float lanes[16];
+  store(lanes, sum);
+  for (int h = 8; h > 0; h /= 2) {
+    for (int l = 0; l < h; ++l) lanes[l] += lanes[l + h];
+  }
+  return lanes[0];
+}
+
+template <int kRows>
+inline void quick_distances(const float* a, const float* const* b, std::int64_t n, float* out) {
+  f32x16 sums[kRows][4] = {};
+  std::int64_t j = 0;
+  for (; j + 64 <= n; j += 64) {
+    for (int v = 0; v < 4; ++v) {
+      const f32x16 x = load<f32x16>(a + j + 16 * v);
+      for (int r = 0; r < kRows; ++r) {
+        const f32x16 d = x - load<f32x16>(b[r] + j + 16 * v);
+        sums[r][v] += d * d;
+      }
+    }
+  }
+  float rest[kRows] = {};
+  for (; j < n; ++j) {
+    for (int r = 0; r < kRows; ++r) {
+      const float d = a[j] - b[r][j];
+      rest[r] += d * d;
+    }
+  }
+  for (int r = 0; r < kRows; ++r) out[r] = sum_of_lanes(sums[r]) + rest[r];
+}
+
+void quick(const float* a, const float* const* b, int n_b, std::int64_t n, float* out) noexcept {
+  int r = 0;
+  for (; r + 2 <= n_b; r += 2) quick_distances<2>(a, b + r, n, out + r);
+  if (r < n_b) quick_distances<1>(a, b + r, n, out + r);
+}
+
 template <class T>
 double centred_sq_norm(const T* a, const T* centre, double scale, std::int64_t n) noexcept {
   return sum_of_squares<true>(a, centre, scale, n);

@@ -16,6 +16,11 @@ const IsaTable<DotsOps> table = {{
 #else
     nullptr,
 #endif
+#if defined(DDKERN_HAVE_AVX512VNNI)
+    &dots_avx512vnni,
+#else
+    nullptr,
+#endif
 #if defined(DDKERN_HAVE_AVX512BF16)
     &dots_avx512bf16,
 #else

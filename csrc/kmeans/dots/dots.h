@@ -19,6 +19,7 @@
 
 #include "core/isa.h"
 #include "kmeans/block.h"
+#include "kmeans/byte_layout.h"
 
 namespace ddkern::kmeans {
 
@@ -32,6 +33,20 @@ struct DotsArgs {
   float* out;                // out [...][kBlockPoints]
 };
 
+// The same for bytes (kmeans/byte_layout.h):
+//   out[rows[c]][p] = sum over runs r of scale[c][r] * sum_w points[r, w][p] * columns[c][r, w]
+// The inner sums are integers and exact; two float32 roundings a run. Null where the CPU does not
+// multiply bytes.
+struct ByteDotsArgs {
+  const void* points;          // words of four bytes, [n_point_words][kBlockPoints], biased by 128
+  const void* const* columns;  // [width] a header of scales and starts, then words
+  int width;                   // 1 .. kTileColumns
+  const ByteRun* runs;         // [n_runs]
+  std::int64_t n_runs;
+  const std::int64_t* rows;  // [width] where the columns go in out
+  float* out;                // out [...][kBlockPoints]
+};
+
 // `rows` for columns that stay in order.
 inline constexpr std::int64_t kInOrder[kTileColumns] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11};
 
@@ -41,11 +56,13 @@ struct DotsOps {
   void (*fast_f32)(const DotsArgs& args) noexcept;
   void (*fast_bf16)(const DotsArgs& args) noexcept;
   double n_roundings_per_product;  // of fast_f32
+  void (*fast_bytes)(const ByteDotsArgs& args) noexcept;
 };
 
 extern const DotsOps dots_base;
 extern const DotsOps dots_avx2;
 extern const DotsOps dots_avx512;
+extern const DotsOps dots_avx512vnni;
 extern const DotsOps dots_avx512bf16;
 
 const DotsOps& dots_ops(Isa isa);

@@ -28,5 +28,5 @@ void chain_norms(const float* points, std::int64_t n_features, float* out) noexc
 }  // namespace
 
 namespace ddkern::kmeans {
-extern const DotsOps dots_avx2 = {chain_f32, chain_norms, chain_f32, nullptr, 1.0};
+extern const DotsOps dots_avx2 = {chain_f32, chain_norms, chain_f32, nullptr, 1.0, nullptr};
 }

@@ -57,5 +57,5 @@ void fast_f32(const DotsArgs& args) noexcept { dot_tile<Unfused>(args); }
 }  // namespace
 
 namespace ddkern::kmeans {
-extern const DotsOps dots_base = {chain_f32, chain_norms, fast_f32, nullptr, 2.0};
+extern const DotsOps dots_base = {chain_f32, chain_norms, fast_f32, nullptr, 2.0, nullptr};
 }

@@ -16,6 +16,11 @@ const IsaTable<PackTable> table = {{
 #else
     nullptr,
 #endif
+#if defined(DDKERN_HAVE_AVX512VNNI)
+    &pack_avx512vnni,
+#else
+    nullptr,
+#endif
 #if defined(DDKERN_HAVE_AVX512BF16)
     &pack_avx512bf16,
 #else

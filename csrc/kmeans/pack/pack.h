@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "core/isa.h"
+#include "kmeans/byte_layout.h"
 
 namespace ddkern::kmeans {
 
@@ -66,6 +67,36 @@ struct ColumnArgs {
   double sq_norm_uncentred;    // out sum of (c * 2^-e)^2
 };
 
+// Rows as bytes: high bytes of a segment, low bytes where it is doubled, then the next segment.
+template <class T>
+struct ByteRowsArgs {
+  const T* const* rows;  // [n_rows] pointers to [n_features]
+  int n_rows;            // 0 .. kBlockPoints; missing rows become zeros
+  PowerOfTwo<T> scale;
+  const T* centre;              // [n_features]
+  const ByteSegment* segments;  // [n_segments]
+  std::int64_t n_segments;
+  std::uint32_t* packed;  // out [n_point_words][kBlockPoints]
+  float* sq_norms;        // out [n_segments][kBlockPoints] sum of y^2
+  float* sq_lost;         // out [n_segments][kBlockPoints] sum of (y - bytes)^2
+};
+
+// One centroid as bytes times -2, with its header.
+template <class T>
+struct ByteColumnArgs {
+  const T* centroid;  // [n_features]
+  double scale;
+  const T* centre;              // [n_features]
+  const ByteSegment* segments;  // [n_segments]
+  std::int64_t n_segments;
+  const ByteRun* runs;
+  std::int64_t n_runs;
+  std::uint32_t* column;  // out [n_column_words]
+  double* sq_norms;       // out [n_segments] sum of z^2
+  double* sq_lost;        // out [n_segments] sum of (z - bytes)^2
+  double* sq_norms_uncentred;  // out [n_segments] sum of (c * 2^-e)^2
+};
+
 template <class T>
 struct PackOps {
   void (*survey)(SurveyArgs<T>& args) noexcept;
@@ -73,6 +104,9 @@ struct PackOps {
   bool (*small_integers)(const T* row, std::int64_t n_features) noexcept;
   void (*pack)(const PackArgs<T>& args) noexcept;
   void (*pack_column)(ColumnArgs<T>& args) noexcept;  // one of the two outputs is null
+  // Null where the CPU does not multiply bytes.
+  void (*pack_bytes)(const ByteRowsArgs<T>& args) noexcept;
+  void (*pack_column_bytes)(const ByteColumnArgs<T>& args) noexcept;
 };
 
 struct PackTable {
@@ -83,6 +117,7 @@ struct PackTable {
 extern const PackTable pack_base;
 extern const PackTable pack_avx2;
 extern const PackTable pack_avx512;
+extern const PackTable pack_avx512vnni;
 extern const PackTable pack_avx512bf16;
 
 template <class T>

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "kmeans/pack/bytes_avx512vnni.h"
 #include "kmeans/pack/pack.inl.h"
 #include "kmeans/pack/transpose_avx512.h"
 
@@ -46,6 +47,8 @@ struct Avx512Bf16 {
 
 namespace ddkern::kmeans {
 extern const PackTable pack_avx512bf16 = {
-    {survey<float>, small_integers<float>, pack_block<Avx512Bf16, float>, pack_column<float>},
-    {survey<double>, small_integers<double>, pack_block<Avx512Bf16, double>, pack_column<double>}};
+    {survey<float>, small_integers<float>, pack_block<Avx512Bf16, float>, pack_column<float>,
+     pack_bytes<float>, pack_column_bytes<float>},
+    {survey<double>, small_integers<double>, pack_block<Avx512Bf16, double>, pack_column<double>,
+     pack_bytes<double>, pack_column_bytes<double>}};
 }

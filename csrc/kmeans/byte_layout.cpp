@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kmeans/byte_layout.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace ddkern::kmeans {
+namespace {
+
+// Segments begin at multiples of this; a short row is cut finer, for it has fewer products to hide
+// the end of a segment behind.
+std::int64_t chunk_of(std::int64_t n_features) { return n_features > 1024 ? 64 : 16; }
+
+// Neighbours whose root mean squares differ by less share a segment.
+constexpr double kSameSize = 1.6;
+// A segment is doubled when a feature of it costs the certificate this many times the average.
+constexpr double kDoubledLoss = 3.0;
+// The bytes reach a little further than the largest value that was looked at, and a doubled
+// segment, which has steps to spare, quite a bit. What lies beyond is cut off and measured like all
+// rounding, and so is an outlier of this many root mean squares: it must not coarsen all others.
+constexpr double kReach = 1.1, kReachOfDoubled = 1.5;
+constexpr double kOutlier = 32.0;
+
+struct Size {
+  double largest = 0, sum_of_squares = 0;
+  std::int64_t n = 0;
+  double rms() const { return std::sqrt(sum_of_squares / static_cast<double>(n)); }
+  void add(const Size& other) {
+    largest = std::max(largest, other.largest);
+    sum_of_squares += other.sum_of_squares;
+    n += other.n;
+  }
+  double step(bool doubled) const {
+    const double reach =
+        (doubled ? kReachOfDoubled : kReach) * std::min(largest, kOutlier * rms());
+    // A step of 0 would divide by 0; a segment without values has any.
+    return reach > 0x1p-100 ? reach / kByteLevels : 1.0;
+  }
+};
+
+}  // namespace
+
+ByteLayout make_byte_layout(const std::vector<double>& largest,
+                            const std::vector<double>& mean_square) {
+  const auto n_features = static_cast<std::int64_t>(largest.size());
+  const std::int64_t chunk = chunk_of(n_features);
+  ByteLayout layout;
+  std::vector<Size> sizes;
+  for (std::int64_t begin = 0; begin < n_features; begin += chunk) {
+    const std::int64_t end = std::min(n_features, begin + chunk);
+    Size size;
+    for (std::int64_t j = begin; j < end; ++j) {
+      size.add({largest[static_cast<std::size_t>(j)], mean_square[static_cast<std::size_t>(j)], 1});
+    }
+    const bool joins = !sizes.empty() && size.rms() * kSameSize > sizes.back().rms() &&
+                       size.rms() < sizes.back().rms() * kSameSize;
+    if (joins) {
+      sizes.back().add(size);
+      layout.segments.back().end = end;
+    } else {
+      sizes.push_back(size);
+      layout.segments.push_back({begin, end, false, 1.0f, 1.0});
+    }
+  }
+
+  // What a segment adds to a bound: about step * sqrt(n) (lost by one side) times rms * sqrt(n).
+  double total = 0;
+  for (const Size& size : sizes) total += size.step(false) * size.rms() * static_cast<double>(size.n);
+  double coarsest = 0;
+  for (std::size_t s = 0; s < sizes.size(); ++s) {
+    ByteSegment& segment = layout.segments[s];
+    const Size& size = sizes[s];
+    segment.doubled =
+        layout.segments.size() > 1 &&
+        size.step(false) * size.rms() * static_cast<double>(n_features) > kDoubledLoss * total;
+    const double step = size.step(segment.doubled);
+    segment.step = static_cast<float>(step);
+    const double lost = step / (segment.doubled ? kLowByte : 1.0);
+    segment.weight = size.rms() > 0 ? lost / size.rms() : 0;
+    coarsest = std::max(coarsest, segment.weight);
+  }
+  for (ByteSegment& segment : layout.segments) {
+    segment.weight = coarsest > 0 ? std::max(segment.weight / coarsest, 0x1p-10) : 1.0;
+  }
+
+  for (const ByteSegment& segment : layout.segments) {
+    const std::int64_t n = segment.n_words();
+    // Points hold high, low; columns hold high, low, high: so the cross terms are one stretch too.
+    layout.runs.push_back({layout.n_point_words, layout.n_column_words, n});
+    if (segment.doubled) {
+      layout.runs.push_back({layout.n_point_words, layout.n_column_words + n, 2 * n});
+    }
+    layout.n_point_words += n * (segment.doubled ? 2 : 1);
+    layout.n_column_words += n * (segment.doubled ? 3 : 1);
+  }
+  const std::int64_t header = layout.header_words();
+  for (ByteRun& run : layout.runs) run.column_word += header;
+  layout.n_column_words += header;
+  return layout;
+}
+
+}  // namespace ddkern::kmeans
