@@ -76,7 +76,9 @@ GroupPlan plan_group(const GroupShape& shape, const FitOptions& options,
                           std::to_string(std::max<std::int64_t>(budget, 0)));
   }
   const bool gram = plan.algorithm == Algorithm::gram;
-  plan.needs_f32 = gram || options.init == Init::plus_plus;
+  // Where the CPU multiplies bytes, seeding screens with them and centres the few rows it needs.
+  plan.needs_f32 =
+      gram || (options.init == Init::plus_plus && shape.fastest != FastFormat::bytes);
   const bool needs_fast = !gram || options.init == Init::array;
   if (needs_fast) {
     plan.format = shape.fastest;
@@ -98,7 +100,8 @@ GroupPlan plan_group(const GroupShape& shape, const FitOptions& options,
 std::int64_t working_set_bytes(const GroupShape& shape, Init init) {
   const bool fast_is_f32 = shape.fastest == FastFormat::f32;
   const std::int64_t f32_bytes = shape.n_rows * shape.n_features * 4;
-  return (init == Init::plus_plus || fast_is_f32 ? f32_bytes : 0) +
+  const bool seeds_on_f32 = init == Init::plus_plus && shape.fastest != FastFormat::bytes;
+  return (seeds_on_f32 || fast_is_f32 ? f32_bytes : 0) +
          (fast_is_f32 ? 0 : fast_block_bytes(shape));
 }
 

@@ -245,11 +245,10 @@ void seed(const RowSource& source, const Groups& groups, const FitOptions& optio
   const auto shapes = shapes_of(groups, reader, kernels);
   for_groups(shapes, options, monitor, groups_done,
              [&](std::int64_t g, std::int64_t budget, const Team& team) {
-               GroupPlan plan = plan_group(shapes[g], options, budget);
-               plan.residency.fast_blocks = false;  // only float32 decides here
+               const GroupPlan plan = plan_group(shapes[g], options, budget);
                Group<T> group = make_group(reader, groups, g, kernels);
                check_positive_rows(group.n_positive(), groups, g);
-               group.prepare(plan.residency, FastFormat::f32, true, team);
+               group.prepare(plan.residency, plan.format, plan.needs_f32, team);
                std::optional<GramMatrix> matrix;
                if (plan.algorithm == Algorithm::gram) matrix.emplace(group, team);
                const Draws draws{{groups.seeds[g], groups.ids[g]}, 0};

@@ -143,6 +143,7 @@ std::vector<typename Group<T>::Seen> Group<T>::first_pass(const Residency& resid
   q_.resize(static_cast<std::size_t>(n_padded));
   if (residency.rows && !reader_.in_place()) converted_.reset(n_ * n_features_);
   const bool packs = format_ != FastFormat::f32;
+  if (format_ == FastFormat::bytes) fast_sq_norms_.resize(static_cast<std::size_t>(n_padded));
   if (packs && residency.fast_blocks) fast_blocks_.reset(n_blocks() * fast_words());
   Buffer<std::uint32_t> fast_scratch(
       packs && fast_blocks_.empty() ? team.n_threads() * fast_words() : 0);
@@ -156,14 +157,21 @@ std::vector<typename Group<T>::Seen> Group<T>::first_pass(const Residency& resid
     mine.exponent = fast_frame_.exponent;
     mine.first_bad = mine.first_inexact = n_;
   }
-  team.for_ranges(n_blocks(), 1, [&](std::int64_t begin, std::int64_t end, int thread) {
+  // Several blocks at a time, for each is fetched while the one before is worked on.
+  team.for_ranges(n_blocks(), 4, [&](std::int64_t begin, std::int64_t end, int thread) {
     Seen& mine = seen[static_cast<std::size_t>(thread)];
     for (std::int64_t b = begin; b < end && mine.first_bad == n_; ++b) {
       survey_block(b, mine, row_scratch, thread);
       if (!packs) continue;
       std::uint32_t* words = fast_blocks_.empty() ? fast_scratch.data() + thread * fast_words()
                                                   : fast_blocks_.data() + b * fast_words();
-      pack_fast_block_with_bounds(b, words, row_scratch, thread);
+      std::int64_t rows[kBlockPoints];
+      const void* at[kBlockPoints];
+      const std::int64_t n_next =
+          b + 1 < end ? std::min<std::int64_t>(kBlockPoints, n_ - (b + 1) * kBlockPoints) : 0;
+      for (std::int64_t p = 0; p < n_next; ++p) rows[p] = (b + 1) * kBlockPoints + p;
+      pack_fast_block_with_bounds(b, ahead(rows, static_cast<int>(n_next), at), words, row_scratch,
+                                  thread);
     }
   });
   check(seen);
@@ -292,8 +300,11 @@ void Group<T>::set_frame(const std::vector<Seen>& seen, const Team& team) {
                     part.resize(static_cast<std::size_t>(n_features_));
                     for (std::int64_t r = begin; r < end; ++r) {
                       const std::int64_t i = missing[static_cast<std::size_t>(r)];
-                      kernels_.accumulate.add(row(i, scratch.get(thread)), to_grid, no_shift.data(),
-                                              n_features_, weight(i), part.data());
+                      const T* x = row(i, scratch.get(thread));
+                      const double w = weight(i);
+                      kernels_.accumulate.add({&x, 1, weighted() ? &w : nullptr, false, to_grid,
+                                               no_shift.data(), n_features_, part.data(),
+                                               nullptr, {}});
                     }
                   });
   for (const auto& part : parts) join(part);
@@ -402,7 +413,7 @@ void Group<T>::pack_fast_block(std::int64_t block, std::uint32_t* words,
                                RowScratch<T>& row_scratch, int thread) const {
   if (format_ == FastFormat::bytes) {
     std::vector<float> unused(2 * layout_.segments.size() * kBlockPoints);
-    pack_byte_block(block, words, unused.data(),
+    pack_byte_block(block, {}, words, unused.data(),
                     unused.data() + layout_.segments.size() * kBlockPoints, row_scratch, thread);
     return;
   }
@@ -411,19 +422,21 @@ void Group<T>::pack_fast_block(std::int64_t block, std::uint32_t* words,
 }
 
 template <class T>
-void Group<T>::pack_byte_block(std::int64_t block, std::uint32_t* words, float* sq_norms,
-                               float* sq_lost, RowScratch<T>& row_scratch, int thread) const {
+void Group<T>::pack_byte_block(std::int64_t block, const RowsAhead& ahead, std::uint32_t* words,
+                               float* sq_norms, float* sq_lost, RowScratch<T>& row_scratch,
+                               int thread) const {
   const T* rows[kBlockPoints];
   const int n_rows = find_rows(block, rows, row_scratch, thread);
   kernels_.pack.pack_bytes({rows, n_rows, power_of_two<T>(-fast_frame_.exponent),
                             fast_frame_.centre.data(), layout_.segments.data(),
                             static_cast<std::int64_t>(layout_.segments.size()), words, sq_norms,
-                            sq_lost});
+                            sq_lost, ahead});
 }
 
 template <class T>
-void Group<T>::pack_fast_block_with_bounds(std::int64_t block, std::uint32_t* words,
-                                           RowScratch<T>& row_scratch, int thread) {
+void Group<T>::pack_fast_block_with_bounds(std::int64_t block, const RowsAhead& ahead,
+                                           std::uint32_t* words, RowScratch<T>& row_scratch,
+                                           int thread) {
   if (format_ == FastFormat::bf16) {
     double sq_norms[kBlockPoints], sq_residuals[kBlockPoints];
     pack_block(block, fast_frame_, nullptr, words, sq_norms, sq_residuals, row_scratch, thread);
@@ -433,19 +446,21 @@ void Group<T>::pack_fast_block_with_bounds(std::int64_t block, std::uint32_t* wo
   const std::size_t n_segments = layout_.segments.size();
   std::vector<float> sums(2 * n_segments * kBlockPoints);
   float* sq_lost = sums.data() + n_segments * kBlockPoints;
-  pack_byte_block(block, words, sums.data(), sq_lost, row_scratch, thread);
+  pack_byte_block(block, ahead, words, sums.data(), sq_lost, row_scratch, thread);
   const double inflate = inflation(n_features_);
   for (int i = 0; i < kBlockPoints; ++i) {
-    double lost_p = 0, lost_q = 0, norm_p = 0, norm_q = 0, least_weight = 1;
+    double lost_p = 0, lost_q = 0, norm_p = 0, norm_q = 0, sq_norm = 0, least_weight = 1;
     for (std::size_t s = 0; s < n_segments; ++s) {
       const double weight = layout_.segments[s].weight;
       const double norm = sums[s * kBlockPoints + i], lost = sq_lost[s * kBlockPoints + i];
+      sq_norm += norm;
       lost_p += lost / weight;
       lost_q += lost * weight;
       norm_p += norm / weight;
       norm_q += norm * weight;
       least_weight = std::min(least_weight, weight);
     }
+    fast_sq_norms_[static_cast<std::size_t>(block * kBlockPoints + i)] = sq_norm;
     // rounding_of_row() for y itself and twice for what was measured, which rounds by as much.
     p_[block * kBlockPoints + i] = round_up(
         std::sqrt(lost_p) * inflate +
@@ -505,6 +520,38 @@ const void* Group<T>::fast_block(std::int64_t block, float* scratch, RowScratch<
   if (!fast_blocks_.empty()) return fast_blocks_.data() + block * fast_words();
   pack_fast_block(block, reinterpret_cast<std::uint32_t*>(scratch), row_scratch, thread);
   return scratch;
+}
+
+template <class T>
+double Group<T>::sq_norm_error() const {
+  return 2 * (inflation(n_features_) - 1) + 0x1p-20;
+}
+
+template <class T>
+RowsAhead Group<T>::ahead(const std::int64_t* rows, int n_rows, const void** at) const {
+  if (!rows_in_place()) return {};
+  for (int p = 0; p < n_rows; ++p) at[p] = row(rows[p], nullptr);
+  return {at, n_rows, n_features_ * static_cast<std::int64_t>(sizeof(T))};
+}
+
+template <class T>
+void Group<T>::chains(const std::int64_t* rows, int n_rows, bool cold, int n_ahead,
+                      const float* column, float* dots, float* norms, RowScratch<T>& row_scratch, int thread) const {
+  const T* at[kBlockPoints];
+  const void* next[kBlockPoints];
+  for (int p = 0; p < n_rows; ++p) at[p] = row(rows[p], row_scratch.get(thread, p));
+  kernels_.pack.chain_rows({at, n_rows, n_features_, power_of_two<T>(-frame_.exponent), centre(),
+                            column, dots, norms, cold && rows_in_place(),
+                            ahead(rows + n_rows, n_ahead, next)});
+}
+
+template <class T>
+void Group<T>::centred_row(std::int64_t i, float* y, T* scratch) const {
+  const T* x = row(i, scratch);
+  const PowerOfTwo<T> scale = power_of_two<T>(-frame_.exponent);
+  for (std::int64_t j = 0; j < n_features_; ++j) {
+    y[j] = static_cast<float>(x[j] * scale.first * scale.second - frame_.centre[j]);
+  }
 }
 
 template <class T>

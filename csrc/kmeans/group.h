@@ -81,7 +81,18 @@ class Group {
     if (!converted_.empty()) return converted_.data() + i * n_features_;
     return reader_.row(row_number(i), scratch);
   }
+  bool rows_in_place() const { return !converted_.empty() || reader_.in_place(); }
   bool rows_equal(std::int64_t i, const T* value, T* scratch) const;
+
+  // Chains (dots.h) of up to kBlockPoints rows with `column` [n_features] and with themselves. Only
+  // where the fast blocks are bytes.
+  // `cold` says that nobody fetched them ahead; `n_ahead` more entries of `rows` are wanted next.
+  void chains(const std::int64_t* rows, int n_rows, bool cold, int n_ahead, const float* column,
+              float* dots, float* norms, RowScratch<T>& row_scratch, int thread) const;
+  // Pointers to rows that are read in place and will be wanted soon; `at` [n_rows] holds them.
+  RowsAhead ahead(const std::int64_t* rows, int n_rows, const void** at) const;
+  // y of row i in the canonical frame.
+  void centred_row(std::int64_t i, float* y, T* scratch) const;
 
   // Packed blocks; `scratch` [block_words()] is used where they are not resident.
   const float* f32_block(std::int64_t block, float* scratch, RowScratch<T>& row_scratch,
@@ -133,6 +144,9 @@ class Group {
   }
   const float* p() const { return p_.data(); }
   const float* q() const { return q_.data(); }
+  // ||y||^2 in the fast frame, of byte blocks, to a relative error of sq_norm_error().
+  const double* fast_sq_norms() const { return fast_sq_norms_.data(); }
+  double sq_norm_error() const;
   float p_f32(std::int64_t i) const;  // the same for the float32 blocks
   float q_f32(std::int64_t i) const;
   // Rows whose numbers leave float32's comfort: never certain.
@@ -159,12 +173,13 @@ class Group {
   void set_byte_layout(const std::vector<const T*>& rows);
   void pack_fast_block(std::int64_t block, std::uint32_t* words, RowScratch<T>& row_scratch,
                        int thread) const;
-  void pack_byte_block(std::int64_t block, std::uint32_t* words, float* sq_norms, float* sq_lost,
-                       RowScratch<T>& row_scratch, int thread) const;
+  void pack_byte_block(std::int64_t block, const RowsAhead& ahead, std::uint32_t* words,
+                       float* sq_norms, float* sq_lost, RowScratch<T>& row_scratch,
+                       int thread) const;
   // The rows of a block that exist, and how many.
   int find_rows(std::int64_t block, const T** rows, RowScratch<T>& row_scratch, int thread) const;
-  void pack_fast_block_with_bounds(std::int64_t block, std::uint32_t* words,
-                                   RowScratch<T>& row_scratch, int thread);
+  void pack_fast_block_with_bounds(std::int64_t block, const RowsAhead& ahead,
+                                   std::uint32_t* words, RowScratch<T>& row_scratch, int thread);
   void pack_f32(bool keep, const Team& team);
   void pack_block(std::int64_t block, const Frame<T>& frame, float* f32, std::uint32_t* bf16,
                   double* sq_norms, double* sq_residuals, RowScratch<T>& row_scratch,
@@ -197,6 +212,7 @@ class Group {
   Buffer<std::uint32_t> fast_blocks_;  // bfloat16 or bytes
   std::vector<double> sq_norms_;
   std::vector<float> p_, q_;
+  std::vector<double> fast_sq_norms_;
 };
 
 extern template class Group<float>;

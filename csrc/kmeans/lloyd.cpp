@@ -15,7 +15,6 @@ namespace ddkern::kmeans {
 namespace {
 
 constexpr std::int64_t kFewestFeatures = 256;    // a thread takes in an update
-constexpr std::int64_t kRowsBetweenChecks = 64;  // for Ctrl-C
 
 struct Move {
   std::int64_t row;
@@ -33,7 +32,7 @@ class Lloyd {
         units_(size(k), 0), mean_sq_norms_(size(k), 0.0), assignment_(size(group.n()), -1),
         moves_of_block_(size(group.n_blocks())),
         nearest_(group, centroids_.data(), k, team.n_threads(), options.perturb_scores),
-        row_scratch_(team.n_threads(), n_features_), value_(n_features_),
+        row_scratch_(team.n_threads(), n_features_, kRowsAtOnce), value_(n_features_),
         mean_scratch_(team.n_threads() * n_features_) {
     std::fill(sums_.data(), sums_.data() + sums_.size(), 0);
     if (gram != nullptr) {
@@ -132,8 +131,37 @@ class Lloyd {
     }
   }
 
-  // The first update: every row arrives. Rows go cell by cell, so that a cell's sums stay in cache,
-  // and threads take equal stretches of them. A cell that an earlier thread began is summed aside.
+  // Rows of one cell into its sum, or out of it, a range of features.
+  // `n_ahead` more entries of `rows` are wanted next.
+  void add_to_cell(const std::int64_t* rows, std::int64_t n_rows, std::int64_t n_ahead,
+                   bool subtract, std::int64_t begin, std::int64_t end, std::int64_t* sum, double* sq_norms,
+                   int thread) {
+    const T* at[kRowsAtOnce];
+    double weights[kRowsAtOnce];
+    for (std::int64_t first = 0; first < n_rows; first += kRowsAtOnce) {
+      team_.inner(thread).check();
+      const int n = static_cast<int>(std::min<std::int64_t>(kRowsAtOnce, n_rows - first));
+      for (int r = 0; r < n; ++r) {
+        at[r] = group_.row(rows[first + r], row_scratch_.get(thread, r)) + begin;
+        weights[r] = group_.weight(rows[first + r]);
+      }
+      const void* next[kRowsAtOnce];
+      const std::int64_t n_next =
+          std::min<std::int64_t>(kRowsAtOnce, n_rows + n_ahead - (first + n));
+      group_.kernels().accumulate.add({at, n, group_.weighted() ? weights : nullptr, subtract,
+                                       group_.row_scale(), group_.row_shift() + begin, end - begin,
+                                       sum + begin, sq_norms,
+                                       group_.ahead(rows + first + n, static_cast<int>(n_next),
+                                                    next)});
+      if (sq_norms == nullptr) continue;
+      // In units of the sums; a power of two away from those of the rows.
+      const double unit = group_.row_unit() * group_.row_unit();
+      for (int r = 0; r < n; ++r) sq_norms_[size(rows[first + r])] = sq_norms[r] * unit;
+    }
+  }
+
+  // The first update: every row arrives. Rows go cell by cell and threads take equal stretches of
+  // them; a cell that an earlier thread began is summed aside.
   void add_all_rows() {
     std::vector<std::int64_t> first_of_cell(size(k_) + 1, 0), rows;
     for (const Move& move : moves_) first_of_cell[size(move.to) + 1] += group_.counts(move.row);
@@ -153,18 +181,18 @@ class Lloyd {
     sq_norms_.resize(size(group_.n()));
     team_.for_ranges(n_parts, 1, [&](std::int64_t part, std::int64_t, int thread) {
       const std::int64_t begin = n_rows * part / n_parts, end = n_rows * (part + 1) / n_parts;
-      for (std::int64_t r = begin; r < end; ++r) {
-        if (r % kRowsBetweenChecks == 0) team_.inner(thread).check();
+      double sq_norms[kRowsAtOnce];
+      for (std::int64_t r = begin; r < end;) {
         const std::int32_t cell = assignment_[size(rows[size(r)])];
+        const std::int64_t last = std::min(end, first_of_cell[size(cell) + 1]);
         std::int64_t* sum = sums_.data() + cell * n_features_;
         if (first_of_cell[size(cell)] < begin) {
           aside_cell[size(part)] = cell;
           sum = asides.data() + part * n_features_;
         }
-        const T* x = group_.row(rows[size(r)], row_scratch_.get(thread));
-        group_.kernels().accumulate.add(x, group_.row_scale(), group_.row_shift(), n_features_,
-                                        group_.weight(rows[size(r)]), sum);
-        if (!norms_known) sq_norms_[size(rows[size(r)])] = group_.sq_norm(x);
+        add_to_cell(rows.data() + r, last - r, end - last, false, 0, n_features_, sum,
+                    norms_known ? nullptr : sq_norms, thread);
+        r = last;
       }
     });
     for (int part = 0; part < n_parts; ++part) {
@@ -175,21 +203,24 @@ class Lloyd {
     }
   }
 
-  // Later updates: rows leave one cell for another. Threads take features, for two rows may want
-  // the same cell.
+  // Later updates: rows leave one cell for another, and every cell takes its comings and goings at
+  // once. Threads take features.
   void transfer_moved_rows() {
-    const auto& accumulate = group_.kernels().accumulate;
-    const std::int64_t piece =
-        std::max((n_features_ + team_.n_threads() - 1) / team_.n_threads(), kFewestFeatures);
+    std::vector<std::vector<std::int64_t>> came(size(k_)), left(size(k_));
+    for (const Move& move : moves_) {
+      if (!group_.counts(move.row)) continue;
+      came[size(move.to)].push_back(move.row);
+      left[size(move.from)].push_back(move.row);
+    }
+    const std::int64_t share = (n_features_ + team_.n_threads() - 1) / team_.n_threads();
+    const std::int64_t piece = std::max((share + 63) / 64 * 64, kFewestFeatures);
     team_.for_ranges(n_features_, piece, [&](std::int64_t begin, std::int64_t end, int thread) {
-      std::int64_t n_done = 0;
-      for (const Move& move : moves_) {
-        if (++n_done % kRowsBetweenChecks == 0) team_.inner(thread).check();
-        if (!group_.counts(move.row)) continue;
-        accumulate.move(group_.row(move.row, row_scratch_.get(thread)) + begin, group_.row_scale(),
-                        group_.row_shift() + begin, end - begin, group_.weight(move.row),
-                        sums_.data() + move.from * n_features_ + begin,
-                        sums_.data() + move.to * n_features_ + begin);
+      for (std::int64_t c = 0; c < k_; ++c) {
+        std::int64_t* sum = sums_.data() + c * n_features_;
+        const auto n_came = static_cast<std::int64_t>(came[size(c)].size());
+        const auto n_left = static_cast<std::int64_t>(left[size(c)].size());
+        add_to_cell(came[size(c)].data(), n_came, 0, false, begin, end, sum, nullptr, thread);
+        add_to_cell(left[size(c)].data(), n_left, 0, true, begin, end, sum, nullptr, thread);
       }
     });
   }
@@ -381,12 +412,15 @@ class Lloyd {
   // V, and the weighted mean of ||y||^2 that the history needs.
   void find_variance() {
     mean_sq_norm_ = weighted_mean(group_, sq_norms_);
+    std::vector<std::int64_t> sum(size(n_features_), 0);
+    for (std::int64_t c = 0; c < k_; ++c) {
+      for (std::int64_t j = 0; j < n_features_; ++j) sum[size(j)] += sums_[c * n_features_ + j];
+    }
     std::vector<double> mean(size(n_features_));
     for (std::int64_t j = 0; j < n_features_; ++j) {
-      std::int64_t sum = 0;
-      for (std::int64_t c = 0; c < k_; ++c) sum += sums_[c * n_features_ + j];
-      mean[j] = static_cast<double>(sum) / static_cast<double>(group_.total_units()) *
-                (group_.mean_factor() * group_.row_unit());
+      mean[size(j)] = static_cast<double>(sum[size(j)]) /
+                      static_cast<double>(group_.total_units()) *
+                      (group_.mean_factor() * group_.row_unit());
     }
     const double within =
         mean_sq_norm_ - group_.kernels().distance.sq_norm(mean.data(), n_features_);

@@ -78,7 +78,7 @@ void Nearest<T>::perturb_scores(Scores<T>& scores, std::int64_t block, float* va
 // A float32 look at the stored values: its error is relative to the distance, not to the norms, so
 // it leaves next to nothing to float64.
 template <class T>
-void Nearest<T>::drop_clear_losers(const T* x, Candidates& candidates) const {
+void Nearest<T>::drop_clear_losers(const T* x, const T* next, Candidates& candidates) const {
   std::vector<std::int32_t>& columns = candidates.columns;
   if constexpr (std::is_same_v<T, float>) {
     constexpr std::size_t kAtOnce = 16;
@@ -89,7 +89,7 @@ void Nearest<T>::drop_clear_losers(const T* x, Candidates& candidates) const {
       const std::size_t width = std::min(kAtOnce, columns.size() - first);
       const float* rows[kAtOnce];
       for (std::size_t c = 0; c < width; ++c) rows[c] = centroids_ + columns[first + c] * n;
-      group_.kernels().distance.quick(x, rows, static_cast<int>(width), n,
+      group_.kernels().distance.quick(x, rows, static_cast<int>(width), n, next,
                                       distances.data() + first);
     }
     const double least = *std::min_element(distances.begin(), distances.end());
@@ -142,7 +142,13 @@ void Nearest<T>::block(Scores<T>& scores, std::int64_t block, std::int32_t* winn
         if (wild || may_win(args, found, p, k)) columns.push_back(static_cast<std::int32_t>(k));
       }
     }
-    drop_clear_losers(x, candidates);
+    // The row that will be asked for next.
+    const std::uint32_t later = found.certain | ((std::uint32_t{2} << p) - 1);
+    const T* next = x;
+    if (group_.rows_in_place() && ~later != 0) {
+      next = group_.row(begin + std::min(__builtin_ctz(~later), n_points - 1), nullptr);
+    }
+    drop_clear_losers(x, next, candidates);
     std::int64_t best = columns[0];
     bool exact = false;
     if (columns.size() > 1) {

@@ -47,8 +47,9 @@ class Nearest {
   };
   const float* products_of(Scores<T>& scores, std::int64_t block, int thread);
   void perturb_scores(Scores<T>& scores, std::int64_t block, float* values, int thread);
-  // Of the columns that may win for x, keeps those that float32 cannot rule out.
-  void drop_clear_losers(const T* x, Candidates& candidates) const;
+  // Of the columns that may win for x, keeps those that float32 cannot rule out. `next` is
+  // the row that comes after x.
+  void drop_clear_losers(const T* x, const T* next, Candidates& candidates) const;
   // -1, 0, 1 as a is nearer than, exactly as near as, or farther than b.
   int compare(const T* x, std::int64_t a, double distance_a, std::int64_t b, double distance_b,
               bool* exact) const;

@@ -4,8 +4,11 @@
 #include <algorithm>
 #include <cmath>
 #include <mutex>
+#include <numeric>
+#include <optional>
 
 #include "core/simd/round.h"
+#include "kmeans/screening.h"
 #include "kmeans/weighted_mean.h"
 
 namespace ddkern::kmeans {
@@ -56,9 +59,9 @@ class PlusPlus {
         nearer_(static_cast<std::size_t>(n_trials_)), candidate_(group.n_features()),
         row_scratch_(team.n_threads(), group.n_features(), kBlockPoints),
         value_scratch_(team.n_threads(), group.n_features()),
-        block_scratch_(gram == nullptr ? team.n_threads() * group.block_words() : 0),
-        columns_(gram == nullptr ? column_stride() * kTileColumns : 0) {
-    for (auto& distances : nearer_) distances.resize(static_cast<std::size_t>(padded()));
+        block_scratch_(gather_words() > 0 ? team.n_threads() * group.block_words() : 0),
+        columns_(gather_words() * kTileColumns) {
+    if (screens(group, gram)) screening_.emplace(group, n_trials_, team);
     for (std::int64_t i = 0; i < group.n(); ++i) units_.data()[i] = group.units(i);
     units_.total_up();
     find_norms();
@@ -83,7 +86,16 @@ class PlusPlus {
  private:
   std::int64_t padded() const { return group_.n_blocks() * kBlockPoints; }
 
+  static bool screens(const Group<T>& group, const GramMatrix* gram) {
+    return gram == nullptr && group.format() == FastFormat::bytes;
+  }
+  // Of a column of chains over whole blocks.
+  std::int64_t gather_words() const {
+    return gram_ == nullptr && !screens(group_, gram_) ? column_stride() : 0;
+  }
+
   void find_norms() {
+    if (screening_) return;
     if (gram_ != nullptr) {
       for (std::int64_t i = 0; i < padded(); ++i) norms_[i] = gram_->row(i)[i];
       return;
@@ -116,8 +128,126 @@ class PlusPlus {
       closest_[i] = i < group_.n() && group_.counts(i) ? 0x1p1000 : 0;
     }
     const std::vector<std::int64_t> only{row};
+    if (screening_) {
+      screening_->set_candidates(only);
+      std::vector<OpenRow> rows;
+      for (std::int64_t i = 0; i < group_.n(); ++i) {
+        if (group_.counts(i)) rows.push_back({i, 0, 0, 0});
+      }
+      find_distances(0, rows);
+      for (const OpenRow& open : rows) closest_[static_cast<std::size_t>(open.row)] = open.distance;
+      return;
+    }
     try_candidates(only, 0.0);
     closest_.swap(nearer_[0]);
+  }
+
+  // A row that a candidate may be nearer to than what is closest: bounds of its new mass, and its
+  // canonical distance when that was asked for.
+  struct OpenRow {
+    std::int64_t row;
+    double least_gain, most_gain;
+    double distance;
+  };
+
+  void find_distances(int candidate, std::vector<OpenRow>& open) {
+    std::vector<std::int64_t> rows;
+    for (const OpenRow& row : open) rows.push_back(row.row);
+    const auto n_rows = static_cast<std::int64_t>(rows.size());
+    // One stretch a thread, for rows are fetched ahead within it.
+    const std::int64_t share = (n_rows + team_.n_threads() - 1) / team_.n_threads();
+    team_.for_ranges(
+        n_rows, std::min<std::int64_t>(share, 64 * kBlockPoints),
+        [&](std::int64_t begin, std::int64_t end, int thread) {
+          for (std::int64_t first = begin; first < end; first += kBlockPoints) {
+            double distances[kBlockPoints];
+            const std::int64_t last = std::min(end, first + kBlockPoints);
+            const std::int64_t n_ahead = std::min<std::int64_t>(kBlockPoints, end - last);
+            screening_->distances(candidate, rows.data() + first, static_cast<int>(last - first),
+                                  first == begin, static_cast<int>(n_ahead), distances, thread);
+            for (std::int64_t r = first; r < last; ++r) open[r].distance = distances[r - first];
+          }
+        });
+  }
+
+  std::int64_t mass_of(std::int64_t i, double distance) const {
+    const std::int64_t value = simd::round_f64(distance * unit_);
+    return group_.weighted()
+               ? simd::round_wide_f64(static_cast<double>(value) * group_.weight(i))
+               : value;
+  }
+
+  // The best trial by its gain: the mass it takes away. Bounds of the gains tell it in most steps;
+  // where two trials may be the best, their gains are computed.
+  void add_best_screened(const std::vector<std::int64_t>& candidates) {
+    screening_->set_candidates(candidates);
+    const auto n_trials = candidates.size();
+    std::vector<std::vector<std::vector<OpenRow>>> found(
+        static_cast<std::size_t>(team_.n_threads()), std::vector<std::vector<OpenRow>>(n_trials));
+    team_.for_ranges(group_.n_blocks(), 4, [&](std::int64_t begin, std::int64_t end, int thread) {
+      auto& mine = found[static_cast<std::size_t>(thread)];
+      for (std::int64_t b = begin; b < end; ++b) {
+        const float* products = screening_->products(b, thread);
+        for (std::size_t t = 0; t < n_trials; ++t) {
+          double lower[kBlockPoints], upper[kBlockPoints];
+          std::uint32_t open = screening_->screen(static_cast<int>(t), b, products, closest_.data(),
+                                                  lower, upper);
+          for (; open != 0; open &= open - 1) {
+            const int p = __builtin_ctz(open);
+            const std::int64_t i = b * kBlockPoints + p;
+            const double now = closest_[static_cast<std::size_t>(i)];
+            const double weight = unit_ * group_.weight(i);
+            mine[t].push_back({i, weight * std::max(0.0, now - std::max(upper[p], 0.0)),
+                               weight * (now - lower[p]), 0});
+          }
+        }
+      }
+    });
+    std::vector<std::vector<OpenRow>> open(n_trials);
+    std::vector<double> least(n_trials, 0.0), most(n_trials, 0.0);
+    for (std::size_t t = 0; t < n_trials; ++t) {
+      for (const auto& part : found) {
+        for (const OpenRow& row : part[t]) {
+          open[t].push_back(row);
+          least[t] += row.least_gain;
+          most[t] += row.most_gain;
+        }
+      }
+      // Masses are rounded to units, and these sums are rounded too.
+      const double slack = 0x1p-30 * most[t] + 4 * (1 + static_cast<double>(open[t].size())) *
+                                                   (group_.weighted() ? 0x1p22 : 1.0);
+      least[t] -= slack;
+      most[t] += slack;
+    }
+    // The most promising trial first: its gain, once known, rules out most of the others.
+    std::vector<std::size_t> order(n_trials);
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+      return least[a] + most[a] > least[b] + most[b];
+    });
+    double bar = *std::max_element(least.begin(), least.end());
+    std::size_t best = n_trials;
+    std::int64_t best_gain = 0;
+    for (const std::size_t t : order) {
+      if (most[t] < bar) continue;
+      find_distances(static_cast<int>(t), open[t]);
+      std::int64_t gain = 0;
+      for (const OpenRow& row : open[t]) {
+        const double now = closest_[static_cast<std::size_t>(row.row)];
+        gain += masses_.data()[row.row] - mass_of(row.row, std::min(now, row.distance));
+      }
+      // The lowest trial among equals.
+      if (best == n_trials || gain > best_gain || (gain == best_gain && t < best)) {
+        best = t;
+        best_gain = gain;
+      }
+      bar = std::max(bar, static_cast<double>(best_gain) * (1 - 0x1p-50));
+    }
+    seeds_.rows.push_back(candidates[best]);
+    for (const OpenRow& row : open[best]) {
+      double& now = closest_[static_cast<std::size_t>(row.row)];
+      now = std::min(now, row.distance);
+    }
   }
 
   // The exponent of the largest distance fixes the grid; then every row's integer mass.
@@ -126,11 +256,7 @@ class PlusPlus {
     shift_ = group_.grid_bits() - grid_exponent(largest);
     unit_ = std::ldexp(1.0, shift_);
     for (std::int64_t i = 0; i < group_.n(); ++i) {
-      const double value = closest_[i] * unit_;
-      masses_.data()[i] =
-          group_.weighted()
-              ? simd::round_wide_f64(static_cast<double>(simd::round_f64(value)) * group_.weight(i))
-              : simd::round_f64(value);
+      masses_.data()[i] = mass_of(i, closest_[i]);
     }
     masses_.total_up();
   }
@@ -138,6 +264,7 @@ class PlusPlus {
   // nearer_[t] and the potential for every candidate; `unit` 0 asks for the distances alone.
   std::vector<std::int64_t> try_candidates(const std::vector<std::int64_t>& rows, double unit) {
     const int n = static_cast<int>(rows.size());
+    for (int t = 0; t < n; ++t) nearer_[t].resize(static_cast<std::size_t>(padded()));
     std::vector<std::int64_t> potentials(rows.size(), 0);
     const bool products = !direct_ && gram_ == nullptr;
     std::vector<const T*> values(rows.size());
@@ -190,6 +317,7 @@ class PlusPlus {
   void add_best_of_trials(std::int64_t step) {
     std::vector<std::int64_t> candidates(static_cast<std::size_t>(n_trials_));
     for (int t = 0; t < n_trials_; ++t) candidates[t] = masses_.draw(draws_(step, t));
+    if (screening_ && !direct_) return add_best_screened(candidates);
     const auto potentials = try_candidates(candidates, unit_);
     const auto best = std::min_element(potentials.begin(), potentials.end()) - potentials.begin();
     seeds_.rows.push_back(candidates[best]);
@@ -280,6 +408,7 @@ class PlusPlus {
   Seeds seeds_;
   double unit_ = 1;
   int shift_ = 0;
+  std::optional<Screening<T>> screening_;
   bool direct_ = false;
   bool all_rows_are_seeds_ = false;
 };

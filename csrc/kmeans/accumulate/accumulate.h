@@ -3,7 +3,8 @@
 //
 //   v[j] = row[j] * scale - shift[j]                 (float64, |v| < 2^51)
 //   q[j] = v[j] rounded to an integer, ties to even
-//   add:     sum[j] += q[j]                          or += RN(weight * q[j])
+//   add:     sum[j] += q[j]                          or += RN(weight * q[j]), or -= either
+//            sq_norm = sum of v[j]^2                 in the order of d64 (section 6)
 //   finish:  centroid[j] = fl_T((fl64(sum[j]) / total * factor + centre[j]) * unscale)
 //
 // docs/numerics.md sections 4 and 5. Integer addition is exact, so rows may come and go in any
@@ -13,16 +14,31 @@
 #include <cstdint>
 
 #include "core/isa.h"
+#include "core/simd/prefetch.h"
 
 namespace ddkern::kmeans {
 
+// Several rows into (or out of) one sum: a few features of all rows at a time, so that the sum
+// stays in registers and is loaded and stored once.
+constexpr int kRowsAtOnce = 32;
+
+template <class T>
+struct AddArgs {
+  const T* const* rows;   // [n_rows] pointers to [n]
+  int n_rows;             // at most kRowsAtOnce
+  const double* weights;  // [n_rows], or null for 1
+  bool subtract;
+  double scale;
+  const double* shift;  // [n]
+  std::int64_t n;
+  std::int64_t* sum;  // inout [n]
+  double* sq_norms;   // out [n_rows], or null
+  RowsAhead ahead;    // of the next call
+};
+
 template <class T>
 struct AccumulateOps {
-  void (*add)(const T* row, double scale, const double* shift, std::int64_t n, double weight,
-              std::int64_t* sum) noexcept;
-  // Out of one cell and into another, in one pass over the row.
-  void (*move)(const T* row, double scale, const double* shift, std::int64_t n, double weight,
-               std::int64_t* from, std::int64_t* to) noexcept;
+  void (*add)(const AddArgs<T>& args) noexcept;
   // means (out, may be null) receives fl64(sum) / total * factor.
   void (*finish)(const std::int64_t* sum, double total, double factor, const T* centre,
                  double unscale, std::int64_t n, double* means, T* centroid) noexcept;

@@ -8,6 +8,8 @@
 namespace {
 
 using namespace ddkern::simd;
+using ddkern::kmeans::AddArgs;
+using ddkern::kmeans::kRowsAtOnce;
 
 template <bool kWeighted>
 inline i64x8 addend(const f64x8& v, double weight) {
@@ -22,42 +24,76 @@ inline std::int64_t addend(double v, double weight) {
   return round_wide_f64(q * weight);
 }
 
-// to += addends, and from -= addends where given.
-template <bool kWeighted, bool kMove, class T>
-inline void transfer(const T* row, double scale, const double* shift, std::int64_t n, double weight,
-                     std::int64_t* from, std::int64_t* to) {
+// Features at a time: as many as the registers hold sums for.
+#if defined(__AVX512F__)
+constexpr int kStrip = 64;
+#else
+constexpr int kStrip = 16;
+#endif
+
+template <bool kWeighted, bool kSubtract, bool kNorms, class T>
+inline void add_rows(const AddArgs<T>& args) {
+  alignas(64) double lanes[kRowsAtOnce][16];
+  if constexpr (kNorms) {
+    std::memset(lanes, 0, sizeof(lanes[0]) * static_cast<std::size_t>(args.n_rows));
+  }
+  Prefetcher ahead(args.ahead);
   std::int64_t j = 0;
-  for (; j + 8 <= n; j += 8) {
-    const i64x8 a = addend<kWeighted>(load_f64x8(row + j) * scale - load<f64x8>(shift + j), weight);
-    store(to + j, load<i64x8>(to + j) + a);
-    if constexpr (kMove) store(from + j, load<i64x8>(from + j) - a);
+  for (; j + kStrip <= args.n; j += kStrip) {
+    i64x8 sum[kStrip / 8];
+    f64x8 shift[kStrip / 8];
+    for (int v = 0; v < kStrip / 8; ++v) {
+      sum[v] = load<i64x8>(args.sum + j + 8 * v);
+      shift[v] = load<f64x8>(args.shift + j + 8 * v);
+    }
+    for (int r = 0; r < args.n_rows; ++r) {
+      const T* x = args.rows[r] + j;
+      ahead.fetch(kStrip * static_cast<int>(sizeof(T)) / 64 + 1);
+      const double weight = kWeighted ? args.weights[r] : 1.0;
+      f64x8 norm[2];
+      if constexpr (kNorms) {
+        norm[0] = load<f64x8>(lanes[r]);
+        norm[1] = load<f64x8>(lanes[r] + 8);
+      }
+      for (int v = 0; v < kStrip / 8; ++v) {
+        const f64x8 value = load_f64x8(x + 8 * v) * args.scale - shift[v];
+        const i64x8 q = addend<kWeighted>(value, weight);
+        sum[v] = kSubtract ? sum[v] - q : sum[v] + q;
+        if constexpr (kNorms) norm[v % 2] = norm[v % 2] + value * value;
+      }
+      if constexpr (kNorms) {
+        store(lanes[r], norm[0]);
+        store(lanes[r] + 8, norm[1]);
+      }
+    }
+    for (int v = 0; v < kStrip / 8; ++v) store(args.sum + j + 8 * v, sum[v]);
   }
-  for (; j < n; ++j) {
-    const std::int64_t a =
-        addend<kWeighted>(static_cast<double>(row[j]) * scale - shift[j], weight);
-    to[j] += a;
-    if constexpr (kMove) from[j] -= a;
+  for (int r = 0; r < args.n_rows; ++r) {
+    const double weight = kWeighted ? args.weights[r] : 1.0;
+    for (std::int64_t rest = j; rest < args.n; ++rest) {
+      const double value = static_cast<double>(args.rows[r][rest]) * args.scale - args.shift[rest];
+      const std::int64_t q = addend<kWeighted>(value, weight);
+      args.sum[rest] += kSubtract ? -q : q;
+      if constexpr (kNorms) lanes[r][rest % 16] += value * value;
+    }
+    if constexpr (kNorms) args.sq_norms[r] = add_16_lanes(lanes[r]);
   }
 }
 
+template <bool kWeighted, class T>
+inline void add_signed(const AddArgs<T>& args) {
+  if (args.subtract) return add_rows<kWeighted, true, false>(args);
+  if (args.sq_norms != nullptr) return add_rows<kWeighted, false, true>(args);
+  add_rows<kWeighted, false, false>(args);
+}
+
 template <class T>
-void add(const T* row, double scale, const double* shift, std::int64_t n, double weight,
-         std::int64_t* sum) noexcept {
+void add(const AddArgs<T>& args) noexcept {
   // A weight of 1 needs no product: w * q is q.
-  if (weight == 1) {
-    transfer<false, false>(row, scale, shift, n, weight, nullptr, sum);
+  if (args.weights == nullptr) {
+    add_signed<false>(args);
   } else {
-    transfer<true, false>(row, scale, shift, n, weight, nullptr, sum);
-  }
-}
-
-template <class T>
-void move(const T* row, double scale, const double* shift, std::int64_t n, double weight,
-          std::int64_t* from, std::int64_t* to) noexcept {
-  if (weight == 1) {
-    transfer<false, true>(row, scale, shift, n, weight, from, to);
-  } else {
-    transfer<true, true>(row, scale, shift, n, weight, from, to);
+    add_signed<true>(args);
   }
 }
 

@@ -2,6 +2,6 @@
 #include "kmeans/accumulate/accumulate.inl.h"
 
 namespace ddkern::kmeans {
-extern const AccumulateTable accumulate_avx2 = {{add<float>, move<float>, finish<float>},
-                                                {add<double>, move<double>, finish<double>}};
+extern const AccumulateTable accumulate_avx2 = {{add<float>, finish<float>},
+                                                {add<double>, finish<double>}};
 }

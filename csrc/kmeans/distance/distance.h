@@ -20,8 +20,9 @@ namespace ddkern::kmeans {
 struct DistanceOps {
   double (*f32)(const float* a, const float* b, double scale, std::int64_t n) noexcept;
   double (*f64)(const double* a, const double* b, double scale, std::int64_t n) noexcept;
-  // To several rows at once: a is read once. out [n_b].
-  void (*quick)(const float* a, const float* const* b, int n_b, std::int64_t n,
+  // To several rows at once: a is read once, and `next` [n] is brought into cache on the way. out
+  // [n_b].
+  void (*quick)(const float* a, const float* const* b, int n_b, std::int64_t n, const float* next,
                 float* out) noexcept;
   // Sum of v^2 in the same order, for vectors that are already float64.
   double (*sq_norm)(const double* v, std::int64_t n) noexcept;

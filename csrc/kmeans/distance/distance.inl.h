@@ -47,11 +47,13 @@ inline float sum_of_lanes(const f32x16* sums) {
 }
 
 template <int kRows>
-inline void quick_distances(const float* a, const float* const* b, std::int64_t n, float* out) {
+inline void quick_distances(const float* a, const float* const* b, std::int64_t n,
+                            const float* next, float* out) {
   f32x16 sums[kRows][4] = {};
   std::int64_t j = 0;
   for (; j + 64 <= n; j += 64) {
     for (int v = 0; v < 4; ++v) {
+      __builtin_prefetch(next + j + 16 * v);
       const f32x16 x = load<f32x16>(a + j + 16 * v);
       for (int r = 0; r < kRows; ++r) {
         const f32x16 d = x - load<f32x16>(b[r] + j + 16 * v);
@@ -69,10 +71,11 @@ inline void quick_distances(const float* a, const float* const* b, std::int64_t 
   for (int r = 0; r < kRows; ++r) out[r] = sum_of_lanes(sums[r]) + rest[r];
 }
 
-void quick(const float* a, const float* const* b, int n_b, std::int64_t n, float* out) noexcept {
+void quick(const float* a, const float* const* b, int n_b, std::int64_t n, const float* next,
+           float* out) noexcept {
   int r = 0;
-  for (; r + 2 <= n_b; r += 2) quick_distances<2>(a, b + r, n, out + r);
-  if (r < n_b) quick_distances<1>(a, b + r, n, out + r);
+  for (; r + 2 <= n_b; r += 2) quick_distances<2>(a, b + r, n, next, out + r);
+  if (r < n_b) quick_distances<1>(a, b + r, n, next, out + r);
 }
 
 template <class T>

@@ -17,6 +17,7 @@ namespace {
 using ddkern::kmeans::ByteColumnArgs;
 using ddkern::kmeans::ByteRowsArgs;
 using ddkern::kmeans::ByteSegment;
+using ddkern::kmeans::ChainRowsArgs;
 using ddkern::kmeans::kByteLevels;
 using ddkern::kmeans::kLowByte;
 
@@ -77,6 +78,7 @@ void pack_bytes(const ByteRowsArgs<T>& args) noexcept {
   alignas(64) std::uint32_t high[kBlockPoints * kTileWords], low[kBlockPoints * kTileWords];
   alignas(64) float norm_lanes[kBlockPoints][16], lost_lanes[kBlockPoints][16];
   RowLanes unused;
+  Prefetcher ahead(args.ahead);
   std::uint32_t* out = args.packed;
   for (std::int64_t s = 0; s < args.n_segments; ++s) {
     const ByteSegment& segment = args.segments[s];
@@ -93,6 +95,7 @@ void pack_bytes(const ByteRowsArgs<T>& args) noexcept {
           std::memset(low_row, 0x80, static_cast<std::size_t>(n_padded));
           continue;
         }
+        ahead.fetch(n * static_cast<int>(sizeof(T)) / 64 + 1);
         centre_piece<false>(args.rows[p] + d, args.scale, args.centre + d, n, y, unused);
         for (int j = n; j < n_padded; ++j) y[j] = 0;
         round_to_bytes(y, n_padded, segment, high_row, low_row, norm_lanes[p], lost_lanes[p]);
@@ -192,6 +195,52 @@ void pack_column_bytes(const ByteColumnArgs<T>& args) noexcept {
     const double scale = inverse > 0 ? -2.0 * segment.step * step : 0.0;
     describe_run(scale, sum_high);
     if (segment.doubled) describe_run(scale / kLowByte, sum_high + sum_low);
+  }
+}
+
+// The rows pass through a tile that stays in L1 and are transposed in registers: lanes are rows.
+template <class T>
+void chain_rows(const ChainRowsArgs<T>& args) noexcept {
+  alignas(64) float tile[kBlockPoints * kTileFeatures];
+  alignas(64) std::uint32_t square[16 * 16];
+  RowLanes unused;
+  if (args.cold) {
+    const std::int64_t n_bytes = args.n_features * static_cast<std::int64_t>(sizeof(T));
+    const void* rows[kBlockPoints];
+    std::copy(args.rows, args.rows + args.n_rows, rows);
+    Prefetcher now({rows, args.n_rows, n_bytes});
+    now.fetch(static_cast<int>(args.n_rows * (n_bytes / 64 + 1)));
+  }
+  Prefetcher ahead(args.ahead);
+  __m512 dots[2] = {}, norms[2] = {};
+  const int n_halves = args.n_rows > 16 ? 2 : 1;
+  for (int p = args.n_rows; p < 16 * n_halves; ++p) {
+    std::memset(tile + p * kTileFeatures, 0, sizeof(float) * kTileFeatures);
+  }
+  for (std::int64_t d = 0; d < args.n_features; d += kTileFeatures) {
+    const int n = static_cast<int>(std::min<std::int64_t>(args.n_features - d, kTileFeatures));
+    for (int p = 0; p < args.n_rows; ++p) {
+      ahead.fetch(n * static_cast<int>(sizeof(T)) / 64 + 1);
+      float* y = tile + p * kTileFeatures;
+      centre_piece<false>(args.rows[p] + d, args.scale, args.centre + d, n, y, unused);
+    }
+    for (int j = 0; j < n; j += 16) {
+      const int n_left = std::min(16, n - j);
+      for (int h = 0; h < n_halves; ++h) {
+        transpose_16x16(
+            reinterpret_cast<const std::uint32_t*>(tile + 16 * h * kTileFeatures + j),
+            kTileFeatures, square, 16);
+        for (int f = 0; f < n_left; ++f) {
+          const __m512 y = _mm512_load_ps(square + 16 * f);
+          dots[h] = _mm512_fmadd_ps(y, _mm512_set1_ps(args.column[d + j + f]), dots[h]);
+          norms[h] = _mm512_fmadd_ps(y, y, norms[h]);
+        }
+      }
+    }
+  }
+  for (int h = 0; h < 2; ++h) {
+    _mm512_storeu_ps(args.dots + 16 * h, dots[h]);
+    _mm512_storeu_ps(args.norms + 16 * h, norms[h]);
   }
 }
 

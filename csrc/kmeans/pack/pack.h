@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "core/isa.h"
+#include "core/simd/prefetch.h"
 #include "kmeans/byte_layout.h"
 
 namespace ddkern::kmeans {
@@ -79,6 +80,7 @@ struct ByteRowsArgs {
   std::uint32_t* packed;  // out [n_point_words][kBlockPoints]
   float* sq_norms;        // out [n_segments][kBlockPoints] sum of y^2
   float* sq_lost;         // out [n_segments][kBlockPoints] sum of (y - bytes)^2
+  RowsAhead ahead;        // of the next call
 };
 
 // One centroid as bytes times -2, with its header.
@@ -97,6 +99,21 @@ struct ByteColumnArgs {
   double* sq_norms_uncentred;  // out [n_segments] sum of (c * 2^-e)^2
 };
 
+// Chains (dots.h) of scattered rows with one column, and of every row with itself.
+template <class T>
+struct ChainRowsArgs {
+  const T* const* rows;  // [n_rows] pointers to [n_features]
+  int n_rows;            // 1 .. kBlockPoints
+  std::int64_t n_features;
+  PowerOfTwo<T> scale;
+  const T* centre;      // [n_features]
+  const float* column;  // [n_features] y of the other row
+  float* dots;          // out [kBlockPoints]
+  float* norms;         // out [kBlockPoints]
+  bool cold;            // nobody fetched the rows ahead
+  RowsAhead ahead;      // of the next call
+};
+
 template <class T>
 struct PackOps {
   void (*survey)(SurveyArgs<T>& args) noexcept;
@@ -107,6 +124,7 @@ struct PackOps {
   // Null where the CPU does not multiply bytes.
   void (*pack_bytes)(const ByteRowsArgs<T>& args) noexcept;
   void (*pack_column_bytes)(const ByteColumnArgs<T>& args) noexcept;
+  void (*chain_rows)(const ChainRowsArgs<T>& args) noexcept;
 };
 
 struct PackTable {

@@ -87,35 +87,49 @@ inline void survey_feature(SurveyArgs<T>& args, std::int64_t j, typename Bits<T>
   }
 }
 
-// A page of every row at a time: long enough runs for the prefetcher, and what accumulates stays in
-// L1.
+// First every row from end to end, the order in which memory is fast; then, in cache, a strip of a
+// few features of all rows at a time, so that what accumulates stays in registers.
 inline std::int64_t survey_vectors(SurveyArgs<float>& args, std::uint32_t& largest) {
-  constexpr int kRun = 1024;
-  alignas(64) std::int32_t sums[kRun];
-  u32x16 most{};
-  const std::int64_t n_vectors = args.n_features / 16 * 16;
-  for (std::int64_t begin = 0; begin < n_vectors; begin += kRun) {
-    const int n = static_cast<int>(n_vectors - begin < kRun ? n_vectors - begin : kRun);
-    std::memset(sums, 0, sizeof(std::int32_t) * static_cast<std::size_t>(n));
+#if defined(__AVX512F__)
+  constexpr int kVectors = 4;
+#else
+  constexpr int kVectors = 1;
+#endif
+  constexpr int kStrip = 16 * kVectors;
+  const std::int64_t n_in_strips = args.n_features / kStrip * kStrip;
+  u32x16 most[4] = {};
+  for (int p = 0; p < args.n_rows; ++p) {
+    for (std::int64_t j = 0; j < n_in_strips; j += 16) {
+      const u32x16 magnitude = load<u32x16>(args.rows[p] + j) & Bits<float>::kMagnitude;
+      u32x16& so_far = most[j / 16 % 4];
+      so_far = magnitude > so_far ? magnitude : so_far;
+    }
+  }
+  for (const u32x16& part : most) {
+    for (int l = 0; l < 16; ++l) largest = part[l] > largest ? part[l] : largest;
+  }
+  for (std::int64_t j = 0; j < n_in_strips; j += kStrip) {
+    f32x16 low[kVectors], high[kVectors];
+    i32x16 sum[kVectors] = {};
+    for (int v = 0; v < kVectors; ++v) {
+      low[v] = load<f32x16>(args.low + j + 16 * v);
+      high[v] = load<f32x16>(args.high + j + 16 * v);
+    }
     for (int p = 0; p < args.n_rows; ++p) {
-      const float* row = args.rows[p] + begin;
-      for (int j = 0; j < n; j += 16) {
-        const f32x16 v = load<f32x16>(row + j);
-        const u32x16 magnitude = load<u32x16>(&v) & Bits<float>::kMagnitude;
-        most = magnitude > most ? magnitude : most;
-        const f32x16 low = load<f32x16>(args.low + begin + j);
-        const f32x16 high = load<f32x16>(args.high + begin + j);
-        store(args.low + begin + j, v < low ? v : low);
-        store(args.high + begin + j, v > high ? v : high);
-        i32x16 sum = load<i32x16>(sums + j);
-        add_on_grid(v, args.to_grid, sum);
-        store(sums + j, sum);
+      for (int v = 0; v < kVectors; ++v) {
+        const f32x16 value = load<f32x16>(args.rows[p] + j + 16 * v);
+        low[v] = value < low[v] ? value : low[v];
+        high[v] = value > high[v] ? value : high[v];
+        add_on_grid(value, args.to_grid, sum[v]);
       }
     }
-    for (int j = 0; j < n; ++j) args.sums[begin + j] += sums[j];
+    for (int v = 0; v < kVectors; ++v) {
+      store(args.low + j + 16 * v, low[v]);
+      store(args.high + j + 16 * v, high[v]);
+      for (int l = 0; l < 16; ++l) args.sums[j + 16 * v + l] += sum[v][l];
+    }
   }
-  for (int l = 0; l < 16; ++l) largest = most[l] > largest ? most[l] : largest;
-  return n_vectors;
+  return n_in_strips;
 }
 inline std::int64_t survey_vectors(SurveyArgs<double>&, std::uint64_t&) { return 0; }
 

@@ -48,7 +48,7 @@ struct Avx512Bf16 {
 namespace ddkern::kmeans {
 extern const PackTable pack_avx512bf16 = {
     {survey<float>, small_integers<float>, pack_block<Avx512Bf16, float>, pack_column<float>,
-     pack_bytes<float>, pack_column_bytes<float>},
+     pack_bytes<float>, pack_column_bytes<float>, chain_rows<float>},
     {survey<double>, small_integers<double>, pack_block<Avx512Bf16, double>, pack_column<double>,
-     pack_bytes<double>, pack_column_bytes<double>}};
+     pack_bytes<double>, pack_column_bytes<double>, chain_rows<double>}};
 }

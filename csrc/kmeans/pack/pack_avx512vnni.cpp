@@ -19,7 +19,7 @@ struct Vnni {
 namespace ddkern::kmeans {
 extern const PackTable pack_avx512vnni = {
     {survey<float>, small_integers<float>, pack_block<Vnni, float>, pack_column<float>,
-     pack_bytes<float>, pack_column_bytes<float>},
+     pack_bytes<float>, pack_column_bytes<float>, chain_rows<float>},
     {survey<double>, small_integers<double>, pack_block<Vnni, double>, pack_column<double>,
-     pack_bytes<double>, pack_column_bytes<double>}};
+     pack_bytes<double>, pack_column_bytes<double>, chain_rows<double>}};
 }

@@ -19,7 +19,7 @@ struct Base {
 namespace ddkern::kmeans {
 extern const PackTable pack_base = {
     {survey<float>, small_integers<float>, pack_block<Base, float>, pack_column<float>,
-     nullptr, nullptr},
+     nullptr, nullptr, nullptr},
     {survey<double>, small_integers<double>, pack_block<Base, double>, pack_column<double>,
-     nullptr, nullptr}};
+     nullptr, nullptr, nullptr}};
 }

@@ -26,8 +26,29 @@ struct PotentialArgs {
   double* nearer;         // out [kBlockPoints]
 };
 
+// What approximate scores (columns.h) tell about d32 between a candidate and one block of points:
+//   d      = (sq_norm[p] + score) * unit
+//   lower, upper = d -+ ((p u + q v + e + sq_norm_error * sq_norm[p]) * unit
+//                        + chain_error * (norm[p] + candidate_norm)^2)
+struct ScreenArgs {
+  const float* products;     // [kBlockPoints]
+  float base, u, v, e;       // of the candidate's column
+  const float *p, *q;        // [kBlockPoints]
+  const double* sq_norms;    // [kBlockPoints] in the frame of the scores
+  double sq_norm_error;      // relative
+  double unit;               // from that frame to the canonical one
+  const double* norms;       // [kBlockPoints] bounds on the norms in the canonical frame
+  double candidate_norm;     // the candidate's
+  double chain_error;        // of d32, relative to the square of the sum of both norms
+  const double* closest;     // [kBlockPoints]
+  double* lower;             // out [kBlockPoints]
+  double* upper;             // out [kBlockPoints]
+};
+
 struct PotentialOps {
   std::int64_t (*potential)(const PotentialArgs& args) noexcept;
+  // The points that the candidate may be nearer to than what is closest, a bit each.
+  std::uint32_t (*screen)(const ScreenArgs& args) noexcept;
 };
 
 extern const PotentialOps potential_base;

@@ -10,6 +10,7 @@ namespace {
 using namespace ddkern::simd;
 using ddkern::kmeans::kBlockPoints;
 using ddkern::kmeans::PotentialArgs;
+using ddkern::kmeans::ScreenArgs;
 
 std::int64_t potential(const PotentialArgs& args) noexcept {
   i64x8 sum{};
@@ -29,6 +30,30 @@ std::int64_t potential(const PotentialArgs& args) noexcept {
   std::int64_t total = 0;
   for (int l = 0; l < 8; ++l) total += sum[l];
   return total;
+}
+
+std::uint32_t screen(const ScreenArgs& args) noexcept {
+  std::uint32_t open = 0;
+  for (int i = 0; i < kBlockPoints; i += 8) {
+    const f64x8 sq_norm = load<f64x8>(args.sq_norms + i);
+    const f64x8 score = load_f64x8(args.products + i) + static_cast<double>(args.base);
+    const f64x8 bound = load_f64x8(args.p + i) * static_cast<double>(args.u) +
+                        load_f64x8(args.q + i) * static_cast<double>(args.v) +
+                        static_cast<double>(args.e) + sq_norm * args.sq_norm_error;
+    const f64x8 norms = load<f64x8>(args.norms + i) + args.candidate_norm;
+    const f64x8 error = bound * args.unit + norms * norms * args.chain_error;
+    const f64x8 distance = (sq_norm + score) * args.unit;
+    const f64x8 difference = distance - error;
+    // A distance is not negative, and neither is what nobody knows (NaN).
+    const f64x8 lower = difference > 0.0 ? difference : f64x8{};
+    store(args.lower + i, lower);
+    store(args.upper + i, distance + error);
+    const i64x8 decided = lower >= load<f64x8>(args.closest + i);
+    for (int l = 0; l < 8; ++l) {
+      open |= static_cast<std::uint32_t>(decided[l] == 0) << (i + l);
+    }
+  }
+  return open;
 }
 
 }  // namespace

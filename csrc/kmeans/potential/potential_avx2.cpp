@@ -2,5 +2,5 @@
 #include "kmeans/potential/potential.inl.h"
 
 namespace ddkern::kmeans {
-extern const PotentialOps potential_avx2 = {potential};
+extern const PotentialOps potential_avx2 = {potential, screen};
 }

@@ -2,5 +2,5 @@
 #include "kmeans/potential/potential.inl.h"
 
 namespace ddkern::kmeans {
-extern const PotentialOps potential_avx512 = {potential};
+extern const PotentialOps potential_avx512 = {potential, screen};
 }

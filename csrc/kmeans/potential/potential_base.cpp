@@ -2,5 +2,5 @@
 #include "kmeans/potential/potential.inl.h"
 
 namespace ddkern::kmeans {
-extern const PotentialOps potential_base = {potential};
+extern const PotentialOps potential_base = {potential, screen};
 }
