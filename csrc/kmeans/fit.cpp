@@ -181,6 +181,9 @@ void fit_group(const RowReader<T>& reader, const Groups& groups, std::int64_t g,
   report.n_empty_cells = best->n_empty_cells;
 }
 
+// Centroids may be anything that is finite, down to denormals, and 2^-exponent must be finite too.
+constexpr int kLargestFrameExponent = 1000;
+
 // A frame for assign(): around the mean of the group's centroids, which is near the data or, if
 // not, costs nothing but speed. Any frame is correct.
 template <class T>
@@ -191,6 +194,7 @@ Frame<T> frame_of(const T* centroids, std::int64_t k, std::int64_t n_features) {
   }
   Frame<T> frame;
   if (largest != 0) std::frexp(largest, &frame.exponent);
+  frame.exponent = std::clamp(frame.exponent, -kLargestFrameExponent, kLargestFrameExponent);
   frame.centre.resize(static_cast<std::size_t>(n_features));
   for (std::int64_t j = 0; j < n_features; ++j) {
     double sum = 0;
@@ -200,6 +204,28 @@ Frame<T> frame_of(const T* centroids, std::int64_t k, std::int64_t n_features) {
     frame.centre[j] = static_cast<T>(sum / static_cast<double>(k));
   }
   return frame;
+}
+
+// The Euclidean distance of assign() (docs/numerics.md section 10). Where the squares leave the
+// range of float64 the difference is brought near 1 first; in any other case that would change no
+// bit. `difference` [n_features] is scratch.
+template <class T>
+double euclidean_distance(const T* x, const T* c, std::int64_t n_features,
+                          const DistanceOps& distance, double* difference) {
+  const double squared = distance(x, c, 1.0, n_features);
+  if (squared >= kSmallestCertain && squared <= 1 / kSmallestCertain) return std::sqrt(squared);
+  double largest = 0;
+  for (std::int64_t j = 0; j < n_features; ++j) {
+    difference[j] = static_cast<double>(x[j]) - static_cast<double>(c[j]);
+    largest = std::max(largest, std::abs(difference[j]));
+  }
+  if (largest == 0) return 0;
+  int exponent = 0;
+  std::frexp(largest, &exponent);
+  for (std::int64_t j = 0; j < n_features; ++j) {
+    difference[j] = std::ldexp(difference[j], -exponent);
+  }
+  return std::ldexp(std::sqrt(distance.sq_norm(difference, n_features)), exponent);
 }
 
 template <class T>
@@ -258,8 +284,8 @@ void seed(const RowSource& source, const Groups& groups, const FitOptions& optio
 
 template <class T>
 void assign(const RowSource& source, const Groups& groups, const FitOptions& options,
-            const T* centroids, std::int64_t n_nearest, std::int64_t* assignment,
-            double* sq_distance, Monitor& monitor, std::atomic<std::int64_t>& groups_done) {
+            const T* centroids, std::int64_t n_nearest, std::int64_t* assignment, double* distance,
+            Monitor& monitor, std::atomic<std::int64_t>& groups_done) {
   const RowReader<T> reader(source);
   const Kernels<T> kernels(active_isa());
   const auto first = centroid_offsets(groups);
@@ -283,6 +309,8 @@ void assign(const RowSource& source, const Groups& groups, const FitOptions& opt
         scores.update(mine, all, team);
         Nearest<T> nearest(group, mine, k, team.n_threads(), options.perturb_scores);
         RowScratch<T> row_scratch(team.n_threads(), n_features);
+        RowScratch<double> difference_scratch(distance == nullptr ? 0 : team.n_threads(),
+                                              n_features);
         team.for_ranges(group.n_blocks(), 1, [&](std::int64_t begin, std::int64_t end, int thread) {
           std::vector<std::int64_t> sorted(static_cast<std::size_t>(kBlockPoints * n_nearest));
           for (std::int64_t b = begin; b < end; ++b) {
@@ -298,12 +326,12 @@ void assign(const RowSource& source, const Groups& groups, const FitOptions& opt
               const std::int64_t* from = sorted.data() + (i - b * kBlockPoints) * n_nearest;
               const std::int64_t to = group.row_number(i) * n_nearest;
               std::copy(from, from + n_nearest, assignment + to);
-              if (sq_distance == nullptr) continue;
+              if (distance == nullptr) continue;
               const T* x = group.row(i, row_scratch.get(thread));
               for (std::int64_t m = 0; m < n_nearest; ++m) {
-                sq_distance[to + m] =
-                    kernels.distance(x, mine + from[m] * n_features, group.scale(), n_features) *
-                    group.unscale() * group.unscale();
+                distance[to + m] =
+                    euclidean_distance(x, mine + from[m] * n_features, n_features, kernels.distance,
+                                       difference_scratch.get(thread));
               }
             }
           }

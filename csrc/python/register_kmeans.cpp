@@ -274,11 +274,11 @@ py::dict seed(const py::array& x, bool bfloat16, int batch_dims, std::optional<I
 template <class T>
 void assign_as(const RowSource& source, const Groups& groups, std::int64_t total_k,
                const FitOptions& options, const py::array& centroids, std::int64_t n_nearest,
-               std::int64_t* assignment, double* sq_distance, Attendant& attendant) {
+               std::int64_t* assignment, double* distance, Attendant& attendant) {
   const auto given = values_of<T>(centroids, total_k * source.n_features(), "centroids");
   const T* values = given.data();
   const py::gil_scoped_release release;
-  kmeans::assign<T>(source, groups, options, values, n_nearest, assignment, sq_distance,
+  kmeans::assign<T>(source, groups, options, values, n_nearest, assignment, distance,
                     attendant.monitor(), attendant.groups_done());
 }
 
@@ -306,16 +306,16 @@ py::dict assign(const py::array& x, bool bfloat16, int batch_dims, std::optional
   options.max_memory_in_bytes = max_memory;
   options.perturb_scores = perturbation_asked();
   Int64s assignment({source.n_rows, n_nearest});
-  std::optional<py::array_t<double>> sq_distance;
-  if (return_distance) sq_distance.emplace(std::vector<py::ssize_t>{source.n_rows, n_nearest});
+  std::optional<py::array_t<double>> distance;
+  if (return_distance) distance.emplace(std::vector<py::ssize_t>{source.n_rows, n_nearest});
   Attendant attendant(progress, groups.n_groups);
   const auto run = reads_as_double(source.dtype) ? &assign_as<double> : &assign_as<float>;
   run(source, groups, arrays.total_k(), options, centroids, n_nearest, assignment.mutable_data(),
-      sq_distance ? sq_distance->mutable_data() : nullptr, attendant);
+      distance ? distance->mutable_data() : nullptr, attendant);
   attendant.finish();
   py::dict result;
   result["assignment"] = assignment;
-  result["distance"] = sq_distance ? py::object(*sq_distance) : py::object(py::none());
+  result["distance"] = distance ? py::object(*distance) : py::object(py::none());
   return result;
 }
 
