@@ -60,9 +60,7 @@ template <class Solve>
 void for_groups(const std::vector<GroupShape>& shapes, const FitOptions& options, Monitor& monitor,
                 std::atomic<std::int64_t>& groups_done, const Solve& solve) {
   const StandardFloatMode float_mode;
-  struct TrimAtEnd {
-    ~TrimAtEnd() { trim_pool(); }
-  } trim_at_end;
+  const PoolBudget pool_budget(options.max_memory_in_bytes);
   const auto n_groups = static_cast<std::int64_t>(shapes.size());
   const int n_threads = safe_threads(options.n_threads);
   std::atomic<bool> cancelled{false};
