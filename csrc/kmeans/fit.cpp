@@ -74,12 +74,16 @@ void for_groups(const std::vector<GroupShape>& shapes, const FitOptions& options
   };
   std::stable_sort(by_cost.begin(), by_cost.end(),
                    [&](std::int64_t a, std::int64_t b) { return cost(a) > cost(b); });
-  std::int64_t largest_bytes = 0;
+  std::int64_t largest_bytes = 0, largest_least_bytes = 0;
   for (const GroupShape& shape : shapes) {
     largest_bytes = std::max(largest_bytes, working_set_bytes(shape, options.init));
+    largest_least_bytes = std::max(largest_least_bytes, least_bytes(shape, options, 1));
   }
   std::int64_t n_shared = n_groups;
-  if (one_group_a_thread(n_groups, n_threads, largest_bytes)) n_shared = n_groups % n_threads;
+  if (one_group_a_thread(n_groups, n_threads, largest_bytes) &&
+      largest_least_bytes <= options.max_memory_in_bytes / n_threads) {
+    n_shared = n_groups % n_threads;
+  }
   for (std::int64_t i = 0; i < n_shared; ++i) {
     solve(by_cost[i], options.max_memory_in_bytes, team);
     groups_done.fetch_add(1);
@@ -125,7 +129,7 @@ void fit_group(const RowReader<T>& reader, const Groups& groups, std::int64_t g,
   GroupReport& report = output.reports[g];
   Stopwatch watch;
   const std::int64_t k = groups.k[g], n_features = reader.n_features();
-  const GroupPlan plan = plan_group(shape, options, budget);
+  const GroupPlan plan = plan_group(shape, options, budget, team.n_threads());
   report.algorithm = plan.algorithm;
   Group<T> group = make_group(reader, groups, g, kernels);
   check_positive_rows(group.n_positive(), groups, g);
@@ -263,7 +267,7 @@ void seed(const RowSource& source, const Groups& groups, const FitOptions& optio
   const auto shapes = shapes_of(groups, reader, kernels);
   for_groups(shapes, options, monitor, groups_done,
              [&](std::int64_t g, std::int64_t budget, const Team& team) {
-               GroupPlan plan = plan_group(shapes[g], options, budget);
+               GroupPlan plan = plan_group(shapes[g], options, budget, team.n_threads());
                plan.residency.fast_blocks = false;  // only float32 decides here
                Group<T> group = make_group(reader, groups, g, kernels);
                check_positive_rows(group.n_positive(), groups, g);
@@ -299,8 +303,8 @@ void assign(const RowSource& source, const Groups& groups, const FitOptions& opt
         streaming.algorithm = Algorithm::streaming;
         streaming.init = Init::array;
         group.prepare_in_frame(frame_of(mine, k, n_features),
-                               plan_group(shapes[g], streaming, budget).residency, shapes[g].bf16,
-                               team);
+                               plan_group(shapes[g], streaming, budget, team.n_threads()).residency,
+                               shapes[g].bf16, team);
         DirectScores<T> scores(group, k, false, team.n_threads());
         std::vector<std::int64_t> all(static_cast<std::size_t>(k));
         std::iota(all.begin(), all.end(), 0);

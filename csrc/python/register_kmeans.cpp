@@ -321,13 +321,13 @@ py::dict assign(const py::array& x, bool bfloat16, int batch_dims, std::optional
 
 py::dict plan(std::int64_t n_rows, std::int64_t n_features, std::int64_t k, bool float64,
               bool in_place, bool bf16, const std::string& init, int n_init,
-              const std::string& algorithm, std::int64_t max_memory) {
+              const std::string& algorithm, int n_threads, std::int64_t max_memory) {
   FitOptions options;
   options.init = parse_init(init);
   options.n_init = n_init;
   options.algorithm = parse_algorithm(algorithm);
-  const auto plan = kmeans::plan_group({n_rows, n_features, k, float64 ? 8 : 4, in_place, bf16},
-                                       options, max_memory);
+  const kmeans::GroupShape shape{n_rows, n_features, k, float64 ? 8 : 4, in_place, bf16};
+  const auto plan = kmeans::plan_group(shape, options, max_memory, n_threads);
   py::dict result;
   result["algorithm"] = name_of(plan.algorithm);
   result["keeps_rows"] = plan.residency.rows;
@@ -335,6 +335,7 @@ py::dict plan(std::int64_t n_rows, std::int64_t n_features, std::int64_t k, bool
   result["keeps_fast_blocks"] = plan.residency.fast_blocks;
   result["caches_scores"] = plan.cache_scores;
   result["bytes"] = plan.bytes;
+  result["least_bytes"] = kmeans::least_bytes(shape, options, n_threads);
   return result;
 }
 
@@ -373,7 +374,7 @@ void register_kmeans(py::module_& module) {
              "The nearest centroids of every row: see ddkern.assign.");
   module.def("plan", &plan, py::kw_only(), py::arg("n_rows"), py::arg("n_features"), py::arg("k"),
              py::arg("float64"), py::arg("in_place"), py::arg("bf16"), py::arg("init"),
-             py::arg("n_init"), py::arg("algorithm"), py::arg("max_memory"),
+             py::arg("n_init"), py::arg("algorithm"), py::arg("n_threads"), py::arg("max_memory"),
              "What the cost model chooses for one group of this shape.");
   module.def("option_defaults", &option_defaults,
              "The defaults of the core's options, which the Python signature repeats.");

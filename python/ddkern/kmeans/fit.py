@@ -102,8 +102,9 @@ def quantize(
         Most threads to use. By default what ``OMP_NUM_THREADS``, threadpoolctl and the CPU
         affinity allow.
     max_memory : int, optional
-        Bytes of workspace to plan with, a target rather than a limit; by default a quarter of the
-        memory that is free. A small budget makes the call slower, never different.
+        Bound on the workspace in bytes; by default a quarter of the memory that is free. Only a
+        group whose sums, seeds and labels alone need more gets that. A small budget makes the call
+        slower, never different.
     progress : bool or callable, optional
         True shows groups done and time left on standard error: a bar where rich is installed and
         standard error is a terminal, lines of text otherwise. A callable receives a
