@@ -74,6 +74,31 @@ def test_ctrl_c_ends_a_long_call_within_a_second(call: str) -> None:
     assert float(answer) - sent < 1.5
 
 
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="POSIX signals")
+def test_equal_rows_do_not_put_signals_off() -> None:
+    # Every row is compared with the first of its cell, and here none of them ends that early. The
+    # array takes no memory, and reading it takes long.
+    script = """
+        import signal
+        import time
+        import numpy as np
+        import ddkern
+
+        x = np.broadcast_to(np.float32(3), (400_000, 1024))
+        heard = []
+        signal.signal(signal.SIGALRM, lambda *_: heard.append(time.monotonic()))
+        heard.append(time.monotonic())
+        signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+        ddkern.quantize(x, 1, init=x[:1], max_iter=1, n_threads=1, max_memory=1)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        heard.append(time.monotonic())
+        print(heard[-1] - heard[0], np.diff(heard).max())
+    """
+    total, longest = map(float, _run(script).split())
+    assert total > 1, "the call was too short to tell"
+    assert longest < total / 8
+
+
 def test_gil_is_released() -> None:
     x = np.random.default_rng(0).normal(size=(20_000, 32)).astype(np.float32)
     ticks = 0
