@@ -14,6 +14,7 @@ import numpy as np
 from ddkern.backend import default_max_memory, max_threads
 
 __all__ = [
+    "MOST_RESTARTS",
     "SEED_LIMIT",
     "as_count",
     "as_integer",
@@ -26,6 +27,8 @@ __all__ = [
 ]
 
 SEED_LIMIT = 1 << 64
+# The counter of the draws has 16 bits for the restart (docs/numerics.md, section 7).
+MOST_RESTARTS = (1 << 16) - 1
 
 
 def as_integer(name: str, value: Any, rule: str) -> int:
@@ -39,11 +42,13 @@ def as_integer(name: str, value: Any, rule: str) -> int:
         raise TypeError(message) from None
 
 
-def as_count(name: str, value: Any, *, at_least: int = 1) -> int:
-    """``value`` as an int that is not less than ``at_least``."""
+def as_count(name: str, value: Any, *, at_least: int = 1, at_most: int | None = None) -> int:
+    """``value`` as an int that is not less than ``at_least`` and not more than ``at_most``."""
     rule = f"it must be an integer of at least {at_least}"
+    if at_most is not None:
+        rule += f" and at most {at_most}"
     count = as_integer(name, value, rule)
-    if count < at_least:
+    if count < at_least or (at_most is not None and count > at_most):
         raise ValueError(f"{name}={count}; {rule}")
     return count
 

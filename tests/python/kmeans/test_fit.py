@@ -267,6 +267,7 @@ def test_no_warning_without_a_reason() -> None:
         ({"init": np.zeros((3, 6))}, ValueError, "init has shape"),
         ({"init": np.zeros((3, 2, 3)), "n_init": 2}, ValueError, "n_init=2 with an array as init"),
         ({"n_init": 0}, ValueError, "n_init=0;"),
+        ({"n_init": 65536}, ValueError, "n_init=65536; .* at least 1 and at most 65535"),
         ({"max_iter": 0}, ValueError, "max_iter=0;"),
         ({"tol": -1}, ValueError, "tol=-1.0;"),
         ({"tol": float("nan")}, ValueError, "tol=nan;"),

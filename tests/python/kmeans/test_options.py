@@ -29,6 +29,15 @@ def test_too_small(value: Any) -> None:
         options.as_count("max_iter", value)
 
 
+def test_too_large() -> None:
+    assert options.as_count("n_init", 9, at_most=9) == 9
+    rule = "it must be an integer of at least 1 and at most 9"
+    with pytest.raises(ValueError, match=f"^n_init=10; {rule}$"):
+        options.as_count("n_init", 10, at_most=9)
+    with pytest.raises(TypeError, match=f"^n_init=2.0 is a float; {rule}$"):
+        options.as_count("n_init", 2.0, at_most=9)
+
+
 @pytest.mark.parametrize("value", [0, 1e-4, np.float32(0.5), 3])
 def test_tolerances(value: Any) -> None:
     assert options.as_tol(value) == value

@@ -32,10 +32,10 @@ def _run(script: str, timeout: float = 60) -> str:
 
 
 ENDLESS_CALLS = {
-    "lloyd": "ddkern.quantize(x, 50, init='random', n_init=10**6, tol=0, random_state=0)",
+    "lloyd": "ddkern.quantize(x, 50, init='random', n_init=65535, tol=0, random_state=0)",
     "seeding": "ddkern.quantize(x, 20000, random_state=0, algorithm='streaming')",
     "many groups": (
-        "ddkern.quantize(x, 3, groups=np.arange(len(x)) % 5000, n_init=10**5, random_state=0)"
+        "ddkern.quantize(x, 3, groups=np.arange(len(x)) % 5000, n_init=65535, random_state=0)"
     ),
     "seed_centroids": "ddkern.seed_centroids(x, 20000, random_state=0, algorithm='streaming')",
     "assign": "ddkern.assign(x, np.repeat(x, 4, axis=0))",
