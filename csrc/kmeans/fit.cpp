@@ -55,10 +55,12 @@ GroupShape shape_of(const Groups& groups, std::int64_t g, const RowReader<T>& re
 }
 
 // Runs solve(g, budget, team) for every group: one group a thread, or one after another with all
-// threads; groups that would leave a thread idle at the end are shared.
-template <class Solve>
+// threads; groups that would leave a thread idle at the end are shared. check(g, team) throws what
+// solve would say of the rows of group g alone.
+template <class Solve, class CheckRows>
 void for_groups(const std::vector<GroupShape>& shapes, const FitOptions& options, Monitor& monitor,
-                std::atomic<std::int64_t>& groups_done, const Solve& solve) {
+                std::atomic<std::int64_t>& groups_done, const Solve& solve,
+                const CheckRows& check) {
   const StandardFloatMode float_mode;
   const PoolBudget pool_budget(options.max_memory_in_bytes);
   const auto n_groups = static_cast<std::int64_t>(shapes.size());
@@ -84,16 +86,35 @@ void for_groups(const std::vector<GroupShape>& shapes, const FitOptions& options
       largest_least_bytes <= options.max_memory_in_bytes / n_threads) {
     n_shared = n_groups % n_threads;
   }
-  for (std::int64_t i = 0; i < n_shared; ++i) {
-    solve(by_cost[i], options.max_memory_in_bytes, team);
-    groups_done.fetch_add(1);
+  const std::int64_t share = options.max_memory_in_bytes / n_threads;
+  if (options.algorithm == Algorithm::gram) {
+    // Only a forced Gram space can fail to fit, and then no work is done in vain.
+    std::vector<char> shared(shapes.size(), 0);
+    for (std::int64_t i = 0; i < n_shared; ++i) shared[by_cost[i]] = 1;
+    for (std::size_t g = 0; g < shapes.size(); ++g) {
+      plan_group(shapes[g], options, shared[g] ? options.max_memory_in_bytes : share,
+                 shared[g] ? n_threads : 1);
+    }
   }
-  team.for_ranges(n_groups - n_shared, 1, [&](std::int64_t begin, std::int64_t end, int thread) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      solve(by_cost[n_shared + i], options.max_memory_in_bytes / n_threads, team.inner(thread));
+  try {
+    for (std::int64_t i = 0; i < n_shared; ++i) {
+      solve(by_cost[i], options.max_memory_in_bytes, team);
       groups_done.fetch_add(1);
     }
-  });
+    team.for_ranges(n_groups - n_shared, 1, [&](std::int64_t begin, std::int64_t end, int thread) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        solve(by_cost[n_shared + i], share, team.inner(thread));
+        groups_done.fetch_add(1);
+      }
+    });
+  } catch (const InvalidArgument&) {
+    // Where several groups are at fault, chance has picked this one. The call should always say the
+    // same, so the rows are looked at once more, group by group.
+    std::atomic<bool> cancelled_again{false};
+    const Team again(n_threads, &monitor, &cancelled_again);
+    for (std::int64_t g = 0; g < n_groups; ++g) check(g, again);
+    throw;
+  }
 }
 
 template <class T>
@@ -112,6 +133,18 @@ void check_positive_rows(std::int64_t n_positive, const Groups& groups, std::int
                         std::to_string(groups.ids[g]) + ", which has " +
                         std::to_string(n_positive) +
                         " rows whose weight counts; k must not be larger");
+}
+
+// For for_groups(): what the rows of a group are to be blamed for, and nothing kept of them. With
+// `seeded`, k of them must count.
+template <class T>
+void check_rows(const RowReader<T>& reader, const Groups& groups, std::int64_t g,
+                const Kernels<T>& kernels, bool seeded, const Team& team) {
+  Group<T> group = make_group(reader, groups, g, kernels);
+  if (seeded) check_positive_rows(group.n_positive(), groups, g);
+  Frame<T> any;
+  any.centre.assign(static_cast<std::size_t>(group.n_features()), 0);
+  group.prepare_in_frame(any, Residency{}, kernels.dots.fast_bf16 != nullptr, team);
 }
 
 template <class T>
@@ -250,11 +283,14 @@ void fit(const RowSource& source, const Groups& groups, const FitOptions& option
   const auto first = centroid_offsets(groups);
   const auto shapes = shapes_of(groups, reader, kernels);
   output.reports.assign(static_cast<std::size_t>(groups.n_groups), GroupReport{});
-  for_groups(shapes, options, monitor, groups_done,
-             [&](std::int64_t g, std::int64_t budget, const Team& team) {
-               fit_group(reader, groups, g, first[g], options, kernels, shapes[g], budget, team,
-                         output);
-             });
+  for_groups(
+      shapes, options, monitor, groups_done,
+      [&](std::int64_t g, std::int64_t budget, const Team& team) {
+        fit_group(reader, groups, g, first[g], options, kernels, shapes[g], budget, team, output);
+      },
+      [&](std::int64_t g, const Team& team) {
+        check_rows(reader, groups, g, kernels, true, team);
+      });
 }
 
 template <class T>
@@ -265,23 +301,27 @@ void seed(const RowSource& source, const Groups& groups, const FitOptions& optio
   const Kernels<T> kernels(active_isa());
   const auto first = centroid_offsets(groups);
   const auto shapes = shapes_of(groups, reader, kernels);
-  for_groups(shapes, options, monitor, groups_done,
-             [&](std::int64_t g, std::int64_t budget, const Team& team) {
-               GroupPlan plan = plan_group(shapes[g], options, budget, team.n_threads());
-               plan.residency.fast_blocks = false;  // only float32 decides here
-               Group<T> group = make_group(reader, groups, g, kernels);
-               check_positive_rows(group.n_positive(), groups, g);
-               group.prepare(plan.residency, false, true, team);
-               std::optional<GramMatrix> matrix;
-               if (plan.algorithm == Algorithm::gram) matrix.emplace(group, team);
-               const Draws draws{{groups.seeds[g], groups.ids[g]}, 0};
-               const Seeds seeds = draw_seeds(group, matrix ? &*matrix : nullptr, options.init,
-                                              groups.k[g], draws, team);
-               for (std::int64_t c = 0; c < groups.k[g]; ++c) {
-                 rows[first[g] + c] = group.row_number(seeds.rows[static_cast<std::size_t>(c)]);
-               }
-               potential[g] = seeds.potential;
-             });
+  for_groups(
+      shapes, options, monitor, groups_done,
+      [&](std::int64_t g, std::int64_t budget, const Team& team) {
+        GroupPlan plan = plan_group(shapes[g], options, budget, team.n_threads());
+        plan.residency.fast_blocks = false;  // only float32 decides here
+        Group<T> group = make_group(reader, groups, g, kernels);
+        check_positive_rows(group.n_positive(), groups, g);
+        group.prepare(plan.residency, false, true, team);
+        std::optional<GramMatrix> matrix;
+        if (plan.algorithm == Algorithm::gram) matrix.emplace(group, team);
+        const Draws draws{{groups.seeds[g], groups.ids[g]}, 0};
+        const Seeds seeds =
+            draw_seeds(group, matrix ? &*matrix : nullptr, options.init, groups.k[g], draws, team);
+        for (std::int64_t c = 0; c < groups.k[g]; ++c) {
+          rows[first[g] + c] = group.row_number(seeds.rows[static_cast<std::size_t>(c)]);
+        }
+        potential[g] = seeds.potential;
+      },
+      [&](std::int64_t g, const Team& team) {
+        check_rows(reader, groups, g, kernels, true, team);
+      });
 }
 
 template <class T>
@@ -338,6 +378,9 @@ void assign(const RowSource& source, const Groups& groups, const FitOptions& opt
             }
           }
         });
+      },
+      [&](std::int64_t g, const Team& team) {
+        check_rows(reader, groups, g, kernels, false, team);
       });
 }
 
