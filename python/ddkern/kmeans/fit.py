@@ -108,7 +108,8 @@ def quantize(
         records it in the result.
     n_threads : int, optional
         Most threads to use. By default what ``OMP_NUM_THREADS``, threadpoolctl and the CPU
-        affinity allow.
+        affinity allow, and one where the rows and centroids are so few that waking the others would
+        take longer.
     max_memory : int, optional
         Bound on the workspace in bytes; by default a quarter of the memory that is free. Only a
         group whose sums, seeds and labels alone need more gets that. A small budget makes the call
@@ -200,7 +201,7 @@ def quantize(
             max_iter=max_iter,
             tol=as_tol(tol),
             algorithm=check_choice("algorithm", algorithm, ALGORITHMS),
-            n_threads=as_n_threads(n_threads),
+            n_threads=as_n_threads(n_threads, problem.multiply_adds(counts)),
             max_memory=workspace_bytes(max_memory),
             progress=core_progress,
         )

@@ -129,7 +129,7 @@ def assign(
     options = {
         "n_nearest": n_nearest,
         "return_distance": bool(return_distance),
-        "n_threads": as_n_threads(n_threads),
+        "n_threads": as_n_threads(n_threads, problem.multiply_adds(book.counts)),
         "max_memory": budget,
     }
     if book.points.dtype == problem.x.point_dtype:
