@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/buffer.h"
 
+#include <algorithm>
+#include <atomic>
 #include <cstdlib>
-#include <map>
 #include <mutex>
 #include <new>
+#include <thread>
+#include <vector>
 
 #if defined(__linux__)
 #include <sys/mman.h>
+#include <unistd.h>
 #endif
 
 namespace ddkern {
 namespace {
 
-constexpr std::int64_t kHugePage = std::int64_t{2} << 20;
 // Smaller blocks go straight to malloc, and under AddressSanitizer all of them do: a block that
 // waits in the pool would hide its use after release.
 #if defined(__SANITIZE_ADDRESS__)
@@ -22,10 +25,22 @@ constexpr std::int64_t kSmallest = std::int64_t{1} << 62;
 constexpr std::int64_t kSmallest = std::int64_t{64} << 10;
 #endif
 
+// Pooled blocks come from the kernel where that is possible: what goes back to malloc may stay with
+// the process, and a mapping can give its end back while the rest is used.
+#if defined(__linux__)
+constexpr bool kMapped = true;
+#else
+constexpr bool kMapped = false;
+#endif
+
 struct Pool {
   std::mutex mutex;
-  std::multimap<std::int64_t, void*> blocks;
-  std::int64_t bytes = 0;
+  std::vector<PoolBlock> waiting;  // first the one that waits longest
+  std::int64_t waiting_bytes = 0;
+  // The rest needs no lock, so that it stays true where the lock is not to be had.
+  std::atomic<std::int64_t> bytes{0};  // in use and waiting
+  std::atomic<std::int64_t> budget{0};
+  std::atomic<int> n_budgets{0};
 };
 
 // Never destroyed: buffers may outlive static destruction.
@@ -34,73 +49,187 @@ Pool& pool() {
   return *the_pool;
 }
 
-// Sizes are rounded so that groups of nearly the same size can use each other's blocks.
+// After a fork the lock may belong to a thread that is gone: then the pool is left alone. While
+// threads live it is held for a moment only.
+std::unique_lock<std::mutex> try_to_lock_pool() {
+  for (int attempt = 0; attempt < 64; ++attempt) {
+    std::unique_lock<std::mutex> lock(pool().mutex, std::try_to_lock);
+    if (lock.owns_lock()) return lock;
+    std::this_thread::yield();
+  }
+  return {};
+}
+
+std::int64_t page_bytes() {
+#if defined(__linux__)
+  static const std::int64_t bytes = sysconf(_SC_PAGESIZE);
+  return bytes;
+#else
+  return 4096;
+#endif
+}
+
+// By at most a sixteenth, so that groups of nearly the same size use each other's blocks as they
+// are.
 std::int64_t rounded(std::int64_t bytes) {
   if (bytes < kSmallest) return (bytes + 63) / 64 * 64;
-  std::int64_t step = kSmallest;
-  while (step * 16 < bytes) step *= 2;
+  std::int64_t step = page_bytes();
+  while (step * 32 < bytes) step *= 2;
   return (bytes + step - 1) / step * step;
 }
 
-void* fresh(std::int64_t bytes) {
-  const std::int64_t alignment = bytes >= 2 * kHugePage ? kHugePage : 64;
-  const std::int64_t size = (bytes + alignment - 1) / alignment * alignment;
-  void* block =
-      std::aligned_alloc(static_cast<std::size_t>(alignment), static_cast<std::size_t>(size));
-  if (block == nullptr) throw std::bad_alloc();
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  if (alignment == kHugePage) madvise(block, static_cast<std::size_t>(size), MADV_HUGEPAGE);
+#if defined(__linux__)
+constexpr std::int64_t kHugePage = std::int64_t{2} << 20;
+
+void unmap(void* data, std::int64_t bytes) {
+  if (bytes > 0) munmap(data, static_cast<std::size_t>(bytes));
+}
+
+// On huge pages where it is large enough for some, which must then be aligned.
+void* map(std::int64_t bytes) {
+  const bool huge = bytes >= 2 * kHugePage;
+  const std::int64_t mapped = bytes + (huge ? kHugePage : 0);
+  void* const start = mmap(nullptr, static_cast<std::size_t>(mapped), PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (start == MAP_FAILED) return nullptr;
+  if (!huge) return start;
+  const auto address = reinterpret_cast<std::uintptr_t>(start);
+  const std::int64_t before = -static_cast<std::int64_t>(address) & (kHugePage - 1);
+  char* const data = static_cast<char*>(start) + before;
+  unmap(start, before);
+  unmap(data + bytes, mapped - before - bytes);
+#if defined(MADV_HUGEPAGE)
+  madvise(data, static_cast<std::size_t>(bytes), MADV_HUGEPAGE);
 #endif
-  return block;
+  return data;
+}
+#endif
+
+void* fresh(std::int64_t bytes) {
+#if defined(__linux__)
+  if (bytes >= kSmallest) return map(bytes);
+#endif
+  return std::aligned_alloc(64, static_cast<std::size_t>(bytes));
+}
+
+void give_back(const PoolBlock& block) noexcept {
+  if (block.capacity >= kSmallest) pool().bytes -= block.capacity;
+#if defined(__linux__)
+  if (block.capacity >= kSmallest) return unmap(block.data, block.capacity);
+#endif
+  std::free(block.data);
+}
+
+// The smallest waiting block that is not much too large, or nothing. What is too much of it goes
+// back to the kernel, so that a block in use counts for no more than what was asked for.
+PoolBlock reuse(std::int64_t bytes) {
+  PoolBlock found;
+  {
+    const auto lock = try_to_lock_pool();
+    if (!lock.owns_lock()) return {};
+    auto& waiting = pool().waiting;
+    const std::int64_t most = kMapped ? 2 * bytes : bytes + bytes / 8;
+    auto best = waiting.end();
+    for (auto block = waiting.begin(); block != waiting.end(); ++block) {
+      if (block->capacity < bytes || block->capacity > most) continue;
+      if (best == waiting.end() || block->capacity < best->capacity) best = block;
+    }
+    if (best == waiting.end()) return {};
+    found = *best;
+    waiting.erase(best);
+    pool().waiting_bytes -= found.capacity;
+  }
+#if defined(__linux__)
+  unmap(static_cast<char*>(found.data) + bytes, found.capacity - bytes);
+  pool().bytes -= found.capacity - bytes;
+  found.capacity = bytes;
+#endif
+  return found;
+}
+
+// Gives the block that has waited longest back to the system. False when there is none.
+bool give_back_oldest() noexcept {
+  PoolBlock oldest;
+  {
+    const auto lock = try_to_lock_pool();
+    if (!lock.owns_lock() || pool().waiting.empty()) return false;
+    oldest = pool().waiting.front();
+    pool().waiting.erase(pool().waiting.begin());
+    pool().waiting_bytes -= oldest.capacity;
+  }
+  give_back(oldest);
+  return true;
+}
+
+// Waiting blocks give way until `bytes` more are within the budget of the calls under way.
+void make_room(std::int64_t bytes) noexcept {
+  while (pool().n_budgets > 0 && pool().bytes + bytes > pool().budget) {
+    if (!give_back_oldest()) return;
+  }
 }
 
 }  // namespace
 
-void* pool_allocate(std::int64_t bytes) {
-  if (bytes <= 0) return nullptr;
+PoolBlock pool_allocate(std::int64_t bytes) {
+  if (bytes <= 0) return {};
   const std::int64_t size = rounded(bytes);
-  if (size >= kSmallest) {
-    // After a fork the lock may belong to a thread that is gone: then the pool is left alone.
-    const std::unique_lock<std::mutex> lock(pool().mutex, std::try_to_lock);
-    if (lock.owns_lock()) {
-      const auto found = pool().blocks.find(size);
-      if (found != pool().blocks.end()) {
-        void* block = found->second;
-        pool().blocks.erase(found);
-        pool().bytes -= size;
-        return block;
-      }
-    }
+  const bool pooled = size >= kSmallest;
+  if (pooled) {
+    const PoolBlock block = reuse(size);
+    if (block.data != nullptr) return block;
+    make_room(size);
   }
-  return fresh(size);
+  void* data = fresh(size);
+  if (data == nullptr) {
+    while (give_back_oldest()) {
+    }
+    data = fresh(size);
+  }
+  if (data == nullptr) throw std::bad_alloc();
+  if (pooled) pool().bytes += size;
+  return {data, size};
 }
 
-void pool_release(void* block, std::int64_t bytes) noexcept {
-  if (block == nullptr) return;
-  const std::int64_t size = rounded(bytes);
-  if (size >= kSmallest) {
-    const std::unique_lock<std::mutex> lock(pool().mutex, std::try_to_lock);
-    if (lock.owns_lock()) {
+void pool_release(const PoolBlock& block) noexcept {
+  if (block.data == nullptr) return;
+  if (block.capacity >= kSmallest) {
+    const auto lock = try_to_lock_pool();
+    const bool within_call = pool().n_budgets > 0;
+    if (lock.owns_lock() &&
+        (within_call || pool().waiting_bytes + block.capacity <= kPooledBytes)) {
       try {
-        pool().blocks.emplace(size, block);
-        pool().bytes += size;
+        pool().waiting.push_back(block);
+        pool().waiting_bytes += block.capacity;
         return;
       } catch (const std::bad_alloc&) {
         // No room to remember it: give it back below.
       }
     }
   }
-  std::free(block);
+  give_back(block);
 }
 
-void trim_pool() noexcept {
-  const std::unique_lock<std::mutex> lock(pool().mutex, std::try_to_lock);
-  if (!lock.owns_lock()) return;
-  while (pool().bytes > kPooledBytes) {
-    const auto largest = std::prev(pool().blocks.end());
-    pool().bytes -= largest->first;
-    std::free(largest->second);
-    pool().blocks.erase(largest);
+// Clamped so that the sum of many cannot overflow.
+PoolBudget::PoolBudget(std::int64_t bytes)
+    : bytes_(std::clamp<std::int64_t>(bytes, 0, std::int64_t{1} << 50)) {
+  pool().budget += bytes_;
+  ++pool().n_budgets;
+  make_room(0);
+}
+
+PoolBudget::~PoolBudget() {
+  pool().budget -= bytes_;
+  if (--pool().n_budgets > 0) {
+    make_room(0);
+    return;
+  }
+  const std::int64_t kept = std::min(kPooledBytes, bytes_);
+  for (;;) {
+    {
+      const auto lock = try_to_lock_pool();
+      if (!lock.owns_lock() || pool().waiting_bytes <= kept) return;
+    }
+    if (!give_back_oldest()) return;
   }
 }
 

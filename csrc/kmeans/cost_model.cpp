@@ -35,8 +35,45 @@ std::int64_t fast_block_bytes(const GroupShape& shape) {
 
 }  // namespace
 
-std::int64_t least_bytes(const GroupShape& shape) {
-  return shape.k * shape.n_features * (8 + 2 * shape.item_bytes + 4) + shape.n_rows * 64;
+// Follows the members and locals of the classes named beside each line. Vectors that grow by
+// doubling are counted with the copy they are moved from.
+std::int64_t least_bytes(const GroupShape& shape, const FitOptions& options, int n_threads) {
+  const std::int64_t n = padded_rows(shape), d = shape.n_features, k = shape.k, t = n_threads;
+  const std::int64_t row = d * shape.item_bytes, block_rows = kBlockPoints * row;
+  const std::int64_t block = (d + 1) * kBlockPoints * 4;  // packed
+  const std::int64_t trials = n_seeding_trials(k);
+  const bool maybe_gram = options.algorithm == Algorithm::gram ||
+                          (options.algorithm == Algorithm::automatic &&
+                           gram_is_cheaper(shape, options.init, options.n_init));
+
+  // Group: units, weights, norms, bounds; two centres and a shift.
+  const std::int64_t group = n * (8 + 8 + 8 + 8 + 8) + 2 * row + 8 * d;
+  // Group::guess_fast_frame, then first_pass and set_frame, or GramMatrix.
+  const std::int64_t survey = block_rows + (shape.fastest != FastFormat::f32 ? block / 2 : 0) + 2 * row + 16 * d;
+  const std::int64_t prepare = std::max(2 * block_rows, t * (survey + row + 8 * d) + n * 10);
+  const std::int64_t gram = maybe_gram ? t * (2 * block + block_rows) : 0;
+  // PlusPlus: two Masses, norms, closest, nearer; columns and rows of the candidates.
+  std::int64_t seeding = 0;
+  if (options.init == Init::plus_plus && shape.fastest == FastFormat::bytes) {
+    // Two Masses, closest, norms, open rows; Screening: candidates three times, scratch.
+    seeding = n * (8 + 8 + 8 + 8 + 16 * trials + 8) + 3 * trials * (row + 4 * d) +
+              t * (block_rows + block + trials * kBlockPoints * 4) + row;
+  } else if (options.init == Init::plus_plus) {
+    seeding = n * (8 + 8 + 4 + 8 + 8 * trials) + (trials + 1) * row + 4 * kTileColumns * apart(d) +
+              t * (block_rows + row + block);
+  } else if (options.init == Init::random) {
+    seeding = n * (8 + 8) + (t + 1) * row;
+  }
+  // Lloyd: centroids, previous, sums; DirectScores: packed columns and blocks; Nearest: scores.
+  const std::int64_t columns = k * (2 * row + 8 * d + 4 * apart(d) + 96);
+  const std::int64_t scratch = t * (block + block_rows + 4 * kBlockPoints * k + 2 * row + 16 * d);
+  // Norms, labels, moves (of every block, and together), rows by cell or distances; in Gram space
+  // the members of cells, and bounds.
+  const std::int64_t labels = n * (8 + 4 + 24 + 48 + 8) + (maybe_gram ? n * (8 + 16 + 32) : 0);
+  const std::int64_t lloyd = columns + scratch + labels + row;
+  // The best restart so far waits while another runs.
+  const std::int64_t best = options.n_init > 1 ? k * (row + 8) + n * 4 : 0;
+  return group + best + std::max({prepare, gram, seeding, lloyd});
 }
 
 bool gram_is_cheaper(const GroupShape& shape, Init init, int n_init) {
@@ -52,11 +89,11 @@ bool gram_is_cheaper(const GroupShape& shape, Init init, int n_init) {
 }
 
 GroupPlan plan_group(const GroupShape& shape, const FitOptions& options,
-                     std::int64_t budget_in_bytes) {
+                     std::int64_t budget_in_bytes, int n_threads) {
   const std::int64_t n = padded_rows(shape);
   const std::int64_t f32_bytes = n * shape.n_features * 4;
   const std::int64_t gram_bytes = n * n * 4 + n * shape.k * 8;
-  const std::int64_t budget = budget_in_bytes - least_bytes(shape);
+  const std::int64_t budget = budget_in_bytes - least_bytes(shape, options, n_threads);
 
   GroupPlan plan;
   const auto take = [&](std::int64_t bytes) {

@@ -29,13 +29,15 @@ struct GroupPlan {
   std::int64_t bytes = 0;  // of everything above
 };
 
-// The workspace without which nothing runs: sums, centroids, packed centroids.
-std::int64_t least_bytes(const GroupShape& shape);
+// The workspace without which nothing runs, at its peak: what every row, centroid and thread has,
+// whatever is kept beside it.
+std::int64_t least_bytes(const GroupShape& shape, const FitOptions& options, int n_threads);
 
-// What fits `budget_in_bytes`, in the order of what it saves. Throws InvalidArgument when Gram
-// space is forced and its matrix does not fit.
+// What fits `budget_in_bytes` beside least_bytes(), in the order of what it saves, for a group that
+// `n_threads` work on. Throws InvalidArgument when Gram space is forced and its matrix does not
+// fit.
 GroupPlan plan_group(const GroupShape& shape, const FitOptions& options,
-                     std::int64_t budget_in_bytes);
+                     std::int64_t budget_in_bytes, int n_threads);
 
 // Whether one pass over the Gram matrix is expected to cost less than products with the rows.
 bool gram_is_cheaper(const GroupShape& shape, Init init, int n_init);

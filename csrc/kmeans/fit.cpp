@@ -61,14 +61,14 @@ GroupShape shape_of(const Groups& groups, std::int64_t g, const RowReader<T>& re
 }
 
 // Runs solve(g, budget, team) for every group: one group a thread, or one after another with all
-// threads; groups that would leave a thread idle at the end are shared.
-template <class Solve>
+// threads; groups that would leave a thread idle at the end are shared. check(g, team) throws what
+// solve would say of the rows of group g alone.
+template <class Solve, class CheckRows>
 void for_groups(const std::vector<GroupShape>& shapes, const FitOptions& options, Monitor& monitor,
-                std::atomic<std::int64_t>& groups_done, const Solve& solve) {
+                std::atomic<std::int64_t>& groups_done, const Solve& solve,
+                const CheckRows& check) {
   const StandardFloatMode float_mode;
-  struct TrimAtEnd {
-    ~TrimAtEnd() { trim_pool(); }
-  } trim_at_end;
+  const PoolBudget pool_budget(options.max_memory_in_bytes);
   const auto n_groups = static_cast<std::int64_t>(shapes.size());
   const int n_threads = safe_threads(options.n_threads);
   std::atomic<bool> cancelled{false};
@@ -82,22 +82,45 @@ void for_groups(const std::vector<GroupShape>& shapes, const FitOptions& options
   };
   std::stable_sort(by_cost.begin(), by_cost.end(),
                    [&](std::int64_t a, std::int64_t b) { return cost(a) > cost(b); });
-  std::int64_t largest_bytes = 0;
+  std::int64_t largest_bytes = 0, largest_least_bytes = 0;
   for (const GroupShape& shape : shapes) {
     largest_bytes = std::max(largest_bytes, working_set_bytes(shape, options.init));
+    largest_least_bytes = std::max(largest_least_bytes, least_bytes(shape, options, 1));
   }
   std::int64_t n_shared = n_groups;
-  if (one_group_a_thread(n_groups, n_threads, largest_bytes)) n_shared = n_groups % n_threads;
-  for (std::int64_t i = 0; i < n_shared; ++i) {
-    solve(by_cost[i], options.max_memory_in_bytes, team);
-    groups_done.fetch_add(1);
+  if (one_group_a_thread(n_groups, n_threads, largest_bytes) &&
+      largest_least_bytes <= options.max_memory_in_bytes / n_threads) {
+    n_shared = n_groups % n_threads;
   }
-  team.for_ranges(n_groups - n_shared, 1, [&](std::int64_t begin, std::int64_t end, int thread) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      solve(by_cost[n_shared + i], options.max_memory_in_bytes / n_threads, team.inner(thread));
+  const std::int64_t share = options.max_memory_in_bytes / n_threads;
+  if (options.algorithm == Algorithm::gram) {
+    // Only a forced Gram space can fail to fit, and then no work is done in vain.
+    std::vector<char> shared(shapes.size(), 0);
+    for (std::int64_t i = 0; i < n_shared; ++i) shared[by_cost[i]] = 1;
+    for (std::size_t g = 0; g < shapes.size(); ++g) {
+      plan_group(shapes[g], options, shared[g] ? options.max_memory_in_bytes : share,
+                 shared[g] ? n_threads : 1);
+    }
+  }
+  try {
+    for (std::int64_t i = 0; i < n_shared; ++i) {
+      solve(by_cost[i], options.max_memory_in_bytes, team);
       groups_done.fetch_add(1);
     }
-  });
+    team.for_ranges(n_groups - n_shared, 1, [&](std::int64_t begin, std::int64_t end, int thread) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        solve(by_cost[n_shared + i], share, team.inner(thread));
+        groups_done.fetch_add(1);
+      }
+    });
+  } catch (const InvalidArgument&) {
+    // Where several groups are at fault, chance has picked this one. The call should always say the
+    // same, so the rows are looked at once more, group by group.
+    std::atomic<bool> cancelled_again{false};
+    const Team again(n_threads, &monitor, &cancelled_again);
+    for (std::int64_t g = 0; g < n_groups; ++g) check(g, again);
+    throw;
+  }
 }
 
 template <class T>
@@ -118,6 +141,18 @@ void check_positive_rows(std::int64_t n_positive, const Groups& groups, std::int
                         " rows whose weight counts; k must not be larger");
 }
 
+// For for_groups(): what the rows of a group are to be blamed for, and nothing kept of them. With
+// `seeded`, k of them must count.
+template <class T>
+void check_rows(const RowReader<T>& reader, const Groups& groups, std::int64_t g,
+                const Kernels<T>& kernels, bool seeded, const Team& team) {
+  Group<T> group = make_group(reader, groups, g, kernels);
+  if (seeded) check_positive_rows(group.n_positive(), groups, g);
+  Frame<T> any;
+  any.centre.assign(static_cast<std::size_t>(group.n_features()), 0);
+  group.prepare_in_frame(any, Residency{}, FastFormat::f32, team);
+}
+
 template <class T>
 Seeds draw_seeds(const Group<T>& group, const GramMatrix* gram, Init init, std::int64_t k,
                  const Draws& draws, const Team& team) {
@@ -133,7 +168,7 @@ void fit_group(const RowReader<T>& reader, const Groups& groups, std::int64_t g,
   GroupReport& report = output.reports[g];
   Stopwatch watch;
   const std::int64_t k = groups.k[g], n_features = reader.n_features();
-  const GroupPlan plan = plan_group(shape, options, budget);
+  const GroupPlan plan = plan_group(shape, options, budget, team.n_threads());
   report.algorithm = plan.algorithm;
   Group<T> group = make_group(reader, groups, g, kernels);
   check_positive_rows(group.n_positive(), groups, g);
@@ -187,6 +222,9 @@ void fit_group(const RowReader<T>& reader, const Groups& groups, std::int64_t g,
   report.n_empty_cells = best->n_empty_cells;
 }
 
+// Centroids may be anything that is finite, down to denormals, and 2^-exponent must be finite too.
+constexpr int kLargestFrameExponent = 1000;
+
 // A frame for assign(): around the mean of the group's centroids, which is near the data or, if
 // not, costs nothing but speed. Any frame is correct.
 template <class T>
@@ -197,6 +235,7 @@ Frame<T> frame_of(const T* centroids, std::int64_t k, std::int64_t n_features) {
   }
   Frame<T> frame;
   if (largest != 0) std::frexp(largest, &frame.exponent);
+  frame.exponent = std::clamp(frame.exponent, -kLargestFrameExponent, kLargestFrameExponent);
   frame.centre.resize(static_cast<std::size_t>(n_features));
   for (std::int64_t j = 0; j < n_features; ++j) {
     double sum = 0;
@@ -206,6 +245,28 @@ Frame<T> frame_of(const T* centroids, std::int64_t k, std::int64_t n_features) {
     frame.centre[j] = static_cast<T>(sum / static_cast<double>(k));
   }
   return frame;
+}
+
+// The Euclidean distance of assign() (docs/numerics.md section 10). Where the squares leave the
+// range of float64 the difference is brought near 1 first; in any other case that would change no
+// bit. `difference` [n_features] is scratch.
+template <class T>
+double euclidean_distance(const T* x, const T* c, std::int64_t n_features,
+                          const DistanceOps& distance, double* difference) {
+  const double squared = distance(x, c, 1.0, n_features);
+  if (squared >= kSmallestCertain && squared <= 1 / kSmallestCertain) return std::sqrt(squared);
+  double largest = 0;
+  for (std::int64_t j = 0; j < n_features; ++j) {
+    difference[j] = static_cast<double>(x[j]) - static_cast<double>(c[j]);
+    largest = std::max(largest, std::abs(difference[j]));
+  }
+  if (largest == 0) return 0;
+  int exponent = 0;
+  std::frexp(largest, &exponent);
+  for (std::int64_t j = 0; j < n_features; ++j) {
+    difference[j] = std::ldexp(difference[j], -exponent);
+  }
+  return std::ldexp(std::sqrt(distance.sq_norm(difference, n_features)), exponent);
 }
 
 template <class T>
@@ -228,11 +289,14 @@ void fit(const RowSource& source, const Groups& groups, const FitOptions& option
   const auto first = centroid_offsets(groups);
   const auto shapes = shapes_of(groups, reader, kernels);
   output.reports.assign(static_cast<std::size_t>(groups.n_groups), GroupReport{});
-  for_groups(shapes, options, monitor, groups_done,
-             [&](std::int64_t g, std::int64_t budget, const Team& team) {
-               fit_group(reader, groups, g, first[g], options, kernels, shapes[g], budget, team,
-                         output);
-             });
+  for_groups(
+      shapes, options, monitor, groups_done,
+      [&](std::int64_t g, std::int64_t budget, const Team& team) {
+        fit_group(reader, groups, g, first[g], options, kernels, shapes[g], budget, team, output);
+      },
+      [&](std::int64_t g, const Team& team) {
+        check_rows(reader, groups, g, kernels, true, team);
+      });
 }
 
 template <class T>
@@ -243,28 +307,32 @@ void seed(const RowSource& source, const Groups& groups, const FitOptions& optio
   const Kernels<T> kernels(active_isa());
   const auto first = centroid_offsets(groups);
   const auto shapes = shapes_of(groups, reader, kernels);
-  for_groups(shapes, options, monitor, groups_done,
-             [&](std::int64_t g, std::int64_t budget, const Team& team) {
-               const GroupPlan plan = plan_group(shapes[g], options, budget);
-               Group<T> group = make_group(reader, groups, g, kernels);
-               check_positive_rows(group.n_positive(), groups, g);
-               group.prepare(plan.residency, plan.format, plan.needs_f32, team);
-               std::optional<GramMatrix> matrix;
-               if (plan.algorithm == Algorithm::gram) matrix.emplace(group, team);
-               const Draws draws{{groups.seeds[g], groups.ids[g]}, 0};
-               const Seeds seeds = draw_seeds(group, matrix ? &*matrix : nullptr, options.init,
-                                              groups.k[g], draws, team);
-               for (std::int64_t c = 0; c < groups.k[g]; ++c) {
-                 rows[first[g] + c] = group.row_number(seeds.rows[static_cast<std::size_t>(c)]);
-               }
-               potential[g] = seeds.potential;
-             });
+  for_groups(
+      shapes, options, monitor, groups_done,
+      [&](std::int64_t g, std::int64_t budget, const Team& team) {
+        const GroupPlan plan = plan_group(shapes[g], options, budget, team.n_threads());
+        Group<T> group = make_group(reader, groups, g, kernels);
+        check_positive_rows(group.n_positive(), groups, g);
+        group.prepare(plan.residency, plan.format, plan.needs_f32, team);
+        std::optional<GramMatrix> matrix;
+        if (plan.algorithm == Algorithm::gram) matrix.emplace(group, team);
+        const Draws draws{{groups.seeds[g], groups.ids[g]}, 0};
+        const Seeds seeds =
+            draw_seeds(group, matrix ? &*matrix : nullptr, options.init, groups.k[g], draws, team);
+        for (std::int64_t c = 0; c < groups.k[g]; ++c) {
+          rows[first[g] + c] = group.row_number(seeds.rows[static_cast<std::size_t>(c)]);
+        }
+        potential[g] = seeds.potential;
+      },
+      [&](std::int64_t g, const Team& team) {
+        check_rows(reader, groups, g, kernels, true, team);
+      });
 }
 
 template <class T>
 void assign(const RowSource& source, const Groups& groups, const FitOptions& options,
-            const T* centroids, std::int64_t n_nearest, std::int64_t* assignment,
-            double* sq_distance, Monitor& monitor, std::atomic<std::int64_t>& groups_done) {
+            const T* centroids, std::int64_t n_nearest, std::int64_t* assignment, double* distance,
+            Monitor& monitor, std::atomic<std::int64_t>& groups_done) {
   const RowReader<T> reader(source);
   const Kernels<T> kernels(active_isa());
   const auto first = centroid_offsets(groups);
@@ -279,7 +347,7 @@ void assign(const RowSource& source, const Groups& groups, const FitOptions& opt
         FitOptions streaming = options;
         streaming.algorithm = Algorithm::streaming;
         streaming.init = Init::array;
-        const GroupPlan plan = plan_group(shapes[g], streaming, budget);
+        const GroupPlan plan = plan_group(shapes[g], streaming, budget, team.n_threads());
         group.prepare_in_frame(frame_of(mine, k, n_features), plan.residency, plan.format, team);
         DirectScores<T> scores(group, k, false, team.n_threads());
         std::vector<std::int64_t> all(static_cast<std::size_t>(k));
@@ -287,6 +355,8 @@ void assign(const RowSource& source, const Groups& groups, const FitOptions& opt
         scores.update(mine, all, team);
         Nearest<T> nearest(group, mine, k, team.n_threads(), options.perturb_scores);
         RowScratch<T> row_scratch(team.n_threads(), n_features);
+        RowScratch<double> difference_scratch(distance == nullptr ? 0 : team.n_threads(),
+                                              n_features);
         team.for_ranges(group.n_blocks(), 1, [&](std::int64_t begin, std::int64_t end, int thread) {
           std::vector<std::int64_t> sorted(static_cast<std::size_t>(kBlockPoints * n_nearest));
           for (std::int64_t b = begin; b < end; ++b) {
@@ -302,16 +372,19 @@ void assign(const RowSource& source, const Groups& groups, const FitOptions& opt
               const std::int64_t* from = sorted.data() + (i - b * kBlockPoints) * n_nearest;
               const std::int64_t to = group.row_number(i) * n_nearest;
               std::copy(from, from + n_nearest, assignment + to);
-              if (sq_distance == nullptr) continue;
+              if (distance == nullptr) continue;
               const T* x = group.row(i, row_scratch.get(thread));
               for (std::int64_t m = 0; m < n_nearest; ++m) {
-                sq_distance[to + m] =
-                    kernels.distance(x, mine + from[m] * n_features, group.scale(), n_features) *
-                    group.unscale() * group.unscale();
+                distance[to + m] =
+                    euclidean_distance(x, mine + from[m] * n_features, n_features, kernels.distance,
+                                       difference_scratch.get(thread));
               }
             }
           }
         });
+      },
+      [&](std::int64_t g, const Team& team) {
+        check_rows(reader, groups, g, kernels, false, team);
       });
 }
 

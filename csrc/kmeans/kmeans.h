@@ -80,10 +80,10 @@ void seed(const RowSource& source, const Groups& groups, const FitOptions& optio
           std::atomic<std::int64_t>& groups_done);
 
 // The n_nearest centroids of every row in its group, in order: assignment [n_rows][n_nearest],
-// index within the group, and their squared distances (or null).
+// index within the group, and their Euclidean distances [n_rows][n_nearest] (or null).
 template <class T>
 void assign(const RowSource& source, const Groups& groups, const FitOptions& options,
-            const T* centroids, std::int64_t n_nearest, std::int64_t* assignment,
-            double* sq_distance, Monitor& monitor, std::atomic<std::int64_t>& groups_done);
+            const T* centroids, std::int64_t n_nearest, std::int64_t* assignment, double* distance,
+            Monitor& monitor, std::atomic<std::int64_t>& groups_done);
 
 }  // namespace ddkern::kmeans

@@ -15,6 +15,7 @@ namespace ddkern::kmeans {
 namespace {
 
 constexpr std::int64_t kFewestFeatures = 256;    // a thread takes in an update
+constexpr std::int64_t kRowsBetweenChecks = 64;  // for Ctrl-C
 
 struct Move {
   std::int64_t row;
@@ -304,6 +305,7 @@ class Lloyd {
   void find_single_valued_cells() {
     constexpr std::int64_t kUnseen = -1, kSeveral = -2;
     single_value_.assign(size(k_), kUnseen);
+    std::int64_t n_compared = 0;
     for (std::int64_t i = 0; i < group_.n(); ++i) {
       const std::int32_t c = assignment_[size(i)];
       std::int64_t& first = single_value_[c];
@@ -312,6 +314,7 @@ class Lloyd {
         first = i;
         continue;
       }
+      if (++n_compared % kRowsBetweenChecks == 0) team_.check();
       const T* value = group_.row(first, value_.data());
       if (!group_.rows_equal(i, value, row_scratch_.get(0))) first = kSeveral;
     }

@@ -130,44 +130,38 @@ class PlusPlus {
     const std::vector<std::int64_t> only{row};
     if (screening_) {
       screening_->set_candidates(only);
-      std::vector<OpenRow> rows;
+      std::vector<std::int64_t> rows;
       for (std::int64_t i = 0; i < group_.n(); ++i) {
-        if (group_.counts(i)) rows.push_back({i, 0, 0, 0});
+        if (group_.counts(i)) rows.push_back(i);
       }
-      find_distances(0, rows);
-      for (const OpenRow& open : rows) closest_[static_cast<std::size_t>(open.row)] = open.distance;
+      const std::vector<double> distances = distances_to(0, rows);
+      for (std::size_t r = 0; r < rows.size(); ++r) closest_[size(rows[r])] = distances[r];
       return;
     }
     try_candidates(only, 0.0);
     closest_.swap(nearer_[0]);
   }
 
-  // A row that a candidate may be nearer to than what is closest: bounds of its new mass, and its
-  // canonical distance when that was asked for.
-  struct OpenRow {
-    std::int64_t row;
-    double least_gain, most_gain;
-    double distance;
-  };
+  static std::size_t size(std::int64_t n) { return static_cast<std::size_t>(n); }
 
-  void find_distances(int candidate, std::vector<OpenRow>& open) {
-    std::vector<std::int64_t> rows;
-    for (const OpenRow& row : open) rows.push_back(row.row);
+  // d32 of some rows to a candidate.
+  std::vector<double> distances_to(int candidate, const std::vector<std::int64_t>& rows) {
     const auto n_rows = static_cast<std::int64_t>(rows.size());
+    std::vector<double> distances(rows.size());
     // One stretch a thread, for rows are fetched ahead within it.
     const std::int64_t share = (n_rows + team_.n_threads() - 1) / team_.n_threads();
     team_.for_ranges(
         n_rows, std::min<std::int64_t>(share, 64 * kBlockPoints),
         [&](std::int64_t begin, std::int64_t end, int thread) {
           for (std::int64_t first = begin; first < end; first += kBlockPoints) {
-            double distances[kBlockPoints];
             const std::int64_t last = std::min(end, first + kBlockPoints);
             const std::int64_t n_ahead = std::min<std::int64_t>(kBlockPoints, end - last);
             screening_->distances(candidate, rows.data() + first, static_cast<int>(last - first),
-                                  first == begin, static_cast<int>(n_ahead), distances, thread);
-            for (std::int64_t r = first; r < last; ++r) open[r].distance = distances[r - first];
+                                  first == begin, static_cast<int>(n_ahead),
+                                  distances.data() + first, thread);
           }
         });
+    return distances;
   }
 
   std::int64_t mass_of(std::int64_t i, double distance) const {
@@ -177,76 +171,91 @@ class PlusPlus {
                : value;
   }
 
-  // The best trial by its gain: the mass it takes away. Bounds of the gains tell it in most steps;
-  // where two trials may be the best, their gains are computed.
-  void add_best_screened(const std::vector<std::int64_t>& candidates) {
-    screening_->set_candidates(candidates);
-    const auto n_trials = candidates.size();
-    std::vector<std::vector<std::vector<OpenRow>>> found(
-        static_cast<std::size_t>(team_.n_threads()), std::vector<std::vector<OpenRow>>(n_trials));
+  // What screening found out about one trial: the rows that it may be nearer to than what is
+  // closest, and bounds of its gain, the mass that it takes away.
+  struct Trial {
+    std::vector<std::int64_t> open;
+    double least_gain = 0, most_gain = 0;
+  };
+
+  std::vector<Trial> screen(std::size_t n_trials) {
+    std::vector<std::vector<Trial>> found(size(team_.n_threads()), std::vector<Trial>(n_trials));
     team_.for_ranges(group_.n_blocks(), 4, [&](std::int64_t begin, std::int64_t end, int thread) {
-      auto& mine = found[static_cast<std::size_t>(thread)];
       for (std::int64_t b = begin; b < end; ++b) {
         const float* products = screening_->products(b, thread);
         for (std::size_t t = 0; t < n_trials; ++t) {
+          Trial& trial = found[size(thread)][t];
           double lower[kBlockPoints], upper[kBlockPoints];
           std::uint32_t open = screening_->screen(static_cast<int>(t), b, products, closest_.data(),
                                                   lower, upper);
           for (; open != 0; open &= open - 1) {
             const int p = __builtin_ctz(open);
             const std::int64_t i = b * kBlockPoints + p;
-            const double now = closest_[static_cast<std::size_t>(i)];
-            const double weight = unit_ * group_.weight(i);
-            mine[t].push_back({i, weight * std::max(0.0, now - std::max(upper[p], 0.0)),
-                               weight * (now - lower[p]), 0});
+            const double now = closest_[size(i)], weight = unit_ * group_.weight(i);
+            trial.open.push_back(i);
+            trial.least_gain += weight * std::max(0.0, now - std::max(upper[p], 0.0));
+            trial.most_gain += weight * (now - lower[p]);
           }
         }
       }
     });
-    std::vector<std::vector<OpenRow>> open(n_trials);
-    std::vector<double> least(n_trials, 0.0), most(n_trials, 0.0);
-    for (std::size_t t = 0; t < n_trials; ++t) {
-      for (const auto& part : found) {
-        for (const OpenRow& row : part[t]) {
-          open[t].push_back(row);
-          least[t] += row.least_gain;
-          most[t] += row.most_gain;
-        }
+    std::vector<Trial> trials = std::move(found[0]);
+    for (std::size_t part = 1; part < found.size(); ++part) {
+      for (std::size_t t = 0; t < n_trials; ++t) {
+        const Trial& more = found[part][t];
+        trials[t].open.insert(trials[t].open.end(), more.open.begin(), more.open.end());
+        trials[t].least_gain += more.least_gain;
+        trials[t].most_gain += more.most_gain;
       }
-      // Masses are rounded to units, and these sums are rounded too.
-      const double slack = 0x1p-30 * most[t] + 4 * (1 + static_cast<double>(open[t].size())) *
-                                                   (group_.weighted() ? 0x1p22 : 1.0);
-      least[t] -= slack;
-      most[t] += slack;
     }
-    // The most promising trial first: its gain, once known, rules out most of the others.
-    std::vector<std::size_t> order(n_trials);
+    for (Trial& trial : trials) {
+      // Masses are rounded to integers (twice where rows have weights, up to 2^22), and the sums
+      // above are rounded too.
+      const double slack = 0x1p-30 * trial.most_gain +
+                           4 * (1 + static_cast<double>(trial.open.size())) *
+                               (group_.weighted() ? 0x1p23 : 1.0);
+      trial.least_gain -= slack;
+      trial.most_gain += slack;
+    }
+    return trials;
+  }
+
+  // The least potential is the largest gain. Bounds of the gains leave one or two trials in most
+  // steps; only theirs are computed, and only from the rows that are open.
+  void add_best_screened(const std::vector<std::int64_t>& candidates) {
+    screening_->set_candidates(candidates);
+    const std::vector<Trial> trials = screen(candidates.size());
+    std::vector<std::size_t> order(trials.size());
     std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-      return least[a] + most[a] > least[b] + most[b];
-    });
-    double bar = *std::max_element(least.begin(), least.end());
-    std::size_t best = n_trials;
+    // The most promising first: its gain, once known, rules out most of the others.
+    const auto promise = [&](std::size_t t) { return trials[t].least_gain + trials[t].most_gain; };
+    std::stable_sort(order.begin(), order.end(),
+                     [&](std::size_t a, std::size_t b) { return promise(a) > promise(b); });
+    double bar = -HUGE_VAL;
+    for (const Trial& trial : trials) bar = std::max(bar, trial.least_gain);
+    std::size_t best = trials.size();
     std::int64_t best_gain = 0;
+    std::vector<double> best_distances;
     for (const std::size_t t : order) {
-      if (most[t] < bar) continue;
-      find_distances(static_cast<int>(t), open[t]);
+      if (trials[t].most_gain < bar) continue;
+      std::vector<double> distances = distances_to(static_cast<int>(t), trials[t].open);
       std::int64_t gain = 0;
-      for (const OpenRow& row : open[t]) {
-        const double now = closest_[static_cast<std::size_t>(row.row)];
-        gain += masses_.data()[row.row] - mass_of(row.row, std::min(now, row.distance));
+      for (std::size_t r = 0; r < distances.size(); ++r) {
+        const std::int64_t i = trials[t].open[r];
+        gain += masses_.data()[i] - mass_of(i, std::min(closest_[size(i)], distances[r]));
       }
       // The lowest trial among equals.
-      if (best == n_trials || gain > best_gain || (gain == best_gain && t < best)) {
+      if (best == trials.size() || gain > best_gain || (gain == best_gain && t < best)) {
         best = t;
         best_gain = gain;
+        best_distances = std::move(distances);
       }
       bar = std::max(bar, static_cast<double>(best_gain) * (1 - 0x1p-50));
     }
     seeds_.rows.push_back(candidates[best]);
-    for (const OpenRow& row : open[best]) {
-      double& now = closest_[static_cast<std::size_t>(row.row)];
-      now = std::min(now, row.distance);
+    for (std::size_t r = 0; r < best_distances.size(); ++r) {
+      double& now = closest_[size(trials[best].open[r])];
+      now = std::min(now, best_distances[r]);
     }
   }
 

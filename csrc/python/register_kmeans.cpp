@@ -274,11 +274,11 @@ py::dict seed(const py::array& x, bool bfloat16, int batch_dims, std::optional<I
 template <class T>
 void assign_as(const RowSource& source, const Groups& groups, std::int64_t total_k,
                const FitOptions& options, const py::array& centroids, std::int64_t n_nearest,
-               std::int64_t* assignment, double* sq_distance, Attendant& attendant) {
+               std::int64_t* assignment, double* distance, Attendant& attendant) {
   const auto given = values_of<T>(centroids, total_k * source.n_features(), "centroids");
   const T* values = given.data();
   const py::gil_scoped_release release;
-  kmeans::assign<T>(source, groups, options, values, n_nearest, assignment, sq_distance,
+  kmeans::assign<T>(source, groups, options, values, n_nearest, assignment, distance,
                     attendant.monitor(), attendant.groups_done());
 }
 
@@ -306,16 +306,16 @@ py::dict assign(const py::array& x, bool bfloat16, int batch_dims, std::optional
   options.max_memory_in_bytes = max_memory;
   options.perturb_scores = perturbation_asked();
   Int64s assignment({source.n_rows, n_nearest});
-  std::optional<py::array_t<double>> sq_distance;
-  if (return_distance) sq_distance.emplace(std::vector<py::ssize_t>{source.n_rows, n_nearest});
+  std::optional<py::array_t<double>> distance;
+  if (return_distance) distance.emplace(std::vector<py::ssize_t>{source.n_rows, n_nearest});
   Attendant attendant(progress, groups.n_groups);
   const auto run = reads_as_double(source.dtype) ? &assign_as<double> : &assign_as<float>;
   run(source, groups, arrays.total_k(), options, centroids, n_nearest, assignment.mutable_data(),
-      sq_distance ? sq_distance->mutable_data() : nullptr, attendant);
+      distance ? distance->mutable_data() : nullptr, attendant);
   attendant.finish();
   py::dict result;
   result["assignment"] = assignment;
-  result["distance"] = sq_distance ? py::object(*sq_distance) : py::object(py::none());
+  result["distance"] = distance ? py::object(*distance) : py::object(py::none());
   return result;
 }
 
@@ -328,13 +328,14 @@ kmeans::FastFormat parse_format(const std::string& name) {
 
 py::dict plan(std::int64_t n_rows, std::int64_t n_features, std::int64_t k, bool float64,
               bool in_place, const std::string& fastest, const std::string& init, int n_init,
-              const std::string& algorithm, std::int64_t max_memory) {
+              const std::string& algorithm, int n_threads, std::int64_t max_memory) {
   FitOptions options;
   options.init = parse_init(init);
   options.n_init = n_init;
   options.algorithm = parse_algorithm(algorithm);
-  const auto plan = kmeans::plan_group({n_rows, n_features, k, float64 ? 8 : 4, in_place, parse_format(fastest)},
-                                       options, max_memory);
+  const kmeans::GroupShape shape{n_rows, n_features, k, float64 ? 8 : 4, in_place,
+                                 parse_format(fastest)};
+  const auto plan = kmeans::plan_group(shape, options, max_memory, n_threads);
   py::dict result;
   result["algorithm"] = name_of(plan.algorithm);
   result["keeps_rows"] = plan.residency.rows;
@@ -342,6 +343,7 @@ py::dict plan(std::int64_t n_rows, std::int64_t n_features, std::int64_t k, bool
   result["keeps_fast_blocks"] = plan.residency.fast_blocks;
   result["caches_scores"] = plan.cache_scores;
   result["bytes"] = plan.bytes;
+  result["least_bytes"] = kmeans::least_bytes(shape, options, n_threads);
   return result;
 }
 
@@ -380,7 +382,7 @@ void register_kmeans(py::module_& module) {
              "The nearest centroids of every row: see ddkern.assign.");
   module.def("plan", &plan, py::kw_only(), py::arg("n_rows"), py::arg("n_features"), py::arg("k"),
              py::arg("float64"), py::arg("in_place"), py::arg("fastest"), py::arg("init"),
-             py::arg("n_init"), py::arg("algorithm"), py::arg("max_memory"),
+             py::arg("n_init"), py::arg("algorithm"), py::arg("n_threads"), py::arg("max_memory"),
              "What the cost model chooses for one group of this shape.");
   module.def("option_defaults", &option_defaults,
              "The defaults of the core's options, which the Python signature repeats.");

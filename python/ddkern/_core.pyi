@@ -110,6 +110,7 @@ def plan(
     init: str,
     n_init: typing.SupportsInt | typing.SupportsIndex,
     algorithm: str,
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
     max_memory: typing.SupportsInt | typing.SupportsIndex,
 ) -> dict[str, typing.Any]:
     """

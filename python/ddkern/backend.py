@@ -31,7 +31,7 @@ _FIRST_DRIVER_FOR_CUDA_13 = 580
 
 
 def max_threads() -> int:
-    """Threads that ``n_threads=None`` means at this moment.
+    """Threads that ``n_threads=None`` means at this moment, unless the work is too little for them.
 
     OpenMP's current limit (``OMP_NUM_THREADS``, threadpoolctl, CPU affinity); 1 where the build
     has no OpenMP and in a forked child, where an OpenMP pool of the parent cannot be used.

@@ -487,6 +487,19 @@ def final_distortion(group: Group, centroids: NDArray[Any], assignment: IntArray
     return float(np.ldexp(within + off, 2 * group.e_x))
 
 
+def euclidean_distances(x: NDArray[Any], c: NDArray[Any]) -> FloatArray:
+    """Return what assign reports from row(s) `x` to centroids `c`: section 10."""
+    difference = stored(x).astype(np.float64) - stored(c).astype(np.float64)
+    with np.errstate(over="ignore"):
+        squared = norm2(difference)
+    result = np.sqrt(squared)
+    for at in np.argwhere((squared < 2.0**-900) | (squared > 2.0**900)):
+        i = tuple(at)
+        e = largest_exponent(difference[i])
+        result[i] = np.ldexp(np.sqrt(norm2(np.ldexp(difference[i], -e))), e)
+    return result
+
+
 # --- 10. The best of several restarts -------------------------------------------------------------
 
 

@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 
 from ddkern import _core
 from ddkern.errors import ConvergenceWarning, EmptyCellWarning
-from ddkern.kmeans.options import as_count, as_n_threads, as_tol, check_choice, workspace_bytes
+from ddkern.kmeans.options import (
+    MOST_RESTARTS,
+    as_count,
+    as_n_threads,
+    as_tol,
+    check_choice,
+    workspace_bytes,
+)
 from ddkern.kmeans.problem import (
     Problem,
     parse_init_centroids,
@@ -83,7 +90,8 @@ def quantize(
         draws distinct rows in proportion to their weights; an array is taken as it is, rounded to
         the type of the centroids.
     n_init : int
-        Restarts with other draws; the one of least distortion is kept. 1 if ``init`` is an array.
+        Restarts with other draws, at most 65535; the one of least distortion is kept. 1 if ``init``
+        is an array.
     max_iter : int
         Most Lloyd iterations. Only the repair of cells that lost all their points goes beyond it.
     tol : float
@@ -100,10 +108,12 @@ def quantize(
         records it in the result.
     n_threads : int, optional
         Most threads to use. By default what ``OMP_NUM_THREADS``, threadpoolctl and the CPU
-        affinity allow.
+        affinity allow, and one where the rows and centroids are so few that waking the others would
+        take longer.
     max_memory : int, optional
-        Bytes of workspace to plan with, a target rather than a limit; by default a quarter of the
-        memory that is free. A small budget makes the call slower, never different.
+        Bound on the workspace in bytes; by default a quarter of the memory that is free. Only a
+        group whose sums, seeds and labels alone need more gets that. A small budget makes the call
+        slower, never different.
     progress : bool or callable, optional
         True shows groups done and time left on standard error: a bar where rich is installed and
         standard error is a terminal, lines of text otherwise. A callable receives a
@@ -170,7 +180,7 @@ def quantize(
     weight = parse_sample_weight(sample_weight, problem)
     require_rows(counts, weight, problem)
     method, init_centroids = _parse_init(init, problem, counts)
-    n_init = as_count("n_init", n_init)
+    n_init = as_count("n_init", n_init, at_most=MOST_RESTARTS)
     if method == "array" and n_init != 1:
         raise ValueError(
             f"n_init={n_init} with an array as init; it must be 1, since every restart would be "
@@ -191,7 +201,7 @@ def quantize(
             max_iter=max_iter,
             tol=as_tol(tol),
             algorithm=check_choice("algorithm", algorithm, ALGORITHMS),
-            n_threads=as_n_threads(n_threads),
+            n_threads=as_n_threads(n_threads, problem.multiply_adds(counts)),
             max_memory=workspace_bytes(max_memory),
             progress=core_progress,
         )

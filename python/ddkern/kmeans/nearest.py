@@ -129,7 +129,7 @@ def assign(
     options = {
         "n_nearest": n_nearest,
         "return_distance": bool(return_distance),
-        "n_threads": as_n_threads(n_threads),
+        "n_threads": as_n_threads(n_threads, problem.multiply_adds(book.counts)),
         "max_memory": budget,
     }
     if book.points.dtype == problem.x.point_dtype:
@@ -219,9 +219,7 @@ def _assign_in_place(
         **options,
     )
     first = book.first if problem.batch is None else np.zeros(problem.n_groups, np.int64)
-    assignment = book.rows[problem.global_rows(found["assignment"], first)]
-    distance = found["distance"]
-    return assignment, None if distance is None else np.sqrt(distance, out=distance)
+    return book.rows[problem.global_rows(found["assignment"], first)], found["distance"]
 
 
 def _assign_upcast(
@@ -243,10 +241,10 @@ def _assign_upcast(
             end = min(begin + part_rows, int(offsets[g + 1]))
             rows = slice(begin, end) if order is None else order[begin:end]
             part = _float64_rows(problem, g, rows)
-            nearest, squared = _assign_in_place(part, sub_book, options)
+            nearest, part_distance = _assign_in_place(part, sub_book, options)
             assignment[rows] = nearest
             if distance is not None:
-                distance[rows] = squared
+                distance[rows] = part_distance
     return assignment, distance
 
 

@@ -14,7 +14,9 @@ import numpy as np
 from ddkern.backend import default_max_memory, max_threads
 
 __all__ = [
+    "MOST_RESTARTS",
     "SEED_LIMIT",
+    "WORK_FOR_A_TEAM",
     "as_count",
     "as_integer",
     "as_n_threads",
@@ -26,6 +28,11 @@ __all__ = [
 ]
 
 SEED_LIMIT = 1 << 64
+# The counter of the draws has 16 bits for the restart (docs/numerics.md, section 7).
+MOST_RESTARTS = (1 << 16) - 1
+# Multiply-adds of one pass below which waking threads costs more than it saves: one and two threads
+# took the same time between two and six million (measured).
+WORK_FOR_A_TEAM = 2_000_000
 
 
 def as_integer(name: str, value: Any, rule: str) -> int:
@@ -39,11 +46,13 @@ def as_integer(name: str, value: Any, rule: str) -> int:
         raise TypeError(message) from None
 
 
-def as_count(name: str, value: Any, *, at_least: int = 1) -> int:
-    """``value`` as an int that is not less than ``at_least``."""
+def as_count(name: str, value: Any, *, at_least: int = 1, at_most: int | None = None) -> int:
+    """``value`` as an int that is not less than ``at_least`` and not more than ``at_most``."""
     rule = f"it must be an integer of at least {at_least}"
+    if at_most is not None:
+        rule += f" and at most {at_most}"
     count = as_integer(name, value, rule)
-    if count < at_least:
+    if count < at_least or (at_most is not None and count > at_most):
         raise ValueError(f"{name}={count}; {rule}")
     return count
 
@@ -86,9 +95,14 @@ def as_seed(name: str, value: Any) -> int:
     return seed
 
 
-def as_n_threads(value: Any) -> int:
-    """``n_threads`` as an int; None is what OpenMP's environment allows now."""
-    return max_threads() if value is None else as_count("n_threads", value)
+def as_n_threads(value: Any, multiply_adds: int) -> int:
+    """``n_threads`` as an int; None is what OpenMP's environment allows now, 1 for little work.
+
+    ``multiply_adds`` is the work of comparing every row with every centroid of its group once.
+    """
+    if value is not None:
+        return as_count("n_threads", value)
+    return max_threads() if multiply_adds >= WORK_FOR_A_TEAM else 1
 
 
 def workspace_bytes(value: Any) -> int:

@@ -107,6 +107,10 @@ class Problem:
         """Shape of an array with one entry a row, as the caller sees it."""
         return (self.n_rows,) if self.batch is None else (self.batch, self.n_rows // self.batch)
 
+    def multiply_adds(self, k: NDArray[np.int64]) -> int:
+        """The products that comparing every row with all ``k`` centroids of its group takes."""
+        return int(np.dot(self.partition.counts, k)) * self.n_features
+
     def per_centroid_shape(self, k: NDArray[np.int64]) -> tuple[int, ...]:
         """Shape of an array with one entry a centroid, as the caller sees it."""
         return (int(k.sum()),) if self.batch is None else (self.batch, int(k[0]))

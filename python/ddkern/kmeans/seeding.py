@@ -98,7 +98,7 @@ def seed_centroids(
             sample_weight=weight,
             init=check_choice("init", init, INIT_METHODS),
             algorithm=check_choice("algorithm", algorithm, ALGORITHMS),
-            n_threads=as_n_threads(n_threads),
+            n_threads=as_n_threads(n_threads, problem.multiply_adds(counts)),
             max_memory=workspace_bytes(max_memory),
             progress=core_progress,
         )

@@ -25,6 +25,7 @@ def plan(**changes: Any) -> dict[str, Any]:
         "init": "k-means++",
         "n_init": 1,
         "algorithm": "auto",
+        "n_threads": 1,
         "max_memory": GIB,
     }
     return _core.plan(**{**arguments, **changes})
@@ -67,7 +68,18 @@ def test_a_forced_algorithm_is_taken(algorithm: str) -> None:
 @pytest.mark.parametrize("max_memory", [1, 1 << 20, 16 << 20, 64 << 20, 256 << 20, GIB])
 @pytest.mark.parametrize("k", [1, 10, 200])
 def test_the_plan_stays_within_the_budget(max_memory: int, k: int) -> None:
-    assert plan(k=k, in_place=False, max_memory=max_memory)["bytes"] <= max_memory
+    made = plan(k=k, in_place=False, max_memory=max_memory)
+    assert made["bytes"] <= max(0, max_memory - made["least_bytes"])
+
+
+# tests/python/kmeans/test_memory.py compares the number itself with what calls take.
+def test_restarts_threads_rows_and_centroids_need_memory_of_their_own() -> None:
+    least = plan()["least_bytes"]
+    one_result = 10 * LATENTS["n_features"] * 4
+    assert plan(n_init=2)["least_bytes"] - least >= one_result
+    assert plan(k=11)["least_bytes"] - least >= LATENTS["n_features"] * (8 + 2 * 4 + 2)
+    assert plan(n_threads=3)["least_bytes"] - least >= 2 * 32 * LATENTS["n_features"] * (4 + 4)
+    assert plan(n_rows=2300)["least_bytes"] - least >= 1000 * 100
 
 
 def test_less_memory_keeps_less() -> None:

@@ -267,6 +267,7 @@ def test_no_warning_without_a_reason() -> None:
         ({"init": np.zeros((3, 6))}, ValueError, "init has shape"),
         ({"init": np.zeros((3, 2, 3)), "n_init": 2}, ValueError, "n_init=2 with an array as init"),
         ({"n_init": 0}, ValueError, "n_init=0;"),
+        ({"n_init": 65536}, ValueError, "n_init=65536; .* at least 1 and at most 65535"),
         ({"max_iter": 0}, ValueError, "max_iter=0;"),
         ({"tol": -1}, ValueError, "tol=-1.0;"),
         ({"tol": float("nan")}, ValueError, "tol=nan;"),
@@ -293,6 +294,43 @@ def test_data_that_is_not_finite(value: float, dtype: Any, grouped: bool) -> Non
     x[17, 1, 2] = value
     with pytest.raises(ValueError, match=r"x holds NaN or infinity in row 17\b"):
         _quantize(x, groups=GROUPS if grouped else None)
+
+
+# Large groups come first, and threads race: which bad row is met first is a matter of chance.
+@pytest.mark.parametrize("n_threads", [1, 2, 3, 8])
+@pytest.mark.parametrize("call", ["quantize", "seed_centroids", "assign"])
+@pytest.mark.sanitize
+def test_of_several_bad_rows_the_first_of_the_first_group_is_named(
+    call: str, n_threads: int
+) -> None:
+    sizes = np.array([400, 30, 300, 40, 200, 50, 600, 700])
+    groups = np.repeat(np.arange(8), sizes)
+    order = np.random.default_rng(3).permutation(len(groups))
+    groups = groups[order]
+    x = np.random.default_rng(4).normal(size=(len(groups), 24)).astype(np.float32)
+    for group in (3, 4, 6, 7):
+        x[np.flatnonzero(groups == group)[[-5, -1]], 7] = np.nan
+    first = np.flatnonzero(groups == 3)[-5]
+    options: dict[str, Any] = {"groups": groups, "n_threads": n_threads}
+    arguments: tuple[Any, ...] = (x, 3)
+    if call == "assign":
+        arguments = (x, np.ones((8, 24), np.float32))
+        options["centroid_groups"] = np.arange(8)
+    for _ in range(5):
+        with pytest.raises(ValueError, match=rf"NaN or infinity in row {first}\b"):
+            getattr(ddkern, call)(*arguments, **options)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 8])
+def test_of_several_groups_too_large_for_gram_the_first_is_named(n_threads: int) -> None:
+    sizes = np.array([20, 300, 500, 400])
+    groups = np.repeat(np.arange(4), sizes)
+    x = np.random.default_rng(4).normal(size=(len(groups), 8)).astype(np.float32)
+    x[700] = np.nan
+    with pytest.raises(ValueError, match="which needs .* for a group of 300 rows"):
+        ddkern.quantize(
+            x, 3, groups=groups, algorithm="gram", n_threads=n_threads, max_memory=300_000
+        )
 
 
 def test_integers_that_float64_cannot_hold() -> None:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import ddkern
 from ddkern.kmeans import nearest
 from helpers.bits import assert_same_array_bits
+from reference import canonical
 
 RNG = np.random.default_rng(11)
 X = RNG.normal(size=(70, 5)).astype(np.float32)
@@ -194,3 +197,76 @@ def test_rows_that_are_not_finite() -> None:
     x[33, 2] = np.nan
     with pytest.raises(ValueError, match=r"x holds NaN or infinity in row 33\b"):
         ddkern.assign(x, C)
+
+
+def _sq_distance(x: np.ndarray, c: np.ndarray) -> Fraction:
+    return sum(
+        ((Fraction(float(a)) - Fraction(float(b))) ** 2 for a, b in zip(x, c, strict=True)),
+        Fraction(0),
+    )
+
+
+def _root(squared: Fraction) -> float:
+    """The square root of a number of any magnitude: taken in units in which it is near 1."""
+    half = (squared.numerator.bit_length() - squared.denominator.bit_length()) // 2
+    return math.ldexp(math.sqrt(squared / Fraction(4) ** half), half)
+
+
+# Their squares leave float64, on both sides; and rows whose large features agree.
+EXTREMES = {
+    "huge": ([[1e160, -3e160, 2e160]], [[2e160, 1e160, 0.0], [-1e200, 0.0, 0.0]]),
+    "tiny": ([[1e-170, 2e-170, -1e-170]], [[0.0, 1e-170, 1e-170], [3e-170, 0.0, 0.0]]),
+    "denormal centroids": ([[0.5, -2.0, 1.0]], [[5e-324, 5e-324, 5e-324], [5e-324, 0.0, 0.0]]),
+    "all denormal": ([[1e-240, 0.0, 5e-324]], [[1e-240, 0.0, 1e-323], [1e-240, 5e-324, 0.0]]),
+    "huge centroids": ([[1.0, 2.0, 3.0]], [[1.7e308, 0.0, 0.0], [-1e308, 1e308, 0.0]]),
+    "huge rows, tiny centroids": ([[1e200, 0.0, 0.0]], [[1e-300, 0.0, 0.0], [0.0, 5e-324, 0.0]]),
+    "one large feature shared": ([[1.0, 1e-200, 0.0]], [[1.0, 3e-200, 0.0], [1.0, 1e-200, 1e-190]]),
+    "large and shared": ([[1e160, 1e-160, 0.0]], [[1e160, 3e-160, 0.0], [1e160, 0.0, 2e-160]]),
+    "equal": ([[1e-200, 1e-200, 1e-200]], [[1e-200, 1e-200, 1e-200], [1e200, 0.0, 0.0]]),
+}
+
+
+@pytest.mark.parametrize(("x", "c"), EXTREMES.values(), ids=EXTREMES)
+@pytest.mark.parametrize("n_nearest", [1, 2])
+@pytest.mark.sanitize
+def test_distances_of_any_magnitude(x: Any, c: Any, n_nearest: int) -> None:
+    x, c = np.array(x), np.array(c)
+    squared = [_sq_distance(x[0], point) for point in c]
+    order = sorted(range(len(c)), key=lambda k: squared[k])[:n_nearest]
+    found, distance = ddkern.assign(x, c, n_nearest=n_nearest, return_distance=True)
+    assert found.reshape(-1).tolist() == order
+    expected = [_root(squared[k]) for k in order]
+    np.testing.assert_allclose(distance.reshape(-1), expected, rtol=1e-15)
+    at_its_level = canonical.euclidean_distances(x, c[order])
+    assert_same_array_bits(distance.reshape(-1), at_its_level, "distance")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_distances_are_those_of_the_numerics(isa: str, dtype: Any) -> None:
+    x, c = (RNG.normal(size=(9, 67)).astype(dtype) for _ in range(2))
+    x[3], c[3] = c[3], c[5]
+    if dtype == np.float64:
+        x[5:] *= 1e-170
+        c[5:] *= 1e-170
+        x[7, 11], c[7, 11] = 1e150, -1e200
+    found, distance = ddkern.assign(x, c, n_nearest=9, return_distance=True)
+    for row, order, own in zip(x, found, distance, strict=True):
+        assert_same_array_bits(own, canonical.euclidean_distances(row, c[order]), "distance")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("exponent", [-140, -60, 0, 60, 120])
+def test_distances_scale_with_powers_of_two(dtype: Any, exponent: int) -> None:
+    x, c = (np.float32(values).astype(dtype) for values in (np.round(X, 2), np.round(C, 2)))
+    _, distance = ddkern.assign(x, c, return_distance=True)
+    _, scaled = ddkern.assign(
+        np.ldexp(x, exponent).astype(dtype),
+        np.ldexp(c, exponent).astype(dtype),
+        return_distance=True,
+    )
+    if dtype == np.float64 or exponent > -100:  # below, float32 keeps fewer digits
+        assert_same_array_bits(scaled, np.ldexp(distance, exponent), "distance")
+    if dtype == np.float64:
+        far = np.ldexp(x, 5 * exponent), np.ldexp(c, 5 * exponent)
+        _, scaled = ddkern.assign(*far, return_distance=True)
+        assert_same_array_bits(scaled, np.ldexp(distance, 5 * exponent), "distance")

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
-from ddkern import backend
+import ddkern
+from ddkern import _core, backend
 from ddkern.kmeans import options
 
 
@@ -27,6 +29,15 @@ def test_what_is_no_integer(value: Any) -> None:
 def test_too_small(value: Any) -> None:
     with pytest.raises(ValueError, match=f"^max_iter={value}; it must be .* at least 1$"):
         options.as_count("max_iter", value)
+
+
+def test_too_large() -> None:
+    assert options.as_count("n_init", 9, at_most=9) == 9
+    rule = "it must be an integer of at least 1 and at most 9"
+    with pytest.raises(ValueError, match=f"^n_init=10; {rule}$"):
+        options.as_count("n_init", 10, at_most=9)
+    with pytest.raises(TypeError, match=f"^n_init=2.0 is a float; {rule}$"):
+        options.as_count("n_init", 2.0, at_most=9)
 
 
 @pytest.mark.parametrize("value", [0, 1e-4, np.float32(0.5), 3])
@@ -77,14 +88,54 @@ def test_no_seed_draws_one() -> None:
 
 
 def test_defaults_are_those_of_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert options.as_n_threads(None) == backend.max_threads()
+    assert options.as_n_threads(None, 10**9) == backend.max_threads()
     monkeypatch.setattr(options, "default_max_memory", lambda: 77)
     assert options.workspace_bytes(None) == 77
 
 
+def test_little_work_gets_one_thread_unless_more_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(options, "max_threads", lambda: 7)
+    assert options.as_n_threads(None, options.WORK_FOR_A_TEAM) == 7
+    assert options.as_n_threads(None, options.WORK_FOR_A_TEAM - 1) == 1
+    assert options.as_n_threads(3, 1) == 3
+
+
+@pytest.mark.filterwarnings("ignore::ddkern.ConvergenceWarning")
+@pytest.mark.parametrize(("rows", "n_threads"), [(624, 1), (626, 7)])
+def test_work_is_counted_over_all_groups(
+    rows: int, n_threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def record(name: str) -> Any:
+        function = getattr(_core, name)
+
+        def call(**arguments: Any) -> Any:
+            asked.append(arguments["n_threads"])
+            return function(**arguments)
+
+        return call
+
+    monkeypatch.setattr(options, "max_threads", lambda: 7)
+    for name in ("fit", "seed", "assign"):
+        monkeypatch.setattr(_core, name, record(name))
+    x = np.random.default_rng(0).normal(size=(rows, 64))
+    groups = np.arange(rows) // (rows // 2)
+    k = [40, 60]  # 50 on average: 2 million products with 625 rows
+    seeds = ddkern.seed_centroids(x, k, groups=groups, random_state=0)
+    ddkern.quantize(x, k, groups=groups, init=seeds.centroids, max_iter=2)
+    ddkern.assign(x, seeds.centroids, groups=groups, centroid_groups=seeds.groups)
+    assert asked == [n_threads] * 3
+
+
 @pytest.mark.parametrize(
     ("check", "name"),
-    [(options.as_n_threads, "n_threads"), (options.workspace_bytes, "max_memory")],
+    [
+        (partial(options.as_n_threads, multiply_adds=1), "n_threads"),
+        (options.workspace_bytes, "max_memory"),
+    ],
 )
 def test_resources_must_be_positive(check: Any, name: str) -> None:
     assert check(5) == 5

@@ -32,10 +32,10 @@ def _run(script: str, timeout: float = 60) -> str:
 
 
 ENDLESS_CALLS = {
-    "lloyd": "ddkern.quantize(x, 50, init='random', n_init=10**6, tol=0, random_state=0)",
+    "lloyd": "ddkern.quantize(x, 50, init='random', n_init=65535, tol=0, random_state=0)",
     "seeding": "ddkern.quantize(x, 20000, random_state=0, algorithm='streaming')",
     "many groups": (
-        "ddkern.quantize(x, 3, groups=np.arange(len(x)) % 5000, n_init=10**5, random_state=0)"
+        "ddkern.quantize(x, 3, groups=np.arange(len(x)) % 5000, n_init=65535, random_state=0)"
     ),
     "seed_centroids": "ddkern.seed_centroids(x, 20000, random_state=0, algorithm='streaming')",
     "assign": "ddkern.assign(x, np.repeat(x, 4, axis=0))",
@@ -72,6 +72,31 @@ def test_ctrl_c_ends_a_long_call_within_a_second(call: str) -> None:
     assert process.returncode == 0
     # Half a second on top for a machine that is busy with other tests.
     assert float(answer) - sent < 1.5
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="POSIX signals")
+def test_equal_rows_do_not_put_signals_off() -> None:
+    # Every row is compared with the first of its cell, and here none of them ends that early. The
+    # array takes no memory, and reading it takes long.
+    script = """
+        import signal
+        import time
+        import numpy as np
+        import ddkern
+
+        x = np.broadcast_to(np.float32(3), (400_000, 1024))
+        heard = []
+        signal.signal(signal.SIGALRM, lambda *_: heard.append(time.monotonic()))
+        heard.append(time.monotonic())
+        signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+        ddkern.quantize(x, 1, init=x[:1], max_iter=1, n_threads=1, max_memory=1)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        heard.append(time.monotonic())
+        print(heard[-1] - heard[0], np.diff(heard).max())
+    """
+    total, longest = map(float, _run(script).split())
+    assert total > 1, "the call was too short to tell"
+    assert longest < total / 8
 
 
 def test_gil_is_released() -> None:
