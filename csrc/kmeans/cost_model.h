@@ -26,6 +26,7 @@ struct GroupPlan {
   FastFormat format = FastFormat::f32;  // of the fast blocks
   bool needs_f32 = false;  // seeding or the Gram matrix asks for float32 blocks, kept or not
   bool cache_scores = false;
+  bool keeps_finer_blocks = false;  // should bytes prove too coarse
   std::int64_t bytes = 0;  // of everything above
 };
 

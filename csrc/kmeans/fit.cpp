@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstdlib>
 #include <numeric>
 #include <optional>
 
@@ -48,8 +47,17 @@ Group<T> make_group(const RowReader<T>& reader, const Groups& groups, std::int64
 }
 
 FastFormat fastest_format(const DotsOps& dots) {
-  if (dots.fast_bytes != nullptr && std::getenv("DDKERN_NO_BYTES") == nullptr) return FastFormat::bytes;
+  if (dots.fast_bytes != nullptr) return FastFormat::bytes;
   return dots.fast_bf16 != nullptr ? FastFormat::bf16 : FastFormat::f32;
+}
+
+// With restarts the bytes are needed again, for seeding.
+LloydPlan lloyd_plan(const GroupPlan& plan, const FitOptions& options, const DotsOps& dots) {
+  LloydPlan lloyd{plan.cache_scores, FastFormat::bytes, plan.keeps_finer_blocks};
+  if (options.n_init == 1) {
+    lloyd.finer_format = dots.fast_bf16 != nullptr ? FastFormat::bf16 : FastFormat::f32;
+  }
+  return lloyd;
 }
 
 template <class T>
@@ -154,9 +162,11 @@ void check_rows(const RowReader<T>& reader, const Groups& groups, std::int64_t g
 }
 
 template <class T>
-Seeds draw_seeds(const Group<T>& group, const GramMatrix* gram, Init init, std::int64_t k,
-                 const Draws& draws, const Team& team) {
-  if (init == Init::plus_plus) return seed_plus_plus(group, gram, k, draws, team);
+Seeds draw_seeds(const Group<T>& group, const GramMatrix* gram, const FitOptions& options,
+                 std::int64_t k, const Draws& draws, const Team& team) {
+  if (options.init == Init::plus_plus) {
+    return seed_plus_plus(group, gram, k, draws, options.perturb_scores, team);
+  }
   return seed_random(group, k, draws, team);
 }
 
@@ -188,12 +198,12 @@ void fit_group(const RowReader<T>& reader, const Groups& groups, std::int64_t g,
       std::copy(given, given + k * n_features, centroids.data());
     } else {
       const Draws draws{{groups.seeds[g], groups.ids[g]}, static_cast<std::uint32_t>(restart)};
-      seeds = draw_seeds(group, gram, options.init, k, draws, team);
+      seeds = draw_seeds(group, gram, options, k, draws, team);
       copy_rows(group, seeds.rows, centroids);
     }
     report.seconds_seed += watch.lap();
     LloydResult<T> result = lloyd(group, gram, std::move(centroids), k, seeds.rows, options,
-                                  LloydPlan{plan.cache_scores}, team);
+                                  lloyd_plan(plan, options, kernels.dots), team);
     report.seconds_lloyd += watch.lap();
     report.rows_assigned += result.rows_assigned;
     report.rows_rechecked += result.rows_rechecked;
@@ -220,6 +230,7 @@ void fit_group(const RowReader<T>& reader, const Groups& groups, std::int64_t g,
   report.n_iter = best->n_iter;
   report.converged = best->converged;
   report.n_empty_cells = best->n_empty_cells;
+  report.products = group.format();
 }
 
 // Centroids may be anything that is finite, down to denormals, and 2^-exponent must be finite too.
@@ -318,7 +329,7 @@ void seed(const RowSource& source, const Groups& groups, const FitOptions& optio
         if (plan.algorithm == Algorithm::gram) matrix.emplace(group, team);
         const Draws draws{{groups.seeds[g], groups.ids[g]}, 0};
         const Seeds seeds =
-            draw_seeds(group, matrix ? &*matrix : nullptr, options.init, groups.k[g], draws, team);
+            draw_seeds(group, matrix ? &*matrix : nullptr, options, groups.k[g], draws, team);
         for (std::int64_t c = 0; c < groups.k[g]; ++c) {
           rows[first[g] + c] = group.row_number(seeds.rows[static_cast<std::size_t>(c)]);
         }

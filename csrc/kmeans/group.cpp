@@ -132,6 +132,26 @@ void Group<T>::prepare_in_frame(const Frame<T>& frame, const Residency& residenc
   if (format == FastFormat::f32) pack_f32(residency.fast_blocks, team);
 }
 
+template <class T>
+void Group<T>::change_format(FastFormat format, bool keep, const Team& team) {
+  format_ = format;
+  fast_blocks_ = Buffer<std::uint32_t>();
+  if (format == FastFormat::f32) {
+    pack_f32(keep, team);
+    return;
+  }
+  if (keep) fast_blocks_.reset(n_blocks() * fast_words());
+  Buffer<std::uint32_t> scratch(keep ? 0 : team.n_threads() * fast_words());
+  RowScratch<T> row_scratch(team.n_threads(), n_features_, kBlockPoints);
+  team.for_ranges(n_blocks(), 4, [&](std::int64_t begin, std::int64_t end, int thread) {
+    for (std::int64_t b = begin; b < end; ++b) {
+      std::uint32_t* words = keep ? fast_blocks_.data() + b * fast_words()
+                                  : scratch.data() + thread * fast_words();
+      pack_fast_block_with_bounds(b, {}, words, row_scratch, thread);
+    }
+  });
+}
+
 // The first pass: survey the rows and, where the fast blocks are not float32, pack those too while
 // the rows are in cache. The canonical frame is not known yet; a certificate holds in any frame, so the
 // fast blocks take one that a few rows suggest.

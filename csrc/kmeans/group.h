@@ -18,11 +18,9 @@
 #include "kmeans/block.h"
 #include "kmeans/byte_layout.h"
 #include "kmeans/kernels.h"
+#include "kmeans/kmeans.h"
 
 namespace ddkern::kmeans {
-
-// The format of the fast products.
-enum class FastFormat { f32, bf16, bytes };
 
 // What of a group stays in memory while it is worked on.
 struct Residency {
@@ -65,6 +63,9 @@ class Group {
   // Throws InvalidArgument naming the row that is not finite. `f32_needed` says that
   // float32 blocks will be asked for, kept or not.
   void prepare(const Residency& residency, FastFormat format, bool f32_needed, const Team& team);
+
+  // Packs the fast blocks once more, in another format, keeping them or not.
+  void change_format(FastFormat format, bool keep, const Team& team);
 
   // Only what assign() needs: fast blocks in a given frame; no weights, no sums.
   void prepare_in_frame(const Frame<T>& frame, const Residency& residency, FastFormat format,

@@ -15,6 +15,7 @@ namespace ddkern::kmeans {
 namespace {
 
 constexpr std::int64_t kFewestFeatures = 256;    // a thread takes in an update
+constexpr std::int64_t kFewestComparisons = 2;   // a row, that bytes may leave
 constexpr std::int64_t kRowsBetweenChecks = 64;  // for Ctrl-C
 
 struct Move {
@@ -25,10 +26,11 @@ struct Move {
 template <class T>
 class Lloyd {
  public:
-  Lloyd(const Group<T>& group, const GramMatrix* gram, Buffer<T> centroids, std::int64_t k,
+  Lloyd(Group<T>& group, const GramMatrix* gram, Buffer<T> centroids, std::int64_t k,
         const std::vector<std::int64_t>& seed_rows, const FitOptions& options,
         const LloydPlan& plan, const Team& team)
-      : group_(group), k_(k), n_features_(group.n_features()), options_(options), team_(team),
+      : group_(group), k_(k), n_features_(group.n_features()), options_(options), plan_(plan),
+        team_(team),
         centroids_(std::move(centroids)), previous_(k * n_features_), sums_(k * n_features_),
         units_(size(k), 0), mean_sq_norms_(size(k), 0.0), assignment_(size(group.n()), -1),
         moves_of_block_(size(group.n_blocks())),
@@ -82,6 +84,9 @@ class Lloyd {
 
   // A_it: every row to its nearest stored centroid; `moves_` holds the rows that changed cell.
   void assign() {
+    if (bytes_are_too_coarse()) use_finer_format();
+    const std::int64_t n_compared_before = nearest_.counters().n_compared;
+    n_multiplied_ = plan_.cache_scores ? static_cast<std::int64_t>(moved_.size()) : k_;
     if (direct_scores_) direct_scores_->update(centroids_.data(), moved_, team_);
     Scores<T>& scores = this->scores();
     const std::int64_t grain = direct_scores_ ? 1 : 8;
@@ -106,6 +111,22 @@ class Lloyd {
     for (const auto& moves : moves_of_block_)
       moves_.insert(moves_.end(), moves.begin(), moves.end());
     rows_assigned_ += group_.n();
+    n_compared_ = nearest_.counters().n_compared - n_compared_before;
+  }
+
+  // Bytes save about a sixty-fourth of a comparison of stored values a feature, row and column that
+  // is multiplied. The first pass is no measure: seeds are rows, which are longer than means.
+  bool bytes_are_too_coarse() const {
+    return direct_scores_ && group_.format() == FastFormat::bytes && n_updates_ > 1 &&
+           plan_.finer_format != FastFormat::bytes &&
+           n_compared_ > group_.n() * std::max(kFewestComparisons, n_multiplied_ / 8);
+  }
+
+  void use_finer_format() {
+    group_.change_format(plan_.finer_format, plan_.keep_finer, team_);
+    direct_scores_.emplace(group_, k_, plan_.cache_scores, team_.n_threads());
+    moved_.resize(size(k_));
+    std::iota(moved_.begin(), moved_.end(), 0);
   }
 
   bool any_counting_row_moved() const {
@@ -498,9 +519,10 @@ class Lloyd {
     return result;
   }
 
-  const Group<T>& group_;
+  Group<T>& group_;
   std::int64_t k_, n_features_;
   const FitOptions& options_;
+  const LloydPlan plan_;
   const Team& team_;
   Buffer<T> centroids_, previous_;        // [k][n_features]
   Buffer<std::int64_t> sums_;             // [k][n_features]
@@ -521,22 +543,23 @@ class Lloyd {
   Buffer<double> mean_scratch_;
   std::vector<double> history_;
   double mean_sq_norm_ = 0, variance_ = 0, shift_ = 0;
+  std::int64_t n_compared_ = 0, n_multiplied_ = 0;  // in the last pass
   std::int64_t n_updates_ = 0, rows_assigned_ = 0, cells_reseeded_ = 0;
 };
 
 }  // namespace
 
 template <class T>
-LloydResult<T> lloyd(const Group<T>& group, const GramMatrix* gram, Buffer<T> centroids,
+LloydResult<T> lloyd(Group<T>& group, const GramMatrix* gram, Buffer<T> centroids,
                      std::int64_t k, const std::vector<std::int64_t>& seed_rows,
                      const FitOptions& options, const LloydPlan& plan, const Team& team) {
   return Lloyd<T>(group, gram, std::move(centroids), k, seed_rows, options, plan, team).run();
 }
 
-template LloydResult<float> lloyd(const Group<float>&, const GramMatrix*, Buffer<float>,
+template LloydResult<float> lloyd(Group<float>&, const GramMatrix*, Buffer<float>,
                                   std::int64_t, const std::vector<std::int64_t>&, const FitOptions&,
                                   const LloydPlan&, const Team&);
-template LloydResult<double> lloyd(const Group<double>&, const GramMatrix*, Buffer<double>,
+template LloydResult<double> lloyd(Group<double>&, const GramMatrix*, Buffer<double>,
                                    std::int64_t, const std::vector<std::int64_t>&,
                                    const FitOptions&, const LloydPlan&, const Team&);
 

@@ -13,6 +13,10 @@ namespace ddkern::kmeans {
 
 struct LloydPlan {
   bool cache_scores = false;
+  // What to go over to when products of bytes leave too many rows open, and whether its blocks may
+  // be kept.
+  FastFormat finer_format = FastFormat::bytes;
+  bool keep_finer = false;
 };
 
 template <class T>
@@ -30,9 +34,9 @@ struct LloydResult {
 };
 
 // From `centroids` [k][n_features], which are the values of `seed_rows` unless that is empty.
-// `gram` may be null; the result is the same.
+// `gram` may be null; the result is the same. The fast blocks of the group may change their format.
 template <class T>
-LloydResult<T> lloyd(const Group<T>& group, const GramMatrix* gram, Buffer<T> centroids,
+LloydResult<T> lloyd(Group<T>& group, const GramMatrix* gram, Buffer<T> centroids,
                      std::int64_t k, const std::vector<std::int64_t>& seed_rows,
                      const FitOptions& options, const LloydPlan& plan, const Team& team);
 

@@ -42,37 +42,9 @@ const float* Nearest<T>::products_of(Scores<T>& scores, std::int64_t block, int 
 
 template <class T>
 void Nearest<T>::perturb_scores(Scores<T>& scores, std::int64_t block, float* values, int thread) {
-  const ColumnBounds& bounds = scores.bounds();
-  const std::int64_t n = group_.n_features();
-  const double scale = scores.frame().scale();
-  std::vector<double> distances(static_cast<std::size_t>(n_columns_));
-  for (int p = 0; p < kBlockPoints; ++p) {
-    const std::int64_t i = block * kBlockPoints + p;
-    if (i >= group_.n()) break;
-    const T* x = group_.row(i, row_scratch_.get(thread));
-    double sq_norm = 0;
-    for (std::int64_t j = 0; j < n; ++j) {
-      const double y =
-          static_cast<double>(x[j]) * scale - static_cast<double>(scores.frame().centre[j]);
-      sq_norm += y * y;
-    }
-    std::int64_t nearest = 0;
-    for (std::int64_t k = 0; k < n_columns_; ++k) {
-      distances[k] = group_.kernels().distance(x, centroids_ + k * n, scale, n);
-      if (distances[k] < distances[nearest]) nearest = k;
-    }
-    for (std::int64_t k = 0; k < n_columns_; ++k) {
-      const double score = distances[k] - sq_norm;
-      const double bound = static_cast<double>(scores.p(block)[p]) * bounds.u[k] +
-                           static_cast<double>(scores.q(block)[p]) * bounds.v[k] + bounds.e[k];
-      // What the scan rounds on its own is part of the bound and not ours to use up.
-      const double room = std::max(
-          0.0, bound - 0x1p-21 * (std::abs(score) + bound + std::abs(double{bounds.base[k]})));
-      // The worst case: the nearest column looks as far, and every other as near, as it may.
-      const double perturbed = k == nearest ? score + room : score - room;
-      values[k * kBlockPoints + p] = static_cast<float>(perturbed - bounds.base[k]);
-    }
-  }
+  // The worst case: the nearest column looks as far, and every other as near, as it may.
+  mislead(scores, group_, centroids_, n_columns_, block, row_scratch_.get(thread), values,
+          [](std::int64_t k, std::int64_t nearest) { return k == nearest; });
 }
 
 // A float32 look at the stored values: its error is relative to the distance, not to the norms, so
@@ -122,7 +94,7 @@ void Nearest<T>::block(Scores<T>& scores, std::int64_t block, std::int32_t* winn
   if (any_wild) found.certain = 0;
   const std::int64_t begin = block * kBlockPoints;
   const int n_points = static_cast<int>(std::min<std::int64_t>(kBlockPoints, group_.n() - begin));
-  std::int64_t n_rechecked = 0, n_exact = 0;
+  std::int64_t n_rechecked = 0, n_exact = 0, n_compared = 0;
   for (int p = 0; p < n_points; ++p) {
     const bool wild = any_wild || group_.wild(begin + p);
     if ((found.certain >> p & 1) != 0 && !wild) {
@@ -142,6 +114,7 @@ void Nearest<T>::block(Scores<T>& scores, std::int64_t block, std::int32_t* winn
         if (wild || may_win(args, found, p, k)) columns.push_back(static_cast<std::int32_t>(k));
       }
     }
+    n_compared += static_cast<std::int64_t>(columns.size());
     // The row that will be asked for next.
     const std::uint32_t later = found.certain | ((std::uint32_t{2} << p) - 1);
     const T* next = x;
@@ -169,6 +142,7 @@ void Nearest<T>::block(Scores<T>& scores, std::int64_t block, std::int32_t* winn
   }
   counters_.n_rechecked.fetch_add(n_rechecked, std::memory_order_relaxed);
   counters_.n_exact.fetch_add(n_exact, std::memory_order_relaxed);
+  counters_.n_compared.fetch_add(n_compared, std::memory_order_relaxed);
 }
 
 template <class T>

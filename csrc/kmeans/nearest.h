@@ -19,6 +19,7 @@ namespace ddkern::kmeans {
 struct NearestCounters {
   std::atomic<std::int64_t> n_rechecked{0};  // rows that needed step 2
   std::atomic<std::int64_t> n_exact{0};      // rows that needed step 4
+  std::atomic<std::int64_t> n_compared{0};   // distances of step 2
 };
 
 template <class T>

@@ -289,6 +289,49 @@ const float* GramScores<T>::block(std::int64_t block, float* out, int) {
   return out;
 }
 
+// ---------------------------------------------------------------------------------- misleading
+
+template <class T>
+void mislead(Scores<T>& scores, const Group<T>& group, const T* columns, std::int64_t n_columns,
+             std::int64_t block, T* row_scratch, float* values,
+             bool (*up)(std::int64_t, std::int64_t)) {
+  const ColumnBounds& bounds = scores.bounds();
+  const std::int64_t n = group.n_features();
+  const double scale = scores.frame().scale();
+  std::vector<double> distances(static_cast<std::size_t>(n_columns));
+  for (int p = 0; p < kBlockPoints; ++p) {
+    const std::int64_t i = block * kBlockPoints + p;
+    if (i >= group.n()) break;
+    const T* x = group.row(i, row_scratch);
+    double sq_norm = 0;
+    for (std::int64_t j = 0; j < n; ++j) {
+      const double y =
+          static_cast<double>(x[j]) * scale - static_cast<double>(scores.frame().centre[j]);
+      sq_norm += y * y;
+    }
+    std::int64_t nearest = 0;
+    for (std::int64_t k = 0; k < n_columns; ++k) {
+      distances[k] = group.kernels().distance(x, columns + k * n, scale, n);
+      if (distances[k] < distances[nearest]) nearest = k;
+    }
+    for (std::int64_t k = 0; k < n_columns; ++k) {
+      const double score = distances[k] - sq_norm;
+      const double bound = static_cast<double>(scores.p(block)[p]) * bounds.u[k] +
+                           static_cast<double>(scores.q(block)[p]) * bounds.v[k] + bounds.e[k];
+      // What the scan rounds on its own is part of the bound and not ours to use up.
+      const double room = std::max(
+          0.0, bound - 0x1p-21 * (std::abs(score) + bound + std::abs(double{bounds.base[k]})));
+      const double perturbed = up(k, nearest) ? score + room : score - room;
+      values[k * kBlockPoints + p] = static_cast<float>(perturbed - bounds.base[k]);
+    }
+  }
+}
+
+template void mislead(Scores<float>&, const Group<float>&, const float*, std::int64_t, std::int64_t,
+                      float*, float*, bool (*)(std::int64_t, std::int64_t));
+template void mislead(Scores<double>&, const Group<double>&, const double*, std::int64_t,
+                      std::int64_t, double*, float*, bool (*)(std::int64_t, std::int64_t));
+
 template class DirectScores<float>;
 template class DirectScores<double>;
 template class GramScores<float>;

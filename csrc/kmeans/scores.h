@@ -115,6 +115,13 @@ class GramScores final : public Scores<T> {
   double largest_norm_ = 0, norm_centre_ = 0;
 };
 
+// For tests: moves every score of a block by all that its bound allows, up where `up(column, nearest
+// column)` says so and down elsewhere. `columns` [n_columns][n_features] are stored values.
+template <class T>
+void mislead(Scores<T>& scores, const Group<T>& group, const T* columns, std::int64_t n_columns,
+             std::int64_t block, T* row_scratch, float* values,
+             bool (*up)(std::int64_t, std::int64_t));
+
 extern template class DirectScores<float>;
 extern template class DirectScores<double>;
 extern template class GramScores<float>;

@@ -7,13 +7,14 @@
 namespace ddkern::kmeans {
 
 template <class T>
-Screening<T>::Screening(const Group<T>& group, int n_candidates, const Team& team)
-    : group_(group), team_(team), n_candidates_(n_candidates),
+Screening<T>::Screening(const Group<T>& group, int n_candidates, bool perturb, const Team& team)
+    : group_(group), team_(team), n_candidates_(n_candidates), perturb_(perturb),
       all_(static_cast<std::size_t>(n_candidates)),
       scores_(group, n_candidates, false, team.n_threads()),
       values_(n_candidates * group.n_features()), columns_(n_candidates * group.n_features()),
       products_(team.n_threads() * n_candidates * kBlockPoints),
       row_scratch_(team.n_threads(), group.n_features(), kBlockPoints),
+      wild_blocks_(static_cast<std::size_t>(group.n_blocks()), 0),
       norms_(static_cast<std::size_t>(group.n_blocks() * kBlockPoints)),
       candidate_norms_(all_.size()), chain_norms_(all_.size()) {
   std::iota(all_.begin(), all_.end(), 0);
@@ -31,6 +32,9 @@ Screening<T>::Screening(const Group<T>& group, int n_candidates, const Team& tea
   const double larger = 1 + group.sq_norm_error() + 0x1p-20;
   for (std::size_t i = 0; i < norms_.size(); ++i) {
     norms_[i] = (std::sqrt(group.fast_sq_norms()[i]) * length + apart) * larger + 0x1p-100;
+  }
+  for (std::int64_t i = 0; i < group.n(); ++i) {
+    if (group.wild(i)) wild_blocks_[static_cast<std::size_t>(i / kBlockPoints)] = 1;
   }
   // d32 is made from three chains over rows rounded to float32.
   chain_error_ = 1.05 * accumulation_bound(group.n_features(), 1.0) + 0x1p-20;
@@ -58,7 +62,13 @@ void Screening<T>::set_candidates(const std::vector<std::int64_t>& rows) {
 template <class T>
 const float* Screening<T>::products(std::int64_t block, int thread) {
   float* out = products_.data() + thread * n_candidates_ * kBlockPoints;
-  return scores_.block(block, out, thread);
+  const float* products = scores_.block(block, out, thread);
+  if (perturb_) {
+    // Every other candidate looks as far as it may, which is what could hide a row.
+    mislead(scores_, group_, values_.data(), n_candidates_, block, row_scratch_.get(thread), out,
+            [](std::int64_t candidate, std::int64_t) { return candidate % 2 == 0; });
+  }
+  return products;
 }
 
 template <class T>
@@ -72,6 +82,7 @@ std::uint32_t Screening<T>::screen(int candidate, std::int64_t block, const floa
        scores_.p(block), scores_.q(block), group_.fast_sq_norms() + first, group_.sq_norm_error(),
        unit_, norms_.data() + first, candidate_norms_[c], chain_error_, closest + first, lower,
        upper});
+  if (bounds.wild[c] == 0 && wild_blocks_[static_cast<std::size_t>(block)] == 0) return open;
   for (int p = 0; p < kBlockPoints; ++p) {
     if (bounds.wild[c] == 0 && !group_.wild(first + p)) continue;
     open |= static_cast<std::uint32_t>(closest[first + p] > 0) << p;

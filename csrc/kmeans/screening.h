@@ -17,7 +17,8 @@ namespace ddkern::kmeans {
 template <class T>
 class Screening {
  public:
-  Screening(const Group<T>& group, int n_candidates, const Team& team);
+  // With `perturb` every score is off by all that its bound allows: for tests.
+  Screening(const Group<T>& group, int n_candidates, bool perturb, const Team& team);
 
   void set_candidates(const std::vector<std::int64_t>& rows);
 
@@ -35,12 +36,14 @@ class Screening {
   const Group<T>& group_;
   const Team& team_;
   int n_candidates_;
+  bool perturb_;
   std::vector<std::int64_t> all_;
   DirectScores<T> scores_;
   Buffer<T> values_;         // [n_candidates][n_features]
   Buffer<float> columns_;    // [n_candidates][n_features] in the canonical frame
   Buffer<float> products_;   // [n_threads][n_candidates][kBlockPoints]
   RowScratch<T> row_scratch_;
+  std::vector<char> wild_blocks_;        // [n_blocks] hold a row that no score is certain of
   std::vector<double> norms_;            // [n] bounds on the norms in the canonical frame
   std::vector<double> candidate_norms_;  // [n_candidates] the candidates'
   std::vector<float> chain_norms_;       // [n_candidates]

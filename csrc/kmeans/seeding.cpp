@@ -52,7 +52,7 @@ template <class T>
 class PlusPlus {
  public:
   PlusPlus(const Group<T>& group, const GramMatrix* gram, std::int64_t k, const Draws& draws,
-           const Team& team)
+           bool perturb, const Team& team)
       : group_(group), gram_(gram), k_(k), draws_(draws), team_(team),
         n_trials_(n_seeding_trials(k)), masses_(group.n()), units_(group.n()),
         norms_(static_cast<std::size_t>(padded())), closest_(static_cast<std::size_t>(padded())),
@@ -61,7 +61,7 @@ class PlusPlus {
         value_scratch_(team.n_threads(), group.n_features()),
         block_scratch_(gather_words() > 0 ? team.n_threads() * group.block_words() : 0),
         columns_(gather_words() * kTileColumns) {
-    if (screens(group, gram)) screening_.emplace(group, n_trials_, team);
+    if (screens(group, gram)) screening_.emplace(group, n_trials_, perturb, team);
     for (std::int64_t i = 0; i < group.n(); ++i) units_.data()[i] = group.units(i);
     units_.total_up();
     find_norms();
@@ -430,8 +430,8 @@ int n_seeding_trials(std::int64_t k) {
 
 template <class T>
 Seeds seed_plus_plus(const Group<T>& group, const GramMatrix* gram, std::int64_t k,
-                     const Draws& draws, const Team& team) {
-  return PlusPlus<T>(group, gram, k, draws, team).run();
+                     const Draws& draws, bool perturb, const Team& team) {
+  return PlusPlus<T>(group, gram, k, draws, perturb, team).run();
 }
 
 template <class T>
@@ -468,9 +468,9 @@ Seeds seed_random(const Group<T>& group, std::int64_t k, const Draws& draws, con
   return seeds;
 }
 
-template Seeds seed_plus_plus(const Group<float>&, const GramMatrix*, std::int64_t, const Draws&,
+template Seeds seed_plus_plus(const Group<float>&, const GramMatrix*, std::int64_t, const Draws&, bool,
                               const Team&);
-template Seeds seed_plus_plus(const Group<double>&, const GramMatrix*, std::int64_t, const Draws&,
+template Seeds seed_plus_plus(const Group<double>&, const GramMatrix*, std::int64_t, const Draws&, bool,
                               const Team&);
 template Seeds seed_random(const Group<float>&, std::int64_t, const Draws&, const Team&);
 template Seeds seed_random(const Group<double>&, std::int64_t, const Draws&, const Team&);

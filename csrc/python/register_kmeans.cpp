@@ -48,6 +48,23 @@ Algorithm parse_algorithm(const std::string& name) {
   throw InvalidArgument("algorithm is '" + name + "'; it must be 'auto', 'gram' or 'streaming'");
 }
 
+const char* name_of(kmeans::FastFormat format) {
+  switch (format) {
+    case kmeans::FastFormat::f32: return "float32";
+    case kmeans::FastFormat::bf16: return "bfloat16";
+    case kmeans::FastFormat::bytes: return "bytes";
+  }
+  return "";
+}
+
+kmeans::FastFormat parse_format(const std::string& name) {
+  for (const auto format :
+       {kmeans::FastFormat::f32, kmeans::FastFormat::bf16, kmeans::FastFormat::bytes}) {
+    if (name == name_of(format)) return format;
+  }
+  throw InvalidArgument("fastest is '" + name + "'; it must be float32, bfloat16 or bytes");
+}
+
 const char* name_of(Algorithm algorithm) {
   return algorithm == Algorithm::gram ? "gram" : "streaming";
 }
@@ -136,8 +153,11 @@ py::array_t<T> per_group(const std::vector<GroupReport>& reports, const Value& v
 
 py::dict describe(const std::vector<GroupReport>& reports) {
   py::dict stats;
-  std::vector<std::string> algorithms;
-  for (const auto& report : reports) algorithms.emplace_back(name_of(report.algorithm));
+  std::vector<std::string> algorithms, products;
+  for (const auto& report : reports) {
+    algorithms.emplace_back(name_of(report.algorithm));
+    products.emplace_back(name_of(report.products));
+  }
   const auto integers = [&](std::int64_t GroupReport::* field) {
     return per_group<std::int64_t>(reports, [&](const GroupReport& r) { return r.*field; });
   };
@@ -145,6 +165,7 @@ py::dict describe(const std::vector<GroupReport>& reports) {
     return per_group<double>(reports, [&](const GroupReport& r) { return r.*field; });
   };
   stats["algorithm"] = algorithms;
+  stats["products"] = products;
   stats["rows_assigned"] = integers(&GroupReport::rows_assigned);
   stats["rows_rechecked"] = integers(&GroupReport::rows_rechecked);
   stats["rows_exact"] = integers(&GroupReport::rows_exact);
@@ -251,6 +272,7 @@ py::dict seed(const py::array& x, bool bfloat16, int batch_dims, std::optional<I
   options.init = parse_init(init);
   if (options.init == Init::array) throw InvalidArgument("init must be 'k-means++' or 'random'");
   options.algorithm = parse_algorithm(algorithm);
+  options.perturb_scores = perturbation_asked();
   options.n_threads = n_threads;
   options.max_memory_in_bytes = max_memory;
   Int64s rows(arrays.total_k());
@@ -317,13 +339,6 @@ py::dict assign(const py::array& x, bool bfloat16, int batch_dims, std::optional
   result["assignment"] = assignment;
   result["distance"] = distance ? py::object(*distance) : py::object(py::none());
   return result;
-}
-
-kmeans::FastFormat parse_format(const std::string& name) {
-  if (name == "float32") return kmeans::FastFormat::f32;
-  if (name == "bfloat16") return kmeans::FastFormat::bf16;
-  if (name == "bytes") return kmeans::FastFormat::bytes;
-  throw InvalidArgument("fastest is '" + name + "'; it must be float32, bfloat16 or bytes");
 }
 
 py::dict plan(std::int64_t n_rows, std::int64_t n_features, std::int64_t k, bool float64,

@@ -31,6 +31,7 @@ struct DotsArgs {
   std::int64_t depth;        // n_features, or ceil(n_features / 2) for bfloat16
   const std::int64_t* rows;  // [width] where the columns go in out
   float* out;                // out [...][kBlockPoints]
+  bool resume = false;       // go on from the sums in out instead of 0
 };
 
 // The same for bytes (kmeans/byte_layout.h):

@@ -15,12 +15,12 @@ namespace {
 using ddkern::kmeans::DotsArgs;
 using ddkern::kmeans::kBlockPoints;
 
-// Simd: Vector, Scalar, kLanes, kVectors, kMaxWidth, zero(), load(), broadcast(), store(),
-// accumulate(acc, point, column).
+// Simd: Vector, Scalar, kLanes, kVectors, kMaxWidth, zero(), load(), broadcast(), load_sum(),
+// store(), accumulate(acc, point, column).
 template <class Simd, int kWidth>
 inline void dot_columns(const typename Simd::Scalar* points, const void* const* columns,
                         std::int64_t column_stride, std::int64_t depth, const std::int64_t* rows,
-                        float* out) {
+                        float* out, bool resume) {
   const typename Simd::Scalar* column_at[kWidth];
 #pragma GCC unroll 16
   for (int c = 0; c < kWidth; ++c) {
@@ -30,7 +30,10 @@ inline void dot_columns(const typename Simd::Scalar* points, const void* const* 
 #pragma GCC unroll 16
   for (int c = 0; c < kWidth; ++c) {
 #pragma GCC unroll 4
-    for (int v = 0; v < Simd::kVectors; ++v) sums[c][v] = Simd::zero();
+    for (int v = 0; v < Simd::kVectors; ++v) {
+      sums[c][v] = resume ? Simd::load_sum(out + rows[c] * kBlockPoints + v * Simd::kLanes)
+                          : Simd::zero();
+    }
   }
   for (std::int64_t d = 0; d < depth; ++d) {
     typename Simd::Vector point[Simd::kVectors];
@@ -59,14 +62,14 @@ inline void dot_columns(const typename Simd::Scalar* points, const void* const* 
 template <class Simd, int kWidth>
 inline void dispatch_width(int width, const typename Simd::Scalar* points,
                            const void* const* columns, std::int64_t column_stride,
-                           std::int64_t depth, const std::int64_t* rows, float* out) {
+                           std::int64_t depth, const std::int64_t* rows, float* out, bool resume) {
   if constexpr (kWidth > 1) {
     if (width < kWidth) {
       return dispatch_width<Simd, kWidth - 1>(width, points, columns, column_stride, depth, rows,
-                                              out);
+                                              out, resume);
     }
   }
-  dot_columns<Simd, kWidth>(points, columns, column_stride, depth, rows, out);
+  dot_columns<Simd, kWidth>(points, columns, column_stride, depth, rows, out, resume);
 }
 
 template <class Simd>
@@ -80,7 +83,7 @@ inline void dot_tile(const DotsArgs& args) noexcept {
     for (int p = 0; p < kBlockPoints; p += kSpan) {
       dispatch_width<Simd, Simd::kMaxWidth>(end - begin, points + p, args.columns + begin,
                                             args.column_stride, args.depth, args.rows + begin,
-                                            args.out + p);
+                                            args.out + p, args.resume);
     }
   }
 }

@@ -14,6 +14,7 @@ struct Avx2 {
   static Vector zero() { return _mm256_setzero_ps(); }
   static Vector load(const float* p) { return _mm256_loadu_ps(p); }
   static Vector broadcast(const float* p) { return _mm256_broadcast_ss(p); }
+  static Vector load_sum(const float* p) { return load(p); }
   static void store(float* p, Accumulator v) { _mm256_storeu_ps(p, v); }
   static Accumulator accumulate(Accumulator sum, Vector point, Vector column) {
     return _mm256_fmadd_ps(point, column, sum);

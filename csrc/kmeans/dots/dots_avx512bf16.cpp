@@ -18,6 +18,7 @@ struct Bf16 {
   static Vector broadcast(const std::uint32_t* p) {
     return _mm512_set1_epi32(static_cast<int>(*p));
   }
+  static Accumulator load_sum(const float* p) { return _mm512_loadu_ps(p); }
   static void store(float* p, Accumulator v) { _mm512_storeu_ps(p, v); }
   static Accumulator accumulate(Accumulator sum, Vector point, Vector column) {
     return _mm512_dpbf16_ps(sum, (__m512bh)point, (__m512bh)column);

@@ -18,6 +18,7 @@ struct Unfused {
     return v;
   }
   static Vector broadcast(const float* p) { return Vector{} + *p; }
+  static Vector load_sum(const float* p) { return load(p); }
   static void store(float* p, Vector v) { std::memcpy(p, &v, sizeof(v)); }
   static Vector accumulate(Vector sum, Vector point, Vector column) { return sum + point * column; }
 };

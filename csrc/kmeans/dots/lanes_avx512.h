@@ -14,6 +14,7 @@ struct Avx512 {
   static Vector zero() { return _mm512_setzero_ps(); }
   static Vector load(const float* p) { return _mm512_loadu_ps(p); }
   static Vector broadcast(const float* p) { return _mm512_set1_ps(*p); }
+  static Vector load_sum(const float* p) { return load(p); }
   static void store(float* p, Accumulator v) { _mm512_storeu_ps(p, v); }
   static Accumulator accumulate(Accumulator sum, Vector point, Vector column) {
     return _mm512_fmadd_ps(point, column, sum);

@@ -270,6 +270,7 @@ def _result(
         random_state=recorded_seed,
         stats=QuantizeStats(
             algorithm=tuple(stats["algorithm"]),
+            products=tuple(stats["products"]),
             isa=fitted["isa"],
             n_threads=fitted["n_threads"],
             restart=fitted["restart"],

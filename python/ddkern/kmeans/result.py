@@ -38,6 +38,10 @@ class QuantizeStats:
     ----------
     algorithm : tuple of str
         ``"gram"`` or ``"streaming"``, for each group.
+    products : tuple of str
+        What the last certified products were made of, for each group: ``"bytes"``, ``"bfloat16"``
+        or ``"float32"``. Where products of bytes leave too many rows open, a group goes over to
+        the next.
     isa : str
         Instruction set level that the kernels used.
     n_threads : int
@@ -47,8 +51,8 @@ class QuantizeStats:
     rows_assigned : ndarray of int64
         Row assignments made: rows times passes, over all restarts.
     rows_rechecked : ndarray of int64
-        Of those, how many the fast product could not certify, so that they were computed again in
-        float64.
+        Of those, how many the fast product could not certify, so that they were compared with the
+        stored values, in float32 first and in float64 where that was not enough.
     rows_exact : ndarray of int64
         Of those, how many float64 could not decide either, so that exact arithmetic did.
     cells_reseeded : ndarray of int64
@@ -62,6 +66,7 @@ class QuantizeStats:
     """
 
     algorithm: tuple[str, ...]
+    products: tuple[str, ...]
     isa: str
     n_threads: int
     restart: NDArray[np.int64]
@@ -271,7 +276,8 @@ def _unflatten(
         )
     ends = np.cumsum(arrays["distortion_history_lengths"])
     stats: dict[str, Any] = {**metadata["stats"]}
-    stats["algorithm"] = tuple(stats["algorithm"])
+    for names in ("algorithm", "products"):
+        stats[names] = tuple(stats[names])
     stats.update({name: arrays[f"stats.{name}"] for name in _STATS_ARRAYS})
     seed = metadata["random_state"] if "random_state" in metadata else arrays["random_state"]
     return QuantizeResult(

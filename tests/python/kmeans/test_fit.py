@@ -13,6 +13,7 @@ import ddkern
 from ddkern import ConvergenceWarning, EmptyCellWarning, QuantizeResult
 from ddkern.kmeans.fit import ALGORITHMS, INIT_METHODS
 from helpers.bits import assert_same_array_bits, assert_same_bits
+from helpers.isa import forced_isa
 
 RNG = np.random.default_rng(7)
 X = RNG.normal(size=(90, 2, 3)).astype(np.float32)
@@ -336,3 +337,25 @@ def test_of_several_groups_too_large_for_gram_the_first_is_named(n_threads: int)
 def test_integers_that_float64_cannot_hold() -> None:
     with pytest.raises(ValueError, match=r"^x .*(53|9007199254740993)"):
         _quantize(np.array([[0], [2**53 + 1]]), 1)
+
+
+@pytest.mark.parametrize(
+    ("level", "products"), [("avx512vnni", "float32"), ("avx512bf16", "bfloat16")]
+)
+def test_goes_over_to_finer_products(level: str, products: str) -> None:
+    """Far from the centre bytes cannot tell neighbours apart; the result is the same."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(1500, 64)).astype(np.float32)
+    x[::2] += 60
+    init = x[rng.choice(len(x), 40, replace=False)]
+    options: dict[str, Any] = {"init": init, "max_iter": 6, "tol": 0, "algorithm": "streaming"}
+    with pytest.warns(ConvergenceWarning):
+        with forced_isa("base"):
+            expected = ddkern.quantize(x, 40, **options)
+        with forced_isa(level):
+            found = ddkern.quantize(x, 40, **options)
+            near = ddkern.quantize(rng.normal(size=(500, 64)).astype(np.float32), 4, max_iter=3)
+    assert found.stats.products == (products,)
+    assert near.stats.products == ("bytes",)
+    assert expected.stats.products == ("float32",)
+    assert_same_bits(found, expected)

@@ -9,6 +9,8 @@ import pytest
 import ddkern
 from ddkern.kmeans.fit import ALGORITHMS, INIT_METHODS
 from helpers.bits import assert_same_array_bits
+from helpers.isa import LEVELS, forced_isa
+from helpers.problems import problems
 
 RNG = np.random.default_rng(5)
 X = RNG.normal(size=(80, 2, 3)).astype(np.float32)
@@ -105,3 +107,28 @@ def test_seed_is_drawn_and_recorded() -> None:
 def test_wrong_arguments(options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=f"^{message}"):
         ddkern.seed_centroids(**{"x": X, "k": 3, **options})
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_misleading_scores_change_no_seed(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Screening may only drop rows that the canonical distance would not bring nearer."""
+    with forced_isa(level):
+        for number, problem in enumerate(problems("float32")[::5]):
+            if problem.x.ndim != 2 or len(problem.x) < 2:
+                continue
+            found = []
+            for perturb in ("0", "1"):
+                monkeypatch.setenv("DDKERN_DEBUG_PERTURB", perturb)
+                found.append(
+                    ddkern.seed_centroids(
+                        problem.rows,
+                        min(12, len(problem.x)),
+                        random_state=number,
+                        n_threads=1,
+                        algorithm="streaming",
+                    )
+                )
+            np.testing.assert_array_equal(
+                found[0].indices, found[1].indices, err_msg=problem.name
+            )
+            assert_same_array_bits(found[0].potential, found[1].potential, problem.name)
