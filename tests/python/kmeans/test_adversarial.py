@@ -548,3 +548,21 @@ def test_seeds_repeat_no_value_while_others_remain() -> None:
             seeds = ddkern.seed_centroids(x, 30, init=init, random_state=seed)
             assert len(np.unique(seeds.centroids, axis=0)) == 30
             np.testing.assert_array_equal(x[seeds.indices], seeds.centroids)
+
+
+@pytest.mark.parametrize("n_features", [16, 64, 200, 1024])
+def test_rounding_error_along_the_difference(isa: str, n_features: int) -> None:
+    """Every feature is rounded by the same amount, along the line between two centroids.
+
+    Then what rounding does to the difference of their distances is all that the bounds allow
+    (equality in Cauchy and Schwarz), so that a bound a little too small decides for the wrong one.
+    """
+    # The third centroid only moves the centre off the middle of the first two.
+    levels = np.array([1.0, -1.0, 1.2])
+    centroids = np.repeat(levels[:, None], n_features, axis=1).astype(np.float32)
+    values = np.concatenate(
+        [sign * scale * np.linspace(0.02, 1, 40) for sign in (-1, 1) for scale in (1e-5, 1e-4, 1e-3)]
+    )
+    x = np.repeat(values[:, None], n_features, axis=1).astype(np.float32)
+    expected = np.where(values > 0, 0, 1)
+    np.testing.assert_array_equal(ddkern.assign(x, centroids), expected)
