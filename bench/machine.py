@@ -91,8 +91,8 @@ def probe(threads: int) -> dict[str, Any]:
     -------
     dict
         ``source`` (what measured), ``fma_gflops`` (float32 fused multiply-add, two operations
-        each), ``bf16_gflops`` (bfloat16 dot products; None where the CPU has none) and
-        ``copy_gbps`` (bytes read plus bytes written by a copy larger than the caches).
+        each), ``bf16_gflops`` and ``byte_gops`` (dot products of bfloat16 and of bytes; None
+        where the CPU has none) and ``copy_gbps`` (bytes read plus bytes written by a copy larger than the caches).
     """
     native: Callable[[int], dict[str, float]] | None = None
     with contextlib.suppress(ImportError):
@@ -106,6 +106,7 @@ def probe(threads: int) -> dict[str, Any]:
         "source": "ddkern's probes",
         "fma_gflops": measured["fma_gflops"],
         "bf16_gflops": measured["bf16_gflops"] or None,
+        "byte_gops": measured["byte_gops"] or None,
         "copy_gbps": measured["copy_gbps"],
     }
 
@@ -122,6 +123,7 @@ def _stand_in(threads: int) -> dict[str, Any]:
             "source": "numpy matmul and copy, standing in for probes",
             "fma_gflops": fma,
             "bf16_gflops": None,
+            "byte_gops": None,
             "copy_gbps": copy,
         }
     torch.set_num_threads(threads)
@@ -134,6 +136,7 @@ def _stand_in(threads: int) -> dict[str, Any]:
         "source": "torch matmul and numpy copy, standing in for probes",
         "fma_gflops": peaks[torch.float32],
         "bf16_gflops": peaks[torch.bfloat16] if has_bf16 else None,
+        "byte_gops": None,
         "copy_gbps": copy,
     }
 

@@ -98,6 +98,7 @@ def _machine(setting: Setting, suites: dict[str, list[Line]]) -> str:
         for name, title, unit in (
             ("fma_gflops", "float32 FMA", "GFLOP/s"),
             ("bf16_gflops", "bfloat16 dot products", "GFLOP/s"),
+            ("byte_gops", "dot products of bytes", "Gop/s"),
             ("copy_gbps", "copy (read + write)", "GB/s"),
         )
         if (values := [p[name] for run in runs for p in run["probes"] if p.get(name)])
@@ -175,10 +176,14 @@ def _difference(verdict: Verdict, *, end_to_end: bool) -> str:
 
 
 def _shares(lines: list[Line]) -> str:
-    # Only where bfloat16 products are in use is their peak a roof.
-    bf16 = any("bf16" in str(line.isa) for line in lines)
+    # Where the level multiplies narrow formats, their peaks are the roofs.
+    narrow = [
+        (name, title)
+        for name, title in (("bf16_gflops", "of bf16 peak"), ("byte_gops", "of byte peak"))
+        if any(line.roof(name) for line in lines)
+    ]
     header = ["groups x n x D, k", "variant", "GFLOP/s", "of FMA peak"]
-    header += ["of bf16 peak"] if bf16 else []
+    header += [title for _, title in narrow]
     header += ["GB/s", "of copy bandwidth", "rows rechecked"]
     rows = []
     for line in lines:
@@ -190,8 +195,7 @@ def _shares(lines: list[Line]) -> str:
         notes = line.results[SUBJECT.key]["notes"]
         row = [line.shape.label, str(notes.get("form", "-")), f"{gflops:.0f}"]
         row.append(_share(gflops, line.roof("fma_gflops")))
-        if bf16:
-            row.append(_share(gflops, line.roof("bf16_gflops")))
+        row += [_share(gflops, line.roof(name)) for name, _ in narrow]
         row += [f"{gbps:.0f}", _share(gbps, line.roof("copy_gbps"))]
         assigned = notes.get("rows_assigned")
         row.append(f"{100 * notes['rows_rechecked'] / assigned:.2f} %" if assigned else "-")

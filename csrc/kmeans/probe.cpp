@@ -30,28 +30,47 @@ double best_seconds(const Work& work) {
 
 MachinePeak probe_peak(Isa isa, int n_threads) {
   constexpr std::int64_t kDepth = 64;  // 8 KiB of points and 3 KiB of columns: inside L1
+  constexpr std::int64_t kHeader = 16, kStride = kDepth + kHeader;  // columns of bytes have one
   constexpr std::int64_t kCalls = 20000;
   const DotsOps& dots = dots_ops(isa);
   n_threads = safe_threads(n_threads);
   std::atomic<bool> cancelled{false};
   const Team team(n_threads, nullptr, &cancelled);
 
-  const auto gflops = [&](void (*product)(const DotsArgs&) noexcept, double flops_per_word) {
+  // multiply(points, columns, out) is called for one tile.
+  const auto giga_operations = [&](const auto& multiply, double operations_per_word) {
     const double seconds = best_seconds([&] {
       team.for_ranges(n_threads, 1, [&](std::int64_t, std::int64_t, int) {
-        Buffer<float> points(kDepth * kBlockPoints), columns(kDepth * kTileColumns);
+        Buffer<float> points(kDepth * kBlockPoints), columns(kStride * kTileColumns);
         Buffer<float> out(kTileColumns * kBlockPoints);
         std::memset(points.data(), 0, sizeof(float) * kDepth * kBlockPoints);
-        std::memset(columns.data(), 0, sizeof(float) * kDepth * kTileColumns);
+        std::memset(columns.data(), 0, sizeof(float) * kStride * kTileColumns);
         const void* at[kTileColumns];
-        for (int c = 0; c < kTileColumns; ++c) at[c] = columns.data() + c * kDepth;
+        for (int c = 0; c < kTileColumns; ++c) at[c] = columns.data() + c * kStride;
         for (std::int64_t call = 0; call < kCalls; ++call) {
-          product({points.data(), at, 1, kTileColumns, kDepth, kInOrder, out.data()});
+          multiply(points.data(), at, out.data());
         }
       });
     });
     return static_cast<double>(n_threads) * kCalls * kDepth * kBlockPoints * kTileColumns *
-           flops_per_word / seconds / 1e9;
+           operations_per_word / seconds / 1e9;
+  };
+  const auto gflops = [&](void (*product)(const DotsArgs&) noexcept, double flops_per_word) {
+    if (product == nullptr) return 0.0;
+    return giga_operations(
+        [&](const float* points, const void* const* columns, float* out) {
+          product({points, columns, 1, kTileColumns, kDepth, kInOrder, out});
+        },
+        flops_per_word);
+  };
+  const ByteRun run{0, kHeader, kDepth};
+  const auto byte_gops = [&] {
+    if (dots.fast_bytes == nullptr) return 0.0;
+    return giga_operations(
+        [&](const float* points, const void* const* columns, float* out) {
+          dots.fast_bytes({points, columns, kTileColumns, &run, 1, kInOrder, out});
+        },
+        8);
   };
 
   constexpr std::int64_t kBytes = std::int64_t{256} << 20;
@@ -63,7 +82,7 @@ MachinePeak probe_peak(Isa isa, int n_threads) {
       std::memcpy(to.data() + begin, from.data() + begin, static_cast<std::size_t>(end - begin));
     });
   });
-  return {gflops(dots.fast_f32, 2), dots.fast_bf16 != nullptr ? gflops(dots.fast_bf16, 4) : 0.0,
+  return {gflops(dots.fast_f32, 2), gflops(dots.fast_bf16, 4), byte_gops(),
           2.0 * kBytes / seconds / 1e9};
 }
 

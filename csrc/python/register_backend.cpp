@@ -50,6 +50,7 @@ void register_backend(py::module_& module) {
         py::dict result;
         result["fma_gflops"] = peak.fma_gflops;
         result["bf16_gflops"] = peak.bf16_gflops;
+        result["byte_gops"] = peak.byte_gops;
         result["copy_gbps"] = peak.copy_gbps;
         return result;
       },
