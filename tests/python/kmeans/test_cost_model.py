@@ -21,7 +21,7 @@ def plan(**changes: Any) -> dict[str, Any]:
         "k": 10,
         "float64": False,
         "in_place": True,
-        "bf16": True,
+        "fastest": "bfloat16",
         "init": "k-means++",
         "n_init": 1,
         "algorithm": "auto",
@@ -67,8 +67,9 @@ def test_a_forced_algorithm_is_taken(algorithm: str) -> None:
 
 @pytest.mark.parametrize("max_memory", [1, 1 << 20, 16 << 20, 64 << 20, 256 << 20, GIB])
 @pytest.mark.parametrize("k", [1, 10, 200])
-def test_the_plan_stays_within_the_budget(max_memory: int, k: int) -> None:
-    made = plan(k=k, in_place=False, max_memory=max_memory)
+@pytest.mark.parametrize("fastest", ["float32", "bfloat16", "bytes"])
+def test_the_plan_stays_within_the_budget(max_memory: int, k: int, fastest: str) -> None:
+    made = plan(k=k, in_place=False, fastest=fastest, max_memory=max_memory)
     assert made["bytes"] <= max(0, max_memory - made["least_bytes"])
 
 
@@ -104,3 +105,14 @@ def test_seeding_needs_float32_blocks_and_given_seeds_do_not() -> None:
     assert plan()["keeps_f32_blocks"]
     assert not plan(init="array")["keeps_f32_blocks"]
     assert not plan(init="random")["keeps_f32_blocks"]
+
+
+def test_where_bytes_screen_the_seeds_no_float32_blocks_are_kept() -> None:
+    assert not plan(fastest="bytes")["keeps_f32_blocks"]
+    assert plan(fastest="bytes")["keeps_fast_blocks"]
+    assert plan(fastest="bytes", algorithm="gram")["keeps_f32_blocks"]
+
+
+def test_an_unknown_format_is_an_error() -> None:
+    with pytest.raises(ValueError, match="fastest is 'int4'"):
+        plan(fastest="int4")

@@ -102,16 +102,18 @@ def test_ragged_groups_stay_within_max_memory(call: str, n_threads: int) -> None
     options = f"groups=groups, n_threads={n_threads}, max_memory={max_memory}"
     grown = growth(RAGGED, call.format(options=options))
     assert grown <= most(max_memory)
-    assert grown > max_memory // 8, "the peak was not measured"
+    assert grown > MIB // 2, "the peak was not measured"
 
+
+FASTEST = {"avx512vnni": "bytes", "avx512bf16": "bytes"}
 
 # With max_memory=1 nothing is kept that could be made again.
 LEAST = {
     "many rows": ((300_000, 8), {"k": 20, "n_threads": 2}),
     "many features": ((1300, 16384), {"k": 50, "n_threads": 2}),
     "many threads": ((1300, 8192), {"k": 50, "n_threads": 8}),
-    "many centroids": ((3000, 1024), {"k": 900, "n_threads": 2}),
-    "restarts": ((1500, 4096), {"k": 200, "n_init": 3, "n_threads": 2}),
+    "many centroids": ((2000, 1024), {"k": 500, "n_threads": 2}),
+    "restarts": ((1500, 4096), {"k": 200, "init": "random", "n_init": 3, "n_threads": 2}),
     "random": ((3000, 2048), {"k": 300, "init": "random", "n_threads": 2}),
 }
 
@@ -127,13 +129,13 @@ def test_the_least_that_a_call_needs_is_known(
         n_features=shape[1],
         float64=False,
         in_place=True,
-        bf16=_core.isa_active() == "avx512bf16",
+        fastest=FASTEST.get(_core.isa_active(), "float32"),
         **options,
     )["least_bytes"]
     arguments = ", ".join(f"{name}={value!r}" for name, value in options.items())
     grown = growth(f"x = fresh{shape}", f"ddkern.quantize(x, {arguments}, max_iter=2)")
     assert grown <= most(least)
-    assert least <= 2 * grown, "counted far too much"
+    assert least <= 2.5 * grown, "counted far too much"
 
 
 def test_groups_of_one_size_take_turns_in_the_same_memory() -> None:
