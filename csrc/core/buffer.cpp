@@ -120,15 +120,14 @@ void give_back(const PoolBlock& block) noexcept {
   std::free(block.data);
 }
 
-// The smallest waiting block that is not much too large, or nothing. What is too much of it goes
-// back to the kernel, so that a block in use counts for no more than what was asked for.
-PoolBlock reuse(std::int64_t bytes) {
+// The smallest waiting block of `bytes` to `most`, or nothing. With `cut`, what is too much of it
+// goes back to the kernel.
+PoolBlock reuse(std::int64_t bytes, std::int64_t most, [[maybe_unused]] bool cut) {
   PoolBlock found;
   {
     const auto lock = try_to_lock_pool();
     if (!lock.owns_lock()) return {};
     auto& waiting = pool().waiting;
-    const std::int64_t most = kMapped ? 2 * bytes : bytes + bytes / 8;
     auto best = waiting.end();
     for (auto block = waiting.begin(); block != waiting.end(); ++block) {
       if (block->capacity < bytes || block->capacity > most) continue;
@@ -140,9 +139,11 @@ PoolBlock reuse(std::int64_t bytes) {
     pool().waiting_bytes -= found.capacity;
   }
 #if defined(__linux__)
-  unmap(static_cast<char*>(found.data) + bytes, found.capacity - bytes);
-  pool().bytes -= found.capacity - bytes;
-  found.capacity = bytes;
+  if (cut) {
+    unmap(static_cast<char*>(found.data) + bytes, found.capacity - bytes);
+    pool().bytes -= found.capacity - bytes;
+    found.capacity = bytes;
+  }
 #endif
   return found;
 }
@@ -161,9 +162,13 @@ bool give_back_oldest() noexcept {
   return true;
 }
 
+bool is_beyond_budget(std::int64_t bytes) {
+  return pool().n_budgets > 0 && pool().bytes + bytes > pool().budget;
+}
+
 // Waiting blocks give way until `bytes` more are within the budget of the calls under way.
 void make_room(std::int64_t bytes) noexcept {
-  while (pool().n_budgets > 0 && pool().bytes + bytes > pool().budget) {
+  while (is_beyond_budget(bytes)) {
     if (!give_back_oldest()) return;
   }
 }
@@ -175,7 +180,11 @@ PoolBlock pool_allocate(std::int64_t bytes) {
   const std::int64_t size = rounded(bytes);
   const bool pooled = size >= kSmallest;
   if (pooled) {
-    const PoolBlock block = reuse(size);
+    PoolBlock block = reuse(size, size + size / 8, false);
+    // A larger one is cut only where memory is short: it will be asked for again as it is.
+    if (block.data == nullptr && kMapped && is_beyond_budget(size)) {
+      block = reuse(size, 2 * size, true);
+    }
     if (block.data != nullptr) return block;
     make_room(size);
   }
