@@ -92,7 +92,8 @@ def probe(threads: int) -> dict[str, Any]:
     dict
         ``source`` (what measured), ``fma_gflops`` (float32 fused multiply-add, two operations
         each), ``bf16_gflops`` and ``byte_gops`` (dot products of bfloat16 and of bytes; None
-        where the CPU has none) and ``copy_gbps`` (bytes read plus bytes written by a copy larger than the caches).
+        where the CPU has none) and ``copy_gbps`` (bytes read plus bytes written by a copy larger
+        than the caches).
     """
     native: Callable[[int], dict[str, float]] | None = None
     with contextlib.suppress(ImportError):

@@ -31,8 +31,7 @@ struct Size {
     n += other.n;
   }
   double step(bool doubled) const {
-    const double reach =
-        (doubled ? kReachOfDoubled : kReach) * std::min(largest, kOutlier * rms());
+    const double reach = (doubled ? kReachOfDoubled : kReach) * std::min(largest, kOutlier * rms());
     // A step of 0 would divide by 0; a segment without values has any.
     return reach > 0x1p-100 ? reach / kByteLevels : 1.0;
   }
@@ -65,7 +64,8 @@ ByteLayout make_byte_layout(const std::vector<double>& largest,
 
   // What a segment adds to a bound: about step * sqrt(n) (lost by one side) times rms * sqrt(n).
   double total = 0;
-  for (const Size& size : sizes) total += size.step(false) * size.rms() * static_cast<double>(size.n);
+  for (const Size& size : sizes)
+    total += size.step(false) * size.rms() * static_cast<double>(size.n);
   double coarsest = 0;
   for (std::size_t s = 0; s < sizes.size(); ++s) {
     ByteSegment& segment = layout.segments[s];

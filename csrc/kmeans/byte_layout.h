@@ -36,9 +36,9 @@ struct ByteRun {
 
 struct ByteLayout {
   std::vector<ByteSegment> segments;
-  std::vector<ByteRun> runs;         // a segment's high bytes, then, where doubled, its cross terms
-  std::int64_t n_point_words = 0;    // of one point
-  std::int64_t n_column_words = 0;   // of one column, with its header
+  std::vector<ByteRun> runs;        // a segment's high bytes, then, where doubled, its cross terms
+  std::int64_t n_point_words = 0;   // of one point
+  std::int64_t n_column_words = 0;  // of one column, with its header
   std::int64_t n_runs() const { return static_cast<std::int64_t>(runs.size()); }
   // A column starts with a scale (float) and a start (int32) for every run.
   std::int64_t header_words() const { return (2 * n_runs() + 15) / 16 * 16; }

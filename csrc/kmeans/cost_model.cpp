@@ -49,7 +49,8 @@ std::int64_t least_bytes(const GroupShape& shape, const FitOptions& options, int
   // Group: units, weights, norms, bounds; two centres and a shift.
   const std::int64_t group = n * (8 + 8 + 8 + 8 + 8) + 2 * row + 8 * d;
   // Group::guess_fast_frame, then first_pass and set_frame, or GramMatrix.
-  const std::int64_t survey = block_rows + (shape.fastest != FastFormat::f32 ? block / 2 : 0) + 2 * row + 16 * d;
+  const std::int64_t survey =
+      block_rows + (shape.fastest != FastFormat::f32 ? block / 2 : 0) + 2 * row + 16 * d;
   const std::int64_t prepare = std::max(2 * block_rows, t * (survey + row + 8 * d) + n * 10);
   const std::int64_t gram = maybe_gram ? t * (2 * block + block_rows) : 0;
   // PlusPlus: two Masses, norms, closest, nearer; columns and rows of the candidates.
@@ -120,8 +121,7 @@ GroupPlan plan_group(const GroupShape& shape, const FitOptions& options,
   }
   const bool gram = plan.algorithm == Algorithm::gram;
   // Where the CPU multiplies bytes, seeding screens with them and centres the few rows it needs.
-  plan.needs_f32 =
-      gram || (options.init == Init::plus_plus && shape.fastest != FastFormat::bytes);
+  plan.needs_f32 = gram || (options.init == Init::plus_plus && shape.fastest != FastFormat::bytes);
   const bool needs_fast = !gram || options.init == Init::array;
   if (needs_fast) {
     plan.format = shape.fastest;
@@ -138,7 +138,8 @@ GroupPlan plan_group(const GroupShape& shape, const FitOptions& options,
     plan.cache_scores = take(n * shape.k * 4);
   }
   if (!gram && plan.format == FastFormat::bytes && options.n_init == 1) {
-    plan.keeps_finer_blocks = plan.residency.fast_blocks && take(f32_bytes - fast_block_bytes(shape));
+    plan.keeps_finer_blocks =
+        plan.residency.fast_blocks && take(f32_bytes - fast_block_bytes(shape));
   }
   return plan;
 }

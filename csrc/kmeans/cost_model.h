@@ -27,7 +27,7 @@ struct GroupPlan {
   bool needs_f32 = false;  // seeding or the Gram matrix asks for float32 blocks, kept or not
   bool cache_scores = false;
   bool keeps_finer_blocks = false;  // should bytes prove too coarse
-  std::int64_t bytes = 0;  // of everything above
+  std::int64_t bytes = 0;           // of everything above
 };
 
 // The workspace without which nothing runs, at its peak: what every row, centroid and thread has,

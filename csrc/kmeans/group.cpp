@@ -145,16 +145,16 @@ void Group<T>::change_format(FastFormat format, bool keep, const Team& team) {
   RowScratch<T> row_scratch(team.n_threads(), n_features_, kBlockPoints);
   team.for_ranges(n_blocks(), 4, [&](std::int64_t begin, std::int64_t end, int thread) {
     for (std::int64_t b = begin; b < end; ++b) {
-      std::uint32_t* words = keep ? fast_blocks_.data() + b * fast_words()
-                                  : scratch.data() + thread * fast_words();
+      std::uint32_t* words =
+          keep ? fast_blocks_.data() + b * fast_words() : scratch.data() + thread * fast_words();
       pack_fast_block_with_bounds(b, {}, words, row_scratch, thread);
     }
   });
 }
 
 // The first pass: survey the rows and, where the fast blocks are not float32, pack those too while
-// the rows are in cache. The canonical frame is not known yet; a certificate holds in any frame, so the
-// fast blocks take one that a few rows suggest.
+// the rows are in cache. The canonical frame is not known yet; a certificate holds in any frame, so
+// the fast blocks take one that a few rows suggest.
 template <class T>
 std::vector<typename Group<T>::Seen> Group<T>::first_pass(const Residency& residency,
                                                           const Team& team) {
@@ -165,8 +165,8 @@ std::vector<typename Group<T>::Seen> Group<T>::first_pass(const Residency& resid
   const bool packs = format_ != FastFormat::f32;
   if (format_ == FastFormat::bytes) fast_sq_norms_.resize(static_cast<std::size_t>(n_padded));
   if (packs && residency.fast_blocks) fast_blocks_.reset(n_blocks() * fast_words());
-  Buffer<std::uint32_t> fast_scratch(
-      packs && fast_blocks_.empty() ? team.n_threads() * fast_words() : 0);
+  Buffer<std::uint32_t> fast_scratch(packs && fast_blocks_.empty() ? team.n_threads() * fast_words()
+                                                                   : 0);
   RowScratch<T> row_scratch(team.n_threads(), n_features_, kBlockPoints);
   std::vector<Seen> seen(static_cast<std::size_t>(team.n_threads()));
   const auto size = static_cast<std::size_t>(n_features_);
@@ -322,9 +322,16 @@ void Group<T>::set_frame(const std::vector<Seen>& seen, const Team& team) {
                       const std::int64_t i = missing[static_cast<std::size_t>(r)];
                       const T* x = row(i, scratch.get(thread));
                       const double w = weight(i);
-                      kernels_.accumulate.add({&x, 1, weighted() ? &w : nullptr, false, to_grid,
-                                               no_shift.data(), n_features_, part.data(),
-                                               nullptr, {}});
+                      kernels_.accumulate.add({&x,
+                                               1,
+                                               weighted() ? &w : nullptr,
+                                               false,
+                                               to_grid,
+                                               no_shift.data(),
+                                               n_features_,
+                                               part.data(),
+                                               nullptr,
+                                               {}});
                     }
                   });
   for (const auto& part : parts) join(part);
@@ -429,8 +436,8 @@ void Group<T>::pack_block(std::int64_t block, const Frame<T>& frame, float* f32,
 }
 
 template <class T>
-void Group<T>::pack_fast_block(std::int64_t block, std::uint32_t* words,
-                               RowScratch<T>& row_scratch, int thread) const {
+void Group<T>::pack_fast_block(std::int64_t block, std::uint32_t* words, RowScratch<T>& row_scratch,
+                               int thread) const {
   if (format_ == FastFormat::bytes) {
     std::vector<float> unused(2 * layout_.segments.size() * kBlockPoints);
     pack_byte_block(block, {}, words, unused.data(),
@@ -482,9 +489,9 @@ void Group<T>::pack_fast_block_with_bounds(std::int64_t block, const RowsAhead& 
     }
     fast_sq_norms_[static_cast<std::size_t>(block * kBlockPoints + i)] = sq_norm;
     // rounding_of_row() for y itself and twice for what was measured, which rounds by as much.
-    p_[block * kBlockPoints + i] = round_up(
-        std::sqrt(lost_p) * inflate +
-        3 * rounding_of_row(std::sqrt(norm_p) * inflate, n_features_, 1 / least_weight));
+    p_[block * kBlockPoints + i] =
+        round_up(std::sqrt(lost_p) * inflate +
+                 3 * rounding_of_row(std::sqrt(norm_p) * inflate, n_features_, 1 / least_weight));
     q_[block * kBlockPoints + i] = round_up((std::sqrt(norm_q) + std::sqrt(lost_q)) * inflate);
   }
 }
@@ -556,7 +563,8 @@ RowsAhead Group<T>::ahead(const std::int64_t* rows, int n_rows, const void** at)
 
 template <class T>
 void Group<T>::chains(const std::int64_t* rows, int n_rows, bool cold, int n_ahead,
-                      const float* column, float* dots, float* norms, RowScratch<T>& row_scratch, int thread) const {
+                      const float* column, float* dots, float* norms, RowScratch<T>& row_scratch,
+                      int thread) const {
   const T* at[kBlockPoints];
   const void* next[kBlockPoints];
   for (int p = 0; p < n_rows; ++p) at[p] = row(rows[p], row_scratch.get(thread, p));

@@ -140,9 +140,7 @@ class Group {
   // and bounds for the certificate in it, padded to whole blocks: p on the part of a row that the
   // fast blocks lose, q on the norm of what they keep. For bytes both are weighted by segment, p
   // with 1 / weight and q with weight.
-  const Frame<T>& fast_frame() const {
-    return format_ == FastFormat::f32 ? frame_ : fast_frame_;
-  }
+  const Frame<T>& fast_frame() const { return format_ == FastFormat::f32 ? frame_ : fast_frame_; }
   const float* p() const { return p_.data(); }
   const float* q() const { return q_.data(); }
   // ||y||^2 in the fast frame, of byte blocks, to a relative error of sq_norm_error().
@@ -179,8 +177,8 @@ class Group {
                        int thread) const;
   // The rows of a block that exist, and how many.
   int find_rows(std::int64_t block, const T** rows, RowScratch<T>& row_scratch, int thread) const;
-  void pack_fast_block_with_bounds(std::int64_t block, const RowsAhead& ahead,
-                                   std::uint32_t* words, RowScratch<T>& row_scratch, int thread);
+  void pack_fast_block_with_bounds(std::int64_t block, const RowsAhead& ahead, std::uint32_t* words,
+                                   RowScratch<T>& row_scratch, int thread);
   void pack_f32(bool keep, const Team& team);
   void pack_block(std::int64_t block, const Frame<T>& frame, float* f32, std::uint32_t* bf16,
                   double* sq_norms, double* sq_residuals, RowScratch<T>& row_scratch,

@@ -55,7 +55,7 @@ struct GroupReport {
   std::int64_t n_empty_cells = 0;  // cells of mass 0 in the result
   std::int64_t restart = 0;        // the one that was kept
   Algorithm algorithm = Algorithm::streaming;
-  FastFormat products = FastFormat::f32;  // in the last pass
+  FastFormat products = FastFormat::f32;                               // in the last pass
   std::int64_t rows_assigned = 0, rows_rechecked = 0, rows_exact = 0;  // over all passes
   std::int64_t cells_reseeded = 0;
   double seconds_prepare = 0, seconds_seed = 0, seconds_lloyd = 0;

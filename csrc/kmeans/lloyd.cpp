@@ -30,10 +30,9 @@ class Lloyd {
         const std::vector<std::int64_t>& seed_rows, const FitOptions& options,
         const LloydPlan& plan, const Team& team)
       : group_(group), k_(k), n_features_(group.n_features()), options_(options), plan_(plan),
-        team_(team),
-        centroids_(std::move(centroids)), previous_(k * n_features_), sums_(k * n_features_),
-        units_(size(k), 0), mean_sq_norms_(size(k), 0.0), assignment_(size(group.n()), -1),
-        moves_of_block_(size(group.n_blocks())),
+        team_(team), centroids_(std::move(centroids)), previous_(k * n_features_),
+        sums_(k * n_features_), units_(size(k), 0), mean_sq_norms_(size(k), 0.0),
+        assignment_(size(group.n()), -1), moves_of_block_(size(group.n_blocks())),
         nearest_(group, centroids_.data(), k, team.n_threads(), options.perturb_scores),
         row_scratch_(team.n_threads(), n_features_, kRowsAtOnce), value_(n_features_),
         mean_scratch_(team.n_threads() * n_features_) {
@@ -156,8 +155,8 @@ class Lloyd {
   // Rows of one cell into its sum, or out of it, a range of features.
   // `n_ahead` more entries of `rows` are wanted next.
   void add_to_cell(const std::int64_t* rows, std::int64_t n_rows, std::int64_t n_ahead,
-                   bool subtract, std::int64_t begin, std::int64_t end, std::int64_t* sum, double* sq_norms,
-                   int thread) {
+                   bool subtract, std::int64_t begin, std::int64_t end, std::int64_t* sum,
+                   double* sq_norms, int thread) {
     const T* at[kRowsAtOnce];
     double weights[kRowsAtOnce];
     for (std::int64_t first = 0; first < n_rows; first += kRowsAtOnce) {
@@ -170,11 +169,10 @@ class Lloyd {
       const void* next[kRowsAtOnce];
       const std::int64_t n_next =
           std::min<std::int64_t>(kRowsAtOnce, n_rows + n_ahead - (first + n));
-      group_.kernels().accumulate.add({at, n, group_.weighted() ? weights : nullptr, subtract,
-                                       group_.row_scale(), group_.row_shift() + begin, end - begin,
-                                       sum + begin, sq_norms,
-                                       group_.ahead(rows + first + n, static_cast<int>(n_next),
-                                                    next)});
+      group_.kernels().accumulate.add(
+          {at, n, group_.weighted() ? weights : nullptr, subtract, group_.row_scale(),
+           group_.row_shift() + begin, end - begin, sum + begin, sq_norms,
+           group_.ahead(rows + first + n, static_cast<int>(n_next), next)});
       if (sq_norms == nullptr) continue;
       // In units of the sums; a power of two away from those of the rows.
       const double unit = group_.row_unit() * group_.row_unit();
@@ -550,17 +548,17 @@ class Lloyd {
 }  // namespace
 
 template <class T>
-LloydResult<T> lloyd(Group<T>& group, const GramMatrix* gram, Buffer<T> centroids,
-                     std::int64_t k, const std::vector<std::int64_t>& seed_rows,
-                     const FitOptions& options, const LloydPlan& plan, const Team& team) {
+LloydResult<T> lloyd(Group<T>& group, const GramMatrix* gram, Buffer<T> centroids, std::int64_t k,
+                     const std::vector<std::int64_t>& seed_rows, const FitOptions& options,
+                     const LloydPlan& plan, const Team& team) {
   return Lloyd<T>(group, gram, std::move(centroids), k, seed_rows, options, plan, team).run();
 }
 
-template LloydResult<float> lloyd(Group<float>&, const GramMatrix*, Buffer<float>,
-                                  std::int64_t, const std::vector<std::int64_t>&, const FitOptions&,
+template LloydResult<float> lloyd(Group<float>&, const GramMatrix*, Buffer<float>, std::int64_t,
+                                  const std::vector<std::int64_t>&, const FitOptions&,
                                   const LloydPlan&, const Team&);
-template LloydResult<double> lloyd(Group<double>&, const GramMatrix*, Buffer<double>,
-                                   std::int64_t, const std::vector<std::int64_t>&,
-                                   const FitOptions&, const LloydPlan&, const Team&);
+template LloydResult<double> lloyd(Group<double>&, const GramMatrix*, Buffer<double>, std::int64_t,
+                                   const std::vector<std::int64_t>&, const FitOptions&,
+                                   const LloydPlan&, const Team&);
 
 }  // namespace ddkern::kmeans

@@ -36,8 +36,8 @@ struct LloydResult {
 // From `centroids` [k][n_features], which are the values of `seed_rows` unless that is empty.
 // `gram` may be null; the result is the same. The fast blocks of the group may change their format.
 template <class T>
-LloydResult<T> lloyd(Group<T>& group, const GramMatrix* gram, Buffer<T> centroids,
-                     std::int64_t k, const std::vector<std::int64_t>& seed_rows,
-                     const FitOptions& options, const LloydPlan& plan, const Team& team);
+LloydResult<T> lloyd(Group<T>& group, const GramMatrix* gram, Buffer<T> centroids, std::int64_t k,
+                     const std::vector<std::int64_t>& seed_rows, const FitOptions& options,
+                     const LloydPlan& plan, const Team& team);
 
 }  // namespace ddkern::kmeans

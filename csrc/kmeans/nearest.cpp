@@ -129,8 +129,7 @@ void Nearest<T>::block(Scores<T>& scores, std::int64_t block, std::int32_t* winn
       double best_distance = 0;
       // Columns come in ascending order, so an exact tie keeps the lower index.
       for (const std::int32_t k : columns) {
-        const double distance =
-            group_.kernels().distance(x, centroids_ + k * n, group_.scale(), n);
+        const double distance = group_.kernels().distance(x, centroids_ + k * n, group_.scale(), n);
         if (k == columns[0] || compare(x, k, distance, best, best_distance, &exact) < 0) {
           best = k;
           best_distance = distance;

@@ -59,9 +59,8 @@ void DirectScores<T>::pack_column_bytes(std::int64_t k, const T* centroids) {
   }
   // A few roundings a run, and those of the scales; see pack_column() for the rest.
   const double gamma = static_cast<double>(2 * layout.n_runs() + 12) * 0x1.01p-24;
-  const double arithmetic =
-      0x1p-52 * (std::sqrt(sq_norm) + std::sqrt(sq_norm_uncentred)) +
-      std::sqrt(static_cast<double>(group_.n_features())) * 0x1p-120;
+  const double arithmetic = 0x1p-52 * (std::sqrt(sq_norm) + std::sqrt(sq_norm_uncentred)) +
+                            std::sqrt(static_cast<double>(group_.n_features())) * 0x1p-120;
   const double lost = std::sqrt(lost_v) + arithmetic / least_weight;
   const double norm_of_u = std::sqrt(norm_u) + std::sqrt(lost_u) + arithmetic;
   const double norm_of_v = std::sqrt(norm_v) + lost;

@@ -56,8 +56,8 @@ class DirectScores final : public Scores<T> {
 
   const Group<T>& group_;
   std::int64_t n_columns_;
-  std::int64_t depth_;   // words of a column that are multiplied
-  std::int64_t stride_;  // words from one column to the next
+  std::int64_t depth_;                  // words of a column that are multiplied
+  std::int64_t stride_;                 // words from one column to the next
   std::vector<std::int64_t> columns_;   // computed in the next pass
   std::vector<const void*> column_at_;  // [size of columns_]
   std::vector<Tile> tiles_;
@@ -115,8 +115,8 @@ class GramScores final : public Scores<T> {
   double largest_norm_ = 0, norm_centre_ = 0;
 };
 
-// For tests: moves every score of a block by all that its bound allows, up where `up(column, nearest
-// column)` says so and down elsewhere. `columns` [n_columns][n_features] are stored values.
+// For tests: moves every score of a block by all that its bound allows, up where `up(column,
+// nearest column)` says so and down elsewhere. `columns` [n_columns][n_features] are stored values.
 template <class T>
 void mislead(Scores<T>& scores, const Group<T>& group, const T* columns, std::int64_t n_columns,
              std::int64_t block, T* row_scratch, float* values,

@@ -24,8 +24,8 @@ Screening<T>::Screening(const Group<T>& group, int n_candidates, bool perturb, c
   // From the fast frame's centre to the canonical one.
   double apart = 0;
   for (std::int64_t j = 0; j < group.n_features(); ++j) {
-    const double step = static_cast<double>(fast.centre[j]) * length -
-                        static_cast<double>(canonical.centre[j]);
+    const double step =
+        static_cast<double>(fast.centre[j]) * length - static_cast<double>(canonical.centre[j]);
     apart += step * step;
   }
   apart = std::sqrt(apart);
@@ -55,7 +55,8 @@ void Screening<T>::set_candidates(const std::vector<std::int64_t>& rows) {
     group_.chains(&rows[c], 1, true, 0, column, dots, norms, row_scratch_, 0);
     chain_norms_[c] = norms[0];
   }
-  std::vector<std::int64_t> used(all_.begin(), all_.begin() + static_cast<std::int64_t>(rows.size()));
+  std::vector<std::int64_t> used(all_.begin(),
+                                 all_.begin() + static_cast<std::int64_t>(rows.size()));
   scores_.update(values_.data(), used, team_);
 }
 
@@ -97,8 +98,8 @@ void Screening<T>::distances(int candidate, const std::int64_t* rows, int n_rows
                              int n_ahead, double* out, int thread) {
   float dots[kBlockPoints], norms[kBlockPoints];
   const auto c = static_cast<std::size_t>(candidate);
-  group_.chains(rows, n_rows, cold, n_ahead, columns_.data() + candidate * group_.n_features(), dots, norms,
-                row_scratch_, thread);
+  group_.chains(rows, n_rows, cold, n_ahead, columns_.data() + candidate * group_.n_features(),
+                dots, norms, row_scratch_, thread);
   for (int p = 0; p < n_rows; ++p) {
     out[p] = std::max(0.0, (static_cast<double>(norms[p]) - 2.0 * static_cast<double>(dots[p])) +
                                static_cast<double>(chain_norms_[c]));

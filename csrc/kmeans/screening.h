@@ -39,9 +39,9 @@ class Screening {
   bool perturb_;
   std::vector<std::int64_t> all_;
   DirectScores<T> scores_;
-  Buffer<T> values_;         // [n_candidates][n_features]
-  Buffer<float> columns_;    // [n_candidates][n_features] in the canonical frame
-  Buffer<float> products_;   // [n_threads][n_candidates][kBlockPoints]
+  Buffer<T> values_;        // [n_candidates][n_features]
+  Buffer<float> columns_;   // [n_candidates][n_features] in the canonical frame
+  Buffer<float> products_;  // [n_threads][n_candidates][kBlockPoints]
   RowScratch<T> row_scratch_;
   std::vector<char> wild_blocks_;        // [n_blocks] hold a row that no score is certain of
   std::vector<double> norms_;            // [n] bounds on the norms in the canonical frame

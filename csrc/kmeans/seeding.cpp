@@ -166,9 +166,8 @@ class PlusPlus {
 
   std::int64_t mass_of(std::int64_t i, double distance) const {
     const std::int64_t value = simd::round_f64(distance * unit_);
-    return group_.weighted()
-               ? simd::round_wide_f64(static_cast<double>(value) * group_.weight(i))
-               : value;
+    return group_.weighted() ? simd::round_wide_f64(static_cast<double>(value) * group_.weight(i))
+                             : value;
   }
 
   // What screening found out about one trial: the rows that it may be nearer to than what is
@@ -186,8 +185,8 @@ class PlusPlus {
         for (std::size_t t = 0; t < n_trials; ++t) {
           Trial& trial = found[size(thread)][t];
           double lower[kBlockPoints], upper[kBlockPoints];
-          std::uint32_t open = screening_->screen(static_cast<int>(t), b, products, closest_.data(),
-                                                  lower, upper);
+          std::uint32_t open =
+              screening_->screen(static_cast<int>(t), b, products, closest_.data(), lower, upper);
           for (; open != 0; open &= open - 1) {
             const int p = __builtin_ctz(open);
             const std::int64_t i = b * kBlockPoints + p;
@@ -211,9 +210,9 @@ class PlusPlus {
     for (Trial& trial : trials) {
       // Masses are rounded to integers (twice where rows have weights, up to 2^22), and the sums
       // above are rounded too.
-      const double slack = 0x1p-30 * trial.most_gain +
-                           4 * (1 + static_cast<double>(trial.open.size())) *
-                               (group_.weighted() ? 0x1p23 : 1.0);
+      const double slack =
+          0x1p-30 * trial.most_gain +
+          4 * (1 + static_cast<double>(trial.open.size())) * (group_.weighted() ? 0x1p23 : 1.0);
       trial.least_gain -= slack;
       trial.most_gain += slack;
     }
@@ -468,10 +467,10 @@ Seeds seed_random(const Group<T>& group, std::int64_t k, const Draws& draws, con
   return seeds;
 }
 
-template Seeds seed_plus_plus(const Group<float>&, const GramMatrix*, std::int64_t, const Draws&, bool,
-                              const Team&);
-template Seeds seed_plus_plus(const Group<double>&, const GramMatrix*, std::int64_t, const Draws&, bool,
-                              const Team&);
+template Seeds seed_plus_plus(const Group<float>&, const GramMatrix*, std::int64_t, const Draws&,
+                              bool, const Team&);
+template Seeds seed_plus_plus(const Group<double>&, const GramMatrix*, std::int64_t, const Draws&,
+                              bool, const Team&);
 template Seeds seed_random(const Group<float>&, std::int64_t, const Draws&, const Team&);
 template Seeds seed_random(const Group<double>&, std::int64_t, const Draws&, const Team&);
 

@@ -348,8 +348,8 @@ py::dict plan(std::int64_t n_rows, std::int64_t n_features, std::int64_t k, bool
   options.init = parse_init(init);
   options.n_init = n_init;
   options.algorithm = parse_algorithm(algorithm);
-  const kmeans::GroupShape shape{n_rows, n_features, k, float64 ? 8 : 4, in_place,
-                                 parse_format(fastest)};
+  const kmeans::GroupShape shape{n_rows,          n_features, k,
+                                 float64 ? 8 : 4, in_place,   parse_format(fastest)};
   const auto plan = kmeans::plan_group(shape, options, max_memory, n_threads);
   py::dict result;
   result["algorithm"] = name_of(plan.algorithm);

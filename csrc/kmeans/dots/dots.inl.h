@@ -31,8 +31,8 @@ inline void dot_columns(const typename Simd::Scalar* points, const void* const* 
   for (int c = 0; c < kWidth; ++c) {
 #pragma GCC unroll 4
     for (int v = 0; v < Simd::kVectors; ++v) {
-      sums[c][v] = resume ? Simd::load_sum(out + rows[c] * kBlockPoints + v * Simd::kLanes)
-                          : Simd::zero();
+      sums[c][v] =
+          resume ? Simd::load_sum(out + rows[c] * kBlockPoints + v * Simd::kLanes) : Simd::zero();
     }
   }
   for (std::int64_t d = 0; d < depth; ++d) {

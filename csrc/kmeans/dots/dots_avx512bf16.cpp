@@ -2,8 +2,8 @@
 // AVX512-BF16: two products a lane and instruction, twice the rate of float32 FMA.
 #include <cstdint>
 
-#include "kmeans/dots/bytes_avx512vnni.h"
 #include "kmeans/dots/dots.inl.h"
+#include "kmeans/dots/dots_bytes_avx512vnni.h"
 #include "kmeans/dots/lanes_avx512.h"
 
 namespace {
@@ -34,5 +34,6 @@ void fast_bf16(const DotsArgs& args) noexcept { dot_tile<Bf16>(args); }
 }  // namespace
 
 namespace ddkern::kmeans {
-extern const DotsOps dots_avx512bf16 = {chain_f32, chain_norms, chain_f32, fast_bf16, 1.0, fast_bytes};
+extern const DotsOps dots_avx512bf16 = {chain_f32, chain_norms, chain_f32,
+                                        fast_bf16, 1.0,         fast_bytes};
 }

@@ -93,9 +93,9 @@ struct ByteColumnArgs {
   std::int64_t n_segments;
   const ByteRun* runs;
   std::int64_t n_runs;
-  std::uint32_t* column;  // out [n_column_words]
-  double* sq_norms;       // out [n_segments] sum of z^2
-  double* sq_lost;        // out [n_segments] sum of (z - bytes)^2
+  std::uint32_t* column;       // out [n_column_words]
+  double* sq_norms;            // out [n_segments] sum of z^2
+  double* sq_lost;             // out [n_segments] sum of (z - bytes)^2
   double* sq_norms_uncentred;  // out [n_segments] sum of (c * 2^-e)^2
 };
 

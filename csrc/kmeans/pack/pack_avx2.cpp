@@ -37,8 +37,8 @@ struct Avx2 {
 
 namespace ddkern::kmeans {
 extern const PackTable pack_avx2 = {
-    {survey<float>, small_integers<float>, pack_block<Avx2, float>, pack_column<float>,
-     nullptr, nullptr, nullptr},
-    {survey<double>, small_integers<double>, pack_block<Avx2, double>, pack_column<double>,
-     nullptr, nullptr, nullptr}};
+    {survey<float>, small_integers<float>, pack_block<Avx2, float>, pack_column<float>, nullptr,
+     nullptr, nullptr},
+    {survey<double>, small_integers<double>, pack_block<Avx2, double>, pack_column<double>, nullptr,
+     nullptr, nullptr}};
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kmeans/pack/bytes_avx512vnni.h"
 #include "kmeans/pack/pack.inl.h"
+#include "kmeans/pack/pack_bytes_avx512vnni.h"
 #include "kmeans/pack/transpose_avx512.h"
 
 namespace {

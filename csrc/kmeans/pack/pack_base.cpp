@@ -18,8 +18,8 @@ struct Base {
 
 namespace ddkern::kmeans {
 extern const PackTable pack_base = {
-    {survey<float>, small_integers<float>, pack_block<Base, float>, pack_column<float>,
-     nullptr, nullptr, nullptr},
-    {survey<double>, small_integers<double>, pack_block<Base, double>, pack_column<double>,
-     nullptr, nullptr, nullptr}};
+    {survey<float>, small_integers<float>, pack_block<Base, float>, pack_column<float>, nullptr,
+     nullptr, nullptr},
+    {survey<double>, small_integers<double>, pack_block<Base, double>, pack_column<double>, nullptr,
+     nullptr, nullptr}};
 }

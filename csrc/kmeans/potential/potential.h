@@ -31,18 +31,18 @@ struct PotentialArgs {
 //   lower, upper = d -+ ((p u + q v + e + sq_norm_error * sq_norm[p]) * unit
 //                        + chain_error * (norm[p] + candidate_norm)^2)
 struct ScreenArgs {
-  const float* products;     // [kBlockPoints]
-  float base, u, v, e;       // of the candidate's column
-  const float *p, *q;        // [kBlockPoints]
-  const double* sq_norms;    // [kBlockPoints] in the frame of the scores
-  double sq_norm_error;      // relative
-  double unit;               // from that frame to the canonical one
-  const double* norms;       // [kBlockPoints] bounds on the norms in the canonical frame
-  double candidate_norm;     // the candidate's
-  double chain_error;        // of d32, relative to the square of the sum of both norms
-  const double* closest;     // [kBlockPoints]
-  double* lower;             // out [kBlockPoints]
-  double* upper;             // out [kBlockPoints]
+  const float* products;   // [kBlockPoints]
+  float base, u, v, e;     // of the candidate's column
+  const float *p, *q;      // [kBlockPoints]
+  const double* sq_norms;  // [kBlockPoints] in the frame of the scores
+  double sq_norm_error;    // relative
+  double unit;             // from that frame to the canonical one
+  const double* norms;     // [kBlockPoints] bounds on the norms in the canonical frame
+  double candidate_norm;   // the candidate's
+  double chain_error;      // of d32, relative to the square of the sum of both norms
+  const double* closest;   // [kBlockPoints]
+  double* lower;           // out [kBlockPoints]
+  double* upper;           // out [kBlockPoints]
 };
 
 struct PotentialOps {

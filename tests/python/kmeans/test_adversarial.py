@@ -560,9 +560,8 @@ def test_rounding_error_along_the_difference(isa: str, n_features: int) -> None:
     # The third centroid only moves the centre off the middle of the first two.
     levels = np.array([1.0, -1.0, 1.2])
     centroids = np.repeat(levels[:, None], n_features, axis=1).astype(np.float32)
-    values = np.concatenate(
-        [sign * scale * np.linspace(0.02, 1, 40) for sign in (-1, 1) for scale in (1e-5, 1e-4, 1e-3)]
-    )
+    sizes = np.outer([1e-5, 1e-4, 1e-3], np.linspace(0.02, 1, 40)).ravel()
+    values = np.concatenate([-sizes, sizes])
     x = np.repeat(values[:, None], n_features, axis=1).astype(np.float32)
     expected = np.where(values > 0, 0, 1)
     np.testing.assert_array_equal(ddkern.assign(x, centroids), expected)

@@ -128,7 +128,5 @@ def test_misleading_scores_change_no_seed(level: str, monkeypatch: pytest.Monkey
                         algorithm="streaming",
                     )
                 )
-            np.testing.assert_array_equal(
-                found[0].indices, found[1].indices, err_msg=problem.name
-            )
+            np.testing.assert_array_equal(found[0].indices, found[1].indices, err_msg=problem.name)
             assert_same_array_bits(found[0].potential, found[1].potential, problem.name)

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rows and columns as bytes (kmeans/byte_layout.h), for the files of pack whose level multiplies
-// bytes. To be included after pack.inl.h.
+// bytes.
 #pragma once
 
 #include <immintrin.h>
 
-#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -22,6 +21,12 @@ using ddkern::kmeans::kByteLevels;
 using ddkern::kmeans::kLowByte;
 
 constexpr int kTileWords = kTileFeatures / 4;
+
+// std::min would be an inline function of this level that the linker may share.
+inline int at_most(int most, std::int64_t n) { return n < most ? static_cast<int>(n) : most; }
+inline std::int64_t words_of(const ByteSegment& segment) {
+  return (segment.end - segment.begin + 3) / 4;
+}
 
 inline __m512i to_bytes_range(__m512 v) {
   const __m512i most = _mm512_set1_epi32(kByteLevels);
@@ -84,9 +89,9 @@ void pack_bytes(const ByteRowsArgs<T>& args) noexcept {
     const ByteSegment& segment = args.segments[s];
     std::memset(norm_lanes, 0, sizeof(norm_lanes));
     std::memset(lost_lanes, 0, sizeof(lost_lanes));
-    std::uint32_t* low_out = out + segment.n_words() * kBlockPoints;
+    std::uint32_t* low_out = out + words_of(segment) * kBlockPoints;
     for (std::int64_t d = segment.begin; d < segment.end; d += kTileFeatures) {
-      const int n = static_cast<int>(std::min<std::int64_t>(segment.end - d, kTileFeatures));
+      const int n = at_most(kTileFeatures, segment.end - d);
       const int n_padded = (n + 15) / 16 * 16;
       for (int p = 0; p < kBlockPoints; ++p) {
         std::uint32_t *high_row = high + p * kTileWords, *low_row = low + p * kTileWords;
@@ -110,7 +115,7 @@ void pack_bytes(const ByteRowsArgs<T>& args) noexcept {
       args.sq_norms[s * kBlockPoints + p] = _mm512_reduce_add_ps(_mm512_load_ps(norm_lanes[p]));
       args.sq_lost[s * kBlockPoints + p] = _mm512_reduce_add_ps(_mm512_load_ps(lost_lanes[p]));
     }
-    out += segment.n_words() * (segment.doubled ? 2 : 1) * kBlockPoints;
+    out += words_of(segment) * (segment.doubled ? 2 : 1) * kBlockPoints;
   }
 }
 
@@ -123,8 +128,7 @@ inline ColumnPiece column_piece(const ByteColumnArgs<T>& args, std::int64_t j, s
   T c[8] = {}, m[8] = {};
   const T *from = args.centroid + j, *centre = args.centre + j;
   if (end - j < 8) {
-    std::copy(from, from + (end - j), c);
-    std::copy(centre, centre + (end - j), m);
+    for (int l = 0; l < end - j; ++l) c[l] = from[l], m[l] = centre[l];
     from = c;
     centre = m;
   }
@@ -132,9 +136,7 @@ inline ColumnPiece column_piece(const ByteColumnArgs<T>& args, std::int64_t j, s
   return {(__m512d)stored, (__m512d)(stored - load_f64x8(centre))};
 }
 
-inline std::int64_t sum_of(__m256i v) {
-  return _mm512_reduce_add_epi64(_mm512_cvtepi32_epi64(v));
-}
+inline std::int64_t sum_of(__m256i v) { return _mm512_reduce_add_epi64(_mm512_cvtepi32_epi64(v)); }
 
 template <class T>
 void pack_column_bytes(const ByteColumnArgs<T>& args) noexcept {
@@ -160,8 +162,8 @@ void pack_column_bytes(const ByteColumnArgs<T>& args) noexcept {
         static_cast<float>(_mm512_reduce_max_pd(largest) / kByteLevels * (1 + 0x1p-20));
     const double inverse = step > 0x1p-120f && step < 0x1p120f ? 1.0 / step : 0.0;
     auto* high = reinterpret_cast<std::int8_t*>(header + args.runs[run].column_word);
-    std::int8_t* low = high + 4 * segment.n_words();
-    std::int8_t* high_again = low + 4 * segment.n_words();
+    std::int8_t* low = high + 4 * words_of(segment);
+    std::int8_t* high_again = low + 4 * words_of(segment);
     const __m512d low_steps = _mm512_set1_pd(kLowByte);
     __m512d lost = _mm512_setzero_pd();
     std::int64_t sum_high = 0, sum_low = 0;
@@ -172,14 +174,14 @@ void pack_column_bytes(const ByteColumnArgs<T>& args) noexcept {
       const __m512d rounded_f64 = _mm512_cvtepi32_pd(rounded);
       __m512d kept = rounded_f64;
       // Whole words are stored; beyond the end of the segment they hold zeros.
-      const std::int64_t n = std::min<std::int64_t>(8, (segment.end - j + 3) / 4 * 4);
+      const int n = at_most(8, (segment.end - j + 3) / 4 * 4);
       const auto mask = static_cast<__mmask8>((1u << n) - 1);
       const std::int64_t at = j - segment.begin;
       _mm256_mask_cvtepi32_storeu_epi8(high + at, mask, rounded);
       sum_high += sum_of(rounded);
       if (segment.doubled) {
-        const __m256i finer = _mm512_cvtpd_epi32(
-            _mm512_mul_pd(_mm512_sub_pd(in_steps, rounded_f64), low_steps));
+        const __m256i finer =
+            _mm512_cvtpd_epi32(_mm512_mul_pd(_mm512_sub_pd(in_steps, rounded_f64), low_steps));
         _mm256_mask_cvtepi32_storeu_epi8(low + at, mask, finer);
         _mm256_mask_cvtepi32_storeu_epi8(high_again + at, mask, rounded);
         sum_low += sum_of(finer);
@@ -207,7 +209,7 @@ void chain_rows(const ChainRowsArgs<T>& args) noexcept {
   if (args.cold) {
     const std::int64_t n_bytes = args.n_features * static_cast<std::int64_t>(sizeof(T));
     const void* rows[kBlockPoints];
-    std::copy(args.rows, args.rows + args.n_rows, rows);
+    for (int p = 0; p < args.n_rows; ++p) rows[p] = args.rows[p];
     Prefetcher now({rows, args.n_rows, n_bytes});
     now.fetch(static_cast<int>(args.n_rows * (n_bytes / 64 + 1)));
   }
@@ -218,18 +220,17 @@ void chain_rows(const ChainRowsArgs<T>& args) noexcept {
     std::memset(tile + p * kTileFeatures, 0, sizeof(float) * kTileFeatures);
   }
   for (std::int64_t d = 0; d < args.n_features; d += kTileFeatures) {
-    const int n = static_cast<int>(std::min<std::int64_t>(args.n_features - d, kTileFeatures));
+    const int n = at_most(kTileFeatures, args.n_features - d);
     for (int p = 0; p < args.n_rows; ++p) {
       ahead.fetch(n * static_cast<int>(sizeof(T)) / 64 + 1);
       float* y = tile + p * kTileFeatures;
       centre_piece<false>(args.rows[p] + d, args.scale, args.centre + d, n, y, unused);
     }
     for (int j = 0; j < n; j += 16) {
-      const int n_left = std::min(16, n - j);
+      const int n_left = at_most(16, n - j);
       for (int h = 0; h < n_halves; ++h) {
-        transpose_16x16(
-            reinterpret_cast<const std::uint32_t*>(tile + 16 * h * kTileFeatures + j),
-            kTileFeatures, square, 16);
+        transpose_16x16(reinterpret_cast<const std::uint32_t*>(tile + 16 * h * kTileFeatures + j),
+                        kTileFeatures, square, 16);
         for (int f = 0; f < n_left; ++f) {
           const __m512 y = _mm512_load_ps(square + 16 * f);
           dots[h] = _mm512_fmadd_ps(y, _mm512_set1_ps(args.column[d + j + f]), dots[h]);
