@@ -325,7 +325,7 @@ void Group<T>::set_frame(const std::vector<Seen>& seen, const Team& team) {
                       kernels_.accumulate.add({&x,
                                                1,
                                                weighted() ? &w : nullptr,
-                                               false,
+                                               nullptr,
                                                to_grid,
                                                no_shift.data(),
                                                n_features_,

@@ -152,26 +152,28 @@ class Lloyd {
     }
   }
 
-  // Rows of one cell into its sum, or out of it, a range of features.
-  // `n_ahead` more entries of `rows` are wanted next.
+  // Rows into the sum of one cell, or out of it and into the sums of the cells `to`, a range of
+  // features. `n_ahead` more entries of `rows` are wanted next.
   void add_to_cell(const std::int64_t* rows, std::int64_t n_rows, std::int64_t n_ahead,
-                   bool subtract, std::int64_t begin, std::int64_t end, std::int64_t* sum,
+                   const std::int32_t* to, std::int64_t begin, std::int64_t end, std::int64_t* sum,
                    double* sq_norms, int thread) {
     const T* at[kRowsAtOnce];
     double weights[kRowsAtOnce];
+    std::int64_t* to_sums[kRowsAtOnce];
     for (std::int64_t first = 0; first < n_rows; first += kRowsAtOnce) {
       team_.inner(thread).check();
       const int n = static_cast<int>(std::min<std::int64_t>(kRowsAtOnce, n_rows - first));
       for (int r = 0; r < n; ++r) {
         at[r] = group_.row(rows[first + r], row_scratch_.get(thread, r)) + begin;
         weights[r] = group_.weight(rows[first + r]);
+        if (to != nullptr) to_sums[r] = sums_.data() + to[first + r] * n_features_ + begin;
       }
       const void* next[kRowsAtOnce];
       const std::int64_t n_next =
           std::min<std::int64_t>(kRowsAtOnce, n_rows + n_ahead - (first + n));
       group_.kernels().accumulate.add(
-          {at, n, group_.weighted() ? weights : nullptr, subtract, group_.row_scale(),
-           group_.row_shift() + begin, end - begin, sum + begin, sq_norms,
+          {at, n, group_.weighted() ? weights : nullptr, to != nullptr ? to_sums : nullptr,
+           group_.row_scale(), group_.row_shift() + begin, end - begin, sum + begin, sq_norms,
            group_.ahead(rows + first + n, static_cast<int>(n_next), next)});
       if (sq_norms == nullptr) continue;
       // In units of the sums; a power of two away from those of the rows.
@@ -210,7 +212,7 @@ class Lloyd {
           aside_cell[size(part)] = cell;
           sum = asides.data() + part * n_features_;
         }
-        add_to_cell(rows.data() + r, last - r, end - last, false, 0, n_features_, sum,
+        add_to_cell(rows.data() + r, last - r, end - last, nullptr, 0, n_features_, sum,
                     norms_known ? nullptr : sq_norms, thread);
         r = last;
       }
@@ -223,24 +225,28 @@ class Lloyd {
     }
   }
 
-  // Later updates: rows leave one cell for another, and every cell takes its comings and goings at
-  // once. Threads take features.
+  // Later updates: rows leave one cell for another, cell by cell, so that every row is read once
+  // and the sum it leaves stays in registers. Threads take features.
   void transfer_moved_rows() {
-    std::vector<std::vector<std::int64_t>> came(size(k_)), left(size(k_));
+    std::vector<std::int64_t> first_of_cell(size(k_) + 1, 0);
+    for (const Move& move : moves_) first_of_cell[size(move.from) + 1] += group_.counts(move.row);
+    std::partial_sum(first_of_cell.begin(), first_of_cell.end(), first_of_cell.begin());
+    const std::int64_t n_rows = first_of_cell.back();
+    std::vector<std::int64_t> rows(size(n_rows)), next = first_of_cell;
+    std::vector<std::int32_t> to(size(n_rows));
     for (const Move& move : moves_) {
       if (!group_.counts(move.row)) continue;
-      came[size(move.to)].push_back(move.row);
-      left[size(move.from)].push_back(move.row);
+      const std::size_t place = size(next[size(move.from)]++);
+      rows[place] = move.row;
+      to[place] = move.to;
     }
     const std::int64_t share = (n_features_ + team_.n_threads() - 1) / team_.n_threads();
     const std::int64_t piece = std::max((share + 63) / 64 * 64, kFewestFeatures);
     team_.for_ranges(n_features_, piece, [&](std::int64_t begin, std::int64_t end, int thread) {
       for (std::int64_t c = 0; c < k_; ++c) {
-        std::int64_t* sum = sums_.data() + c * n_features_;
-        const auto n_came = static_cast<std::int64_t>(came[size(c)].size());
-        const auto n_left = static_cast<std::int64_t>(left[size(c)].size());
-        add_to_cell(came[size(c)].data(), n_came, 0, false, begin, end, sum, nullptr, thread);
-        add_to_cell(left[size(c)].data(), n_left, 0, true, begin, end, sum, nullptr, thread);
+        const std::int64_t first = first_of_cell[size(c)], last = first_of_cell[size(c) + 1];
+        add_to_cell(rows.data() + first, last - first, n_rows - last, to.data() + first, begin, end,
+                    sums_.data() + c * n_features_, nullptr, thread);
       }
     });
   }

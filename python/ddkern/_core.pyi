@@ -106,7 +106,7 @@ def plan(
     k: typing.SupportsInt | typing.SupportsIndex,
     float64: bool,
     in_place: bool,
-    bf16: bool,
+    fastest: str,
     init: str,
     n_init: typing.SupportsInt | typing.SupportsIndex,
     algorithm: str,

@@ -3,7 +3,8 @@
 //
 //   v[j] = row[j] * scale - shift[j]                 (float64, |v| < 2^51)
 //   q[j] = v[j] rounded to an integer, ties to even
-//   add:     sum[j] += q[j]                          or += RN(weight * q[j]), or -= either
+//   add:     sum[j] += q[j]                          or += RN(weight * q[j])
+//   move:    sum[j] -= the same, to[j] += the same
 //            sq_norm = sum of v[j]^2                 in the order of d64 (section 6)
 //   finish:  centroid[j] = fl_T((fl64(sum[j]) / total * factor + centre[j]) * unscale)
 //
@@ -18,16 +19,16 @@
 
 namespace ddkern::kmeans {
 
-// Several rows into (or out of) one sum: a few features of all rows at a time, so that the sum
-// stays in registers and is loaded and stored once.
+// Several rows into one sum, or out of it and each into another: a few features of all rows at a
+// time, so that the sum stays in registers and is loaded and stored once.
 constexpr int kRowsAtOnce = 32;
 
 template <class T>
 struct AddArgs {
-  const T* const* rows;   // [n_rows] pointers to [n]
-  int n_rows;             // at most kRowsAtOnce
-  const double* weights;  // [n_rows], or null for 1
-  bool subtract;
+  const T* const* rows;     // [n_rows] pointers to [n]
+  int n_rows;               // at most kRowsAtOnce
+  const double* weights;    // [n_rows], or null for 1
+  std::int64_t* const* to;  // [n_rows] the sums [n] that the rows go to, or null to add them
   double scale;
   const double* shift;  // [n]
   std::int64_t n;

@@ -31,7 +31,7 @@ constexpr int kStrip = 64;
 constexpr int kStrip = 16;
 #endif
 
-template <bool kWeighted, bool kSubtract, bool kNorms, class T>
+template <bool kWeighted, bool kMove, bool kNorms, class T>
 inline void add_rows(const AddArgs<T>& args) {
   alignas(64) double lanes[kRowsAtOnce][16];
   if constexpr (kNorms) {
@@ -58,7 +58,13 @@ inline void add_rows(const AddArgs<T>& args) {
       for (int v = 0; v < kStrip / 8; ++v) {
         const f64x8 value = load_f64x8(x + 8 * v) * args.scale - shift[v];
         const i64x8 q = addend<kWeighted>(value, weight);
-        sum[v] = kSubtract ? sum[v] - q : sum[v] + q;
+        if constexpr (kMove) {
+          sum[v] -= q;
+          std::int64_t* to = args.to[r] + j + 8 * v;
+          store(to, load<i64x8>(to) + q);
+        } else {
+          sum[v] += q;
+        }
         if constexpr (kNorms) norm[v % 2] = norm[v % 2] + value * value;
       }
       if constexpr (kNorms) {
@@ -73,7 +79,12 @@ inline void add_rows(const AddArgs<T>& args) {
     for (std::int64_t rest = j; rest < args.n; ++rest) {
       const double value = static_cast<double>(args.rows[r][rest]) * args.scale - args.shift[rest];
       const std::int64_t q = addend<kWeighted>(value, weight);
-      args.sum[rest] += kSubtract ? -q : q;
+      if constexpr (kMove) {
+        args.sum[rest] -= q;
+        args.to[r][rest] += q;
+      } else {
+        args.sum[rest] += q;
+      }
       if constexpr (kNorms) lanes[r][rest % 16] += value * value;
     }
     if constexpr (kNorms) args.sq_norms[r] = add_16_lanes(lanes[r]);
@@ -81,8 +92,8 @@ inline void add_rows(const AddArgs<T>& args) {
 }
 
 template <bool kWeighted, class T>
-inline void add_signed(const AddArgs<T>& args) {
-  if (args.subtract) return add_rows<kWeighted, true, false>(args);
+inline void add_or_move(const AddArgs<T>& args) {
+  if (args.to != nullptr) return add_rows<kWeighted, true, false>(args);
   if (args.sq_norms != nullptr) return add_rows<kWeighted, false, true>(args);
   add_rows<kWeighted, false, false>(args);
 }
@@ -91,9 +102,9 @@ template <class T>
 void add(const AddArgs<T>& args) noexcept {
   // A weight of 1 needs no product: w * q is q.
   if (args.weights == nullptr) {
-    add_signed<false>(args);
+    add_or_move<false>(args);
   } else {
-    add_signed<true>(args);
+    add_or_move<true>(args);
   }
 }
 
