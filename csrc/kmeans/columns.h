@@ -10,6 +10,9 @@
 //   ||c||^2 + 2 ||x^|| ||c^||
 // so with p >= ||x - x^|| and q >= ||x^||:  E = p u + q v + e,
 //   u = 2 ||c||,   v = 2 ||c - c^|| + (2 gamma + 2^-20) ||c^||,   e = 2^-20 ||c||^2 + tiny.
+// For bytes the norms are weighted by segment (byte_layout.h): in p and v by 1 / weight, in q and u
+// by weight, so that p u >= sum over segments of ||x - x^|| 2 ||c|| by Cauchy and Schwarz, and
+// likewise q v.
 // `tiny` covers products and partial sums flushed to zero.
 #pragma once
 
