@@ -3,16 +3,15 @@
 //
 //   out[rows[c]][p] = sum_d points[d][p] * columns[c][d * column_stride]
 //
-// chain_f32   float32, one chain of fused multiply-adds per pair, d ascending, from 0. The same
-// bits
+// chain_f32   float32, one chain of fused multiply-adds per pair, d ascending, from 0. The same bits
 //             at every level (in software where the level has no FMA): seeding decides on these.
 // chain_norms the chain of every point with itself: out [kBlockPoints].
 // fast_f32    float32, d ascending, fused or not: at most `n_roundings_per_product` roundings a
 //             product, each of relative size 2^-24. Only used under a certificate.
 // fast_bf16   bfloat16 products, exact, added to a float32; one rounding a product; denormals may
-// be
-//             flushed to zero. Only used under a certificate. Null where the CPU has no such
+//             be flushed to zero. Only used under a certificate. Null where the CPU has no such
 //             product.
+// fast_bytes  products of bytes, see ByteDotsArgs. Only used under a certificate.
 #pragma once
 
 #include <cstdint>

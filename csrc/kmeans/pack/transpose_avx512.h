@@ -39,4 +39,14 @@ inline void transpose_16x16(const std::uint32_t* from, int from_stride, std::uin
   }
 }
 
+// For pack_block() at levels without bfloat16.
+struct Avx512 {
+  static constexpr bool kHasBf16 = false;
+  static constexpr int kTile = 16;
+  static void transpose(const std::uint32_t* from, int from_stride, std::uint32_t* to,
+                        int to_stride) {
+    transpose_16x16(from, from_stride, to, to_stride);
+  }
+};
+
 }  // namespace
