@@ -3,8 +3,8 @@
 //
 //   out[rows[c]][p] = sum_d points[d][p] * columns[c][d * column_stride]
 //
-// chain_f32   float32, one chain of fused multiply-adds per pair, d ascending, from 0. The same bits
-//             at every level (in software where the level has no FMA): seeding decides on these.
+// chain_f32   float32, one chain of fused multiply-adds per pair, d ascending, from 0. The same at
+//             every level, bit by bit (in software where it has no FMA): seeding decides on these.
 // chain_norms the chain of every point with itself: out [kBlockPoints].
 // fast_f32    float32, d ascending, fused or not: at most `n_roundings_per_product` roundings a
 //             product, each of relative size 2^-24. Only used under a certificate.
