@@ -2,6 +2,7 @@
 #include "kmeans/cost_model.h"
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 
 #include "core/error.h"
@@ -18,6 +19,9 @@ constexpr std::int64_t kFewestFeaturesToCacheScores = 256;
 // cache. Typical L3 per core complex.
 constexpr std::int64_t kLastLevelCache = std::int64_t{32} << 20;
 
+// Products of seeding candidates beyond this cost more in fresh pages than they save.
+constexpr std::int64_t kMostBytesOfCandidates = std::int64_t{64} << 20;
+
 std::int64_t padded_rows(const GroupShape& shape) {
   return n_blocks_of(shape.n_rows) * kBlockPoints;
 }
@@ -31,6 +35,14 @@ std::int64_t fast_block_bytes(const GroupShape& shape) {
     case FastFormat::bytes: return n * shape.n_features * 5 / 4;
   }
   return 0;
+}
+
+// All rows that seeding may draw, where many of them are drawn more than once.
+std::int64_t candidates_worth_keeping(const GroupShape& shape) {
+  const std::int64_t n_draws = (shape.k - 1) * n_seeding_trials(shape.k);
+  if (n_draws < shape.n_rows / 4) return 0;
+  const std::int64_t n_kept = std::min(n_draws, shape.n_rows);
+  return n_kept * padded_rows(shape) * 4 <= kMostBytesOfCandidates ? n_kept : 0;
 }
 
 }  // namespace
@@ -56,23 +68,23 @@ std::int64_t least_bytes(const GroupShape& shape, const FitOptions& options, int
   // PlusPlus: two Masses, norms, closest, nearer; columns and rows of the candidates.
   std::int64_t seeding = 0;
   if (options.init == Init::plus_plus && shape.fastest == FastFormat::bytes) {
-    // Two Masses, closest, norms, open rows; Screening: candidates three times, scratch.
-    seeding = n * (8 + 8 + 8 + 8 + 16 * trials + 8) + 3 * trials * (row + 4 * d) +
-              t * (block_rows + block + trials * kBlockPoints * 4) + row;
+    // Two Masses, closest, open rows; Screening: norms, candidates as rows and columns, scratch.
+    seeding = n * (8 + 8 + 8 + 16 * trials + 8 + 8 + 4 + 4) + trials * (row + 4 * apart(d)) +
+              t * (block_rows + block + trials * kBlockPoints * 4) + row + 4 * d;
   } else if (options.init == Init::plus_plus) {
     seeding = n * (8 + 8 + 4 + 8 + 8 * trials) + (trials + 1) * row + 4 * kTileColumns * apart(d) +
               t * (block_rows + row + block);
   } else if (options.init == Init::random) {
     seeding = n * (8 + 8) + (t + 1) * row;
   }
-  // Lloyd: centroids, previous, sums; DirectScores: packed columns and blocks; Nearest: scores.
-  const std::int64_t columns = k * (2 * row + 8 * d + 4 * apart(d) + 96);
+  // Lloyd: sums, a previous centroid; DirectScores: packed columns and blocks; Nearest: scores.
+  const std::int64_t columns = k * (8 * d + 4 * apart(d) + 96) + t * row;
   const std::int64_t scratch = t * (block + block_rows + 4 * kBlockPoints * k + 2 * row + 16 * d);
   // Norms, labels, moves (of every block, and together), rows by cell or distances; in Gram space
   // the members of cells, and bounds.
   const std::int64_t labels = n * (8 + 4 + 24 + 48 + 8) + (maybe_gram ? n * (8 + 16 + 32) : 0);
   const std::int64_t lloyd = columns + scratch + labels + row;
-  // The best restart so far waits while another runs.
+  // Restarts do not run in place, and the best so far waits.
   const std::int64_t best = options.n_init > 1 ? k * (row + 8) + n * 4 : 0;
   return group + best + std::max({prepare, gram, seeding, lloyd});
 }
@@ -81,18 +93,21 @@ bool gram_is_cheaper(const GroupShape& shape, Init init, int n_init) {
   // In columns: products of all rows with one column, in float32. Factors measured on a Zen 4.
   const auto n = static_cast<double>(shape.n_rows), restarts = static_cast<double>(n_init);
   const double trials = init == Init::plus_plus ? n_seeding_trials(shape.k) : 0;
-  // Half of the matrix, then some n additions for every row that changes cell, which wait for
-  // memory.
-  const double gram = n / 2 + restarts * 145 * n / static_cast<double>(shape.n_features);
+  const auto k = static_cast<double>(shape.k);
+  // Half of the matrix, at less than full speed, then some n additions for every row that changes
+  // cell, which wait for memory.
+  const double gram = 0.75 * n + restarts * 200 * n / static_cast<double>(shape.n_features);
   // A direct run seeds with k * trials thin columns, which wait for memory, and iterates with a few
-  // times k columns. Bytes take a quarter of the time, but leave chains of scattered rows.
-  double seeding = 1.5 * trials, iterating = 4.0;
-  if (shape.fastest == FastFormat::bf16) iterating = 2.0;
+  // times k columns. Bytes take a fifth of the time, but leave chains of scattered rows: about
+  // n / step at every step. Whatever k is, rows are added up, move and are compared.
+  constexpr double kRows = 90;
+  double seeding = 1.5 * trials * k, iterating = 4.0 * k;
+  if (shape.fastest == FastFormat::bf16) iterating = 2.0 * k;
   if (shape.fastest == FastFormat::bytes) {
-    seeding = trials > 0 ? 0.33 * trials + 2.0 : 0.0;
-    iterating = 1.5;
+    seeding = trials > 0 ? (0.2 * trials + 0.7) * k + 14 * std::log(k + 1) : 0.0;
+    iterating = 1.3 * k;
   }
-  return gram < restarts * static_cast<double>(shape.k) * (seeding + iterating);
+  return gram < restarts * (seeding + iterating + kRows);
 }
 
 GroupPlan plan_group(const GroupShape& shape, const FitOptions& options,
@@ -136,6 +151,12 @@ GroupPlan plan_group(const GroupShape& shape, const FitOptions& options,
   }
   if (!gram && shape.n_features >= kFewestFeaturesToCacheScores) {
     plan.cache_scores = take(n * shape.k * 4);
+  }
+  if (!gram && plan.format == FastFormat::bytes && options.init == Init::plus_plus) {
+    plan.candidates_kept = candidates_worth_keeping(shape);
+    if (!take(plan.candidates_kept * (n + apart(shape.n_features * 5 / 4)) * 4)) {
+      plan.candidates_kept = 0;
+    }
   }
   if (!gram && plan.format == FastFormat::bytes && options.n_init == 1) {
     plan.keeps_finer_blocks =

@@ -26,8 +26,9 @@ struct GroupPlan {
   FastFormat format = FastFormat::f32;  // of the fast blocks
   bool needs_f32 = false;  // seeding or the Gram matrix asks for float32 blocks, kept or not
   bool cache_scores = false;
-  bool keeps_finer_blocks = false;  // should bytes prove too coarse
-  std::int64_t bytes = 0;           // of everything above
+  std::int64_t candidates_kept = 0;  // rows whose products seeding keeps, for they are drawn again
+  bool keeps_finer_blocks = false;   // should bytes prove too coarse
+  std::int64_t bytes = 0;            // of everything above
 };
 
 // The workspace without which nothing runs, at its peak: what every row, centroid and thread has,

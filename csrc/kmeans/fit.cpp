@@ -132,13 +132,16 @@ void for_groups(const std::vector<GroupShape>& shapes, const FitOptions& options
 }
 
 template <class T>
-void copy_rows(const Group<T>& group, const std::vector<std::int64_t>& rows, Buffer<T>& to) {
-  to.reset(static_cast<std::int64_t>(rows.size()) * group.n_features());
-  for (std::size_t c = 0; c < rows.size(); ++c) {
-    T* out = to.data() + static_cast<std::int64_t>(c) * group.n_features();
-    const T* x = group.row(rows[c], out);
-    if (x != out) std::copy(x, x + group.n_features(), out);
-  }
+void copy_rows(const Group<T>& group, const std::vector<std::int64_t>& rows, T* to,
+               const Team& team) {
+  team.for_ranges(static_cast<std::int64_t>(rows.size()), 1,
+                  [&](std::int64_t begin, std::int64_t end, int) {
+                    for (std::int64_t c = begin; c < end; ++c) {
+                      T* out = to + c * group.n_features();
+                      const T* x = group.row(rows[static_cast<std::size_t>(c)], out);
+                      if (x != out) std::copy(x, x + group.n_features(), out);
+                    }
+                  });
 }
 
 void check_positive_rows(std::int64_t n_positive, const Groups& groups, std::int64_t g) {
@@ -163,9 +166,10 @@ void check_rows(const RowReader<T>& reader, const Groups& groups, std::int64_t g
 
 template <class T>
 Seeds draw_seeds(const Group<T>& group, const GramMatrix* gram, const FitOptions& options,
-                 std::int64_t k, const Draws& draws, const Team& team) {
+                 const GroupPlan& plan, std::int64_t k, const Draws& draws, const Team& team) {
   if (options.init == Init::plus_plus) {
-    return seed_plus_plus(group, gram, k, draws, options.perturb_scores, team);
+    return seed_plus_plus(group, gram, k, draws, plan.candidates_kept, options.perturb_scores,
+                          team);
   }
   return seed_random(group, k, draws, team);
 }
@@ -173,7 +177,7 @@ Seeds draw_seeds(const Group<T>& group, const GramMatrix* gram, const FitOptions
 template <class T>
 void fit_group(const RowReader<T>& reader, const Groups& groups, std::int64_t g,
                std::int64_t first_centroid, const FitOptions& options, const Kernels<T>& kernels,
-               const GroupShape& shape, std::int64_t budget, const Team& team,
+               const GroupShape& shape, std::int64_t budget, const Team& team, const T* given,
                FitOutput<T>& output) {
   GroupReport& report = output.reports[g];
   Stopwatch watch;
@@ -188,21 +192,27 @@ void fit_group(const RowReader<T>& reader, const Groups& groups, std::int64_t g,
   const GramMatrix* gram = matrix ? &*matrix : nullptr;
   report.seconds_prepare = watch.lap();
 
+  // The only run works in place; given centroids make no restarts.
+  const int n_runs = options.init == Init::array ? 1 : options.n_init;
+  T* const kept = output.centroids + first_centroid * n_features;
+  Buffer<T> tried(n_runs > 1 ? k * n_features : 0);
+  T* const centroids = n_runs > 1 ? tried.data() : kept;
   std::optional<LloydResult<T>> best;
-  for (int restart = 0; restart < options.n_init; ++restart) {
-    Buffer<T> centroids;
+  for (int restart = 0; restart < n_runs; ++restart) {
     Seeds seeds;
     if (options.init == Init::array) {
-      centroids.reset(k * n_features);
-      const T* given = output.centroids + first_centroid * n_features;
-      std::copy(given, given + k * n_features, centroids.data());
+      const T* from = given + first_centroid * n_features;
+      team.for_ranges(k, 1, [&](std::int64_t begin, std::int64_t end, int) {
+        std::copy(from + begin * n_features, from + end * n_features,
+                  centroids + begin * n_features);
+      });
     } else {
       const Draws draws{{groups.seeds[g], groups.ids[g]}, static_cast<std::uint32_t>(restart)};
-      seeds = draw_seeds(group, gram, options, k, draws, team);
-      copy_rows(group, seeds.rows, centroids);
+      seeds = draw_seeds(group, gram, options, plan, k, draws, team);
+      copy_rows(group, seeds.rows, centroids, team);
     }
     report.seconds_seed += watch.lap();
-    LloydResult<T> result = lloyd(group, gram, std::move(centroids), k, seeds.rows, options,
+    LloydResult<T> result = lloyd(group, gram, centroids, k, seeds.rows, options,
                                   lloyd_plan(plan, options, kernels.dots), team);
     report.seconds_lloyd += watch.lap();
     report.rows_assigned += result.rows_assigned;
@@ -212,11 +222,10 @@ void fit_group(const RowReader<T>& reader, const Groups& groups, std::int64_t g,
     if (!best || result.scaled_distortion < best->scaled_distortion) {
       best.emplace(std::move(result));
       report.restart = restart;
+      if (centroids != kept) std::copy(centroids, centroids + k * n_features, kept);
     }
   }
 
-  std::copy(best->centroids.data(), best->centroids.data() + k * n_features,
-            output.centroids + first_centroid * n_features);
   for (std::int64_t c = 0; c < k; ++c) {
     output.mass[first_centroid + c] =
         static_cast<double>(best->units[c]) / static_cast<double>(group.total_units());
@@ -293,7 +302,7 @@ std::vector<GroupShape> shapes_of(const Groups& groups, const RowReader<T>& read
 }  // namespace
 
 template <class T>
-void fit(const RowSource& source, const Groups& groups, const FitOptions& options,
+void fit(const RowSource& source, const Groups& groups, const FitOptions& options, const T* given,
          FitOutput<T>& output, Monitor& monitor, std::atomic<std::int64_t>& groups_done) {
   const RowReader<T> reader(source);
   const Kernels<T> kernels(active_isa());
@@ -303,7 +312,8 @@ void fit(const RowSource& source, const Groups& groups, const FitOptions& option
   for_groups(
       shapes, options, monitor, groups_done,
       [&](std::int64_t g, std::int64_t budget, const Team& team) {
-        fit_group(reader, groups, g, first[g], options, kernels, shapes[g], budget, team, output);
+        fit_group(reader, groups, g, first[g], options, kernels, shapes[g], budget, team, given,
+                  output);
       },
       [&](std::int64_t g, const Team& team) {
         check_rows(reader, groups, g, kernels, true, team);
@@ -329,7 +339,7 @@ void seed(const RowSource& source, const Groups& groups, const FitOptions& optio
         if (plan.algorithm == Algorithm::gram) matrix.emplace(group, team);
         const Draws draws{{groups.seeds[g], groups.ids[g]}, 0};
         const Seeds seeds =
-            draw_seeds(group, matrix ? &*matrix : nullptr, options, groups.k[g], draws, team);
+            draw_seeds(group, matrix ? &*matrix : nullptr, options, plan, groups.k[g], draws, team);
         for (std::int64_t c = 0; c < groups.k[g]; ++c) {
           rows[first[g] + c] = group.row_number(seeds.rows[static_cast<std::size_t>(c)]);
         }
@@ -399,10 +409,10 @@ void assign(const RowSource& source, const Groups& groups, const FitOptions& opt
       });
 }
 
-template void fit(const RowSource&, const Groups&, const FitOptions&, FitOutput<float>&, Monitor&,
-                  std::atomic<std::int64_t>&);
-template void fit(const RowSource&, const Groups&, const FitOptions&, FitOutput<double>&, Monitor&,
-                  std::atomic<std::int64_t>&);
+template void fit(const RowSource&, const Groups&, const FitOptions&, const float*,
+                  FitOutput<float>&, Monitor&, std::atomic<std::int64_t>&);
+template void fit(const RowSource&, const Groups&, const FitOptions&, const double*,
+                  FitOutput<double>&, Monitor&, std::atomic<std::int64_t>&);
 template void seed<float>(const RowSource&, const Groups&, const FitOptions&, std::int64_t*,
                           double*, Monitor&, std::atomic<std::int64_t>&);
 template void seed<double>(const RowSource&, const Groups&, const FitOptions&, std::int64_t*,

@@ -85,8 +85,8 @@ class Group {
   bool rows_in_place() const { return !converted_.empty() || reader_.in_place(); }
   bool rows_equal(std::int64_t i, const T* value, T* scratch) const;
 
-  // Chains (dots.h) of up to kBlockPoints rows with `column` [n_features] and with themselves. Only
-  // where the fast blocks are bytes.
+  // Chains (dots.h) of up to kBlockPoints rows with `column` [n_features] and, unless `norms` is
+  // null, with themselves. Only where the fast blocks are bytes.
   // `cold` says that nobody fetched them ahead; `n_ahead` more entries of `rows` are wanted next.
   void chains(const std::int64_t* rows, int n_rows, bool cold, int n_ahead, const float* column,
               float* dots, float* norms, RowScratch<T>& row_scratch, int thread) const;

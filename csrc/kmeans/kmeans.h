@@ -64,16 +64,17 @@ struct GroupReport {
 // T is float, or double for the dtypes that float cannot hold.
 template <class T>
 struct FitOutput {
-  T* centroids;                      // inout [sum k][n_features]; read when init is array
+  T* centroids;                      // out [sum k][n_features]
   double* mass;                      // out [sum k]
   std::int64_t* assignment;          // out [n_rows] by row number: index within the group
   std::vector<GroupReport> reports;  // out [n_groups]
 };
 
+// `given` [sum k][n_features] are the centroids to start from, null unless init is array.
 // `groups_done` is advanced as groups finish. Throws InvalidArgument when the data cannot be used;
 // what `monitor` throws ends the call.
 template <class T>
-void fit(const RowSource& source, const Groups& groups, const FitOptions& options,
+void fit(const RowSource& source, const Groups& groups, const FitOptions& options, const T* given,
          FitOutput<T>& output, Monitor& monitor, std::atomic<std::int64_t>& groups_done);
 
 // Seeds alone: row numbers [sum k] and the k-means++ potential of every group [n_groups].

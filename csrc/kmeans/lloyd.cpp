@@ -26,15 +26,16 @@ struct Move {
 template <class T>
 class Lloyd {
  public:
-  Lloyd(Group<T>& group, const GramMatrix* gram, Buffer<T> centroids, std::int64_t k,
+  Lloyd(Group<T>& group, const GramMatrix* gram, T* centroids, std::int64_t k,
         const std::vector<std::int64_t>& seed_rows, const FitOptions& options,
         const LloydPlan& plan, const Team& team)
       : group_(group), k_(k), n_features_(group.n_features()), options_(options), plan_(plan),
-        team_(team), centroids_(std::move(centroids)), previous_(k * n_features_),
-        sums_(k * n_features_), units_(size(k), 0), mean_sq_norms_(size(k), 0.0),
-        assignment_(size(group.n()), -1), moves_of_block_(size(group.n_blocks())),
-        nearest_(group, centroids_.data(), k, team.n_threads(), options.perturb_scores),
-        row_scratch_(team.n_threads(), n_features_, kRowsAtOnce), value_(n_features_),
+        team_(team), centroids_(centroids), sums_(k * n_features_), units_(size(k), 0),
+        mean_sq_norms_(size(k), 0.0), off_(size(k), 0.0), assignment_(size(group.n()), -1),
+        moves_of_block_(size(group.n_blocks())),
+        nearest_(group, centroids, k, team.n_threads(), options.perturb_scores),
+        row_scratch_(team.n_threads(), n_features_, kRowsAtOnce),
+        previous_scratch_(team.n_threads(), n_features_), value_(n_features_),
         mean_scratch_(team.n_threads() * n_features_) {
     std::fill(sums_.data(), sums_.data() + sums_.size(), 0);
     if (gram != nullptr) {
@@ -86,7 +87,7 @@ class Lloyd {
     if (bytes_are_too_coarse()) use_finer_format();
     const std::int64_t n_compared_before = nearest_.counters().n_compared;
     n_multiplied_ = plan_.cache_scores ? static_cast<std::int64_t>(moved_.size()) : k_;
-    if (direct_scores_) direct_scores_->update(centroids_.data(), moved_, team_);
+    if (direct_scores_) direct_scores_->update(centroids_, moved_, team_);
     Scores<T>& scores = this->scores();
     const std::int64_t grain = direct_scores_ ? 1 : 8;
     team_.for_ranges(
@@ -258,51 +259,40 @@ class Lloyd {
     if (any_empty) reseeded = repair_empty_cells();
     find_single_valued_cells();
 
-    std::vector<std::int64_t> cells;
+    std::vector<std::int64_t> reseeded_with(size(k_), -1), cells;
+    for (const auto& [cell, row] : reseeded) reseeded_with[size(cell)] = row;
     for (std::int64_t c = 0; c < k_; ++c) {
-      if (changed_[c] && units_[c] > 0) cells.push_back(c);
+      if ((changed_[c] && units_[c] > 0) || reseeded_with[size(c)] >= 0) cells.push_back(c);
     }
-    const std::int64_t bytes = static_cast<std::int64_t>(sizeof(T)) * n_features_;
+    std::vector<double> shifts(cells.size());
+    std::vector<char> differs(cells.size());
     team_.for_ranges(static_cast<std::int64_t>(cells.size()), 1,
                      [&](std::int64_t begin, std::int64_t end, int thread) {
+                       T* previous = previous_scratch_.get(thread);
                        for (std::int64_t i = begin; i < end; ++i) {
-                         finish_cell(cells[i], thread);
+                         const std::int64_t c = cells[size(i)], row = reseeded_with[size(c)];
+                         T* centroid = centroids_ + c * n_features_;
+                         std::copy(centroid, centroid + n_features_, previous);
+                         row >= 0 ? copy_row(row, centroid, thread) : finish_cell(c, thread);
+                         shifts[size(i)] = group_.kernels().distance(centroid, previous,
+                                                                     group_.scale(), n_features_);
+                         differs[size(i)] =
+                             std::memcmp(centroid, previous, size(n_features_) * sizeof(T)) != 0;
                        }
                      });
-    for (const auto& [cell, row] : reseeded) {
-      std::memcpy(previous_.data() + cell * n_features_, centroids_.data() + cell * n_features_,
-                  static_cast<std::size_t>(bytes));
-      copy_row(row, centroids_.data() + cell * n_features_);
-      cells.push_back(cell);
-    }
-    std::sort(cells.begin(), cells.end());
-
-    std::vector<double> shifts(cells.size());
-    team_.for_ranges(
-        static_cast<std::int64_t>(cells.size()), 4, [&](std::int64_t begin, std::int64_t end, int) {
-          for (std::int64_t i = begin; i < end; ++i) {
-            const std::int64_t offset = cells[i] * n_features_;
-            shifts[i] = group_.kernels().distance(
-                centroids_.data() + offset, previous_.data() + offset, group_.scale(), n_features_);
-          }
-        });
     shift_ = 0;
     moved_.clear();
     for (std::size_t i = 0; i < cells.size(); ++i) {
       shift_ += shifts[i];
-      const std::int64_t offset = cells[i] * n_features_;
-      if (std::memcmp(centroids_.data() + offset, previous_.data() + offset,
-                      static_cast<std::size_t>(bytes)) != 0) {
-        moved_.push_back(cells[i]);
-      }
+      if (differs[i]) moved_.push_back(cells[i]);
     }
     if (gram_scores_) follow_in_gram_space(reseeded);
     cells_reseeded_ += static_cast<std::int64_t>(reseeded.size());
     return !reseeded.empty();
   }
 
-  void copy_row(std::int64_t row, T* to) {
-    const T* x = group_.row(row, value_.data());
+  void copy_row(std::int64_t row, T* to, int thread) {
+    const T* x = group_.row(row, row_scratch_.get(thread));
     std::copy(x, x + n_features_, to);
   }
 
@@ -315,14 +305,18 @@ class Lloyd {
     mean_sq_norms_[c] = group_.kernels().distance.sq_norm(means, n_features_);
   }
 
+  // How far the stored centroid is from the means.
+  void find_off(std::int64_t c, const double* means) {
+    off_[size(c)] = group_.kernels().distance.sq_off(centroids_ + c * n_features_, group_.centre(),
+                                                     group_.scale(), means, n_features_);
+  }
+
   void finish_cell(std::int64_t c, int thread) {
-    T* centroid = centroids_.data() + c * n_features_;
-    std::copy(centroid, centroid + n_features_, previous_.data() + c * n_features_);
-    find_means(c, mean_scratch_.data() + thread * n_features_, centroid);
-    if (single_value_[c] >= 0) {
-      const T* x = group_.row(single_value_[c], row_scratch_.get(thread));
-      std::copy(x, x + n_features_, centroid);
-    }
+    T* centroid = centroids_ + c * n_features_;
+    double* means = mean_scratch_.data() + thread * n_features_;
+    find_means(c, means, centroid);
+    if (single_value_[c] >= 0) copy_row(single_value_[c], centroid, thread);
+    find_off(c, means);
   }
 
   // single_value_[c]: the first row of a changed cell all of whose rows are equal, or -1. Two rows
@@ -350,8 +344,8 @@ class Lloyd {
     team_.for_ranges(group_.n(), 64, [&](std::int64_t begin, std::int64_t end, int thread) {
       for (std::int64_t i = begin; i < end; ++i) {
         const T* x = group_.row(i, row_scratch_.get(thread));
-        distances[i] = group_.kernels().distance(
-            x, centroids_.data() + assignment_[size(i)] * n_features_, group_.scale(), n_features_);
+        distances[i] = group_.kernels().distance(x, centroids_ + assignment_[size(i)] * n_features_,
+                                                 group_.scale(), n_features_);
       }
     });
   }
@@ -380,7 +374,7 @@ class Lloyd {
       const std::int64_t row = farthest_row(distances);
       if (row < 0) break;
       reseeded.emplace_back(c, row);
-      copy_row(row, value_.data());
+      copy_row(row, value_.data(), 0);
       team_.for_ranges(group_.n(), 64, [&](std::int64_t begin, std::int64_t end, int thread) {
         for (std::int64_t i = begin; i < end; ++i) {
           if (distances[i] == 0) continue;
@@ -475,19 +469,12 @@ class Lloyd {
   // follows without a pass over the rows, unless the subtraction would cancel.
   double final_distortion() {
     update_sums();
-    std::vector<double> off(size(k_), 0.0);
     team_.for_ranges(k_, 1, [&](std::int64_t begin, std::int64_t end, int thread) {
       double* means = mean_scratch_.data() + thread * n_features_;
       for (std::int64_t c = begin; c < end; ++c) {
-        if (units_[c] == 0) continue;
-        find_means(c, means, previous_.data() + c * n_features_);
-        const T* centroid = centroids_.data() + c * n_features_;
-        for (std::int64_t j = 0; j < n_features_; ++j) {
-          const double centred = static_cast<double>(centroid[j]) * group_.scale() -
-                                 static_cast<double>(group_.centre()[j]);
-          means[j] = centred - means[j];
-        }
-        off[size(c)] = group_.kernels().distance.sq_norm(means, n_features_);
+        if (units_[c] == 0 || !changed_[c]) continue;
+        find_means(c, means, previous_scratch_.get(thread));
+        find_off(c, means);
       }
     });
     const double within = spread_within();
@@ -499,8 +486,8 @@ class Lloyd {
     double total_off = 0;
     for (std::int64_t c = 0; c < k_; ++c) {
       if (units_[c] == 0) continue;
-      total_off +=
-          static_cast<double>(units_[c]) / static_cast<double>(group_.total_units()) * off[size(c)];
+      total_off += static_cast<double>(units_[c]) / static_cast<double>(group_.total_units()) *
+                   off_[size(c)];
     }
     return within + total_off;
   }
@@ -509,7 +496,6 @@ class Lloyd {
     LloydResult<T> result;
     result.scaled_distortion = final_distortion();
     result.distortion = std::ldexp(result.scaled_distortion, 2 * group_.frame().exponent);
-    result.centroids = std::move(centroids_);
     result.assignment = std::move(assignment_);
     result.n_empty_cells = std::count(units_.begin(), units_.end(), 0);
     result.units = std::move(units_);
@@ -528,10 +514,11 @@ class Lloyd {
   const FitOptions& options_;
   const LloydPlan plan_;
   const Team& team_;
-  Buffer<T> centroids_, previous_;        // [k][n_features]
+  T* centroids_;                          // [k][n_features]
   Buffer<std::int64_t> sums_;             // [k][n_features]
   std::vector<std::int64_t> units_;       // [k] of the assignment that the sums were made from
   std::vector<double> mean_sq_norms_;     // [k]
+  std::vector<double> off_;               // [k] squared distances from the means to the centroids
   std::vector<double> sq_norms_;          // [n]
   std::vector<std::int32_t> assignment_;  // [n]
   std::vector<std::vector<Move>> moves_of_block_;
@@ -542,7 +529,7 @@ class Lloyd {
   std::optional<DirectScores<T>> direct_scores_;
   std::optional<GramScores<T>> gram_scores_;
   Nearest<T> nearest_;
-  RowScratch<T> row_scratch_;
+  RowScratch<T> row_scratch_, previous_scratch_;
   Buffer<T> value_;
   Buffer<double> mean_scratch_;
   std::vector<double> history_;
@@ -554,16 +541,16 @@ class Lloyd {
 }  // namespace
 
 template <class T>
-LloydResult<T> lloyd(Group<T>& group, const GramMatrix* gram, Buffer<T> centroids, std::int64_t k,
+LloydResult<T> lloyd(Group<T>& group, const GramMatrix* gram, T* centroids, std::int64_t k,
                      const std::vector<std::int64_t>& seed_rows, const FitOptions& options,
                      const LloydPlan& plan, const Team& team) {
-  return Lloyd<T>(group, gram, std::move(centroids), k, seed_rows, options, plan, team).run();
+  return Lloyd<T>(group, gram, centroids, k, seed_rows, options, plan, team).run();
 }
 
-template LloydResult<float> lloyd(Group<float>&, const GramMatrix*, Buffer<float>, std::int64_t,
+template LloydResult<float> lloyd(Group<float>&, const GramMatrix*, float*, std::int64_t,
                                   const std::vector<std::int64_t>&, const FitOptions&,
                                   const LloydPlan&, const Team&);
-template LloydResult<double> lloyd(Group<double>&, const GramMatrix*, Buffer<double>, std::int64_t,
+template LloydResult<double> lloyd(Group<double>&, const GramMatrix*, double*, std::int64_t,
                                    const std::vector<std::int64_t>&, const FitOptions&,
                                    const LloydPlan&, const Team&);
 

@@ -21,7 +21,6 @@ struct LloydPlan {
 
 template <class T>
 struct LloydResult {
-  Buffer<T> centroids;                   // [k][n_features]
   std::vector<std::int32_t> assignment;  // [n]
   std::vector<std::int64_t> units;       // [k] cell masses
   double scaled_distortion = 0;          // in the group's frame, where nothing overflows
@@ -33,10 +32,10 @@ struct LloydResult {
   std::int64_t rows_assigned = 0, rows_rechecked = 0, rows_exact = 0, cells_reseeded = 0;
 };
 
-// From `centroids` [k][n_features], which are the values of `seed_rows` unless that is empty.
+// Moves `centroids` [k][n_features], which are the values of `seed_rows` unless that is empty.
 // `gram` may be null; the result is the same. The fast blocks of the group may change their format.
 template <class T>
-LloydResult<T> lloyd(Group<T>& group, const GramMatrix* gram, Buffer<T> centroids, std::int64_t k,
+LloydResult<T> lloyd(Group<T>& group, const GramMatrix* gram, T* centroids, std::int64_t k,
                      const std::vector<std::int64_t>& seed_rows, const FitOptions& options,
                      const LloydPlan& plan, const Team& team);
 

@@ -33,18 +33,17 @@ DirectScores<T>::DirectScores(const Group<T>& group, std::int64_t n_columns, boo
 
 // As for the other formats, with norms weighted by segment.
 template <class T>
-void DirectScores<T>::pack_column_bytes(std::int64_t k, const T* centroids) {
+void DirectScores<T>::pack_column_bytes(std::int64_t k, const T* centroid) {
   const ByteLayout& layout = group_.byte_layout();
   const std::size_t n_segments = layout.segments.size();
   std::vector<double> sums(3 * n_segments);
   double *sq_norms = sums.data(), *sq_lost = sq_norms + n_segments;
   double* sq_norms_uncentred = sq_lost + n_segments;
   group_.kernels().pack.pack_column_bytes(
-      {centroids + k * group_.n_features(), group_.fast_frame().scale(),
-       group_.fast_frame().centre.data(), layout.segments.data(),
-       static_cast<std::int64_t>(n_segments), layout.runs.data(), layout.n_runs(),
-       reinterpret_cast<std::uint32_t*>(packed_.data() + k * stride_), sq_norms, sq_lost,
-       sq_norms_uncentred});
+      {centroid, group_.fast_frame().scale(), group_.fast_frame().centre.data(),
+       layout.segments.data(), static_cast<std::int64_t>(n_segments), layout.runs.data(),
+       layout.n_runs(), reinterpret_cast<std::uint32_t*>(packed_.data() + k * stride_), sq_norms,
+       sq_lost, sq_norms_uncentred});
   double sq_norm = 0, sq_norm_uncentred = 0, norm_u = 0, norm_v = 0, lost_u = 0, lost_v = 0;
   double least_weight = 1;
   for (std::size_t s = 0; s < n_segments; ++s) {
@@ -70,12 +69,12 @@ void DirectScores<T>::pack_column_bytes(std::int64_t k, const T* centroids) {
 }
 
 template <class T>
-void DirectScores<T>::pack_column(std::int64_t k, const T* centroids) {
-  if (group_.format() == FastFormat::bytes) return pack_column_bytes(k, centroids);
+void DirectScores<T>::pack_column(std::int64_t k, const T* centroid) {
+  if (group_.format() == FastFormat::bytes) return pack_column_bytes(k, centroid);
   const std::int64_t n_features = group_.n_features();
   const bool bf16 = group_.format() == FastFormat::bf16;
   float* words = packed_.data() + k * stride_;
-  ColumnArgs<T> args{centroids + k * n_features,
+  ColumnArgs<T> args{centroid,
                      group_.fast_frame().scale(),
                      group_.fast_frame().centre.data(),
                      n_features,
@@ -100,9 +99,17 @@ void DirectScores<T>::pack_column(std::int64_t k, const T* centroids) {
 template <class T>
 void DirectScores<T>::update(const T* centroids, const std::vector<std::int64_t>& moved,
                              const Team& team) {
+  std::vector<const T*> values;
+  for (const std::int64_t k : moved) values.push_back(centroids + k * group_.n_features());
+  update(values, moved, team);
+}
+
+template <class T>
+void DirectScores<T>::update(const std::vector<const T*>& values,
+                             const std::vector<std::int64_t>& moved, const Team& team) {
   team.for_ranges(static_cast<std::int64_t>(moved.size()), 1,
                   [&](std::int64_t begin, std::int64_t end, int) {
-                    for (std::int64_t i = begin; i < end; ++i) pack_column(moved[i], centroids);
+                    for (std::int64_t i = begin; i < end; ++i) pack_column(moved[i], values[i]);
                   });
   this->bounds_.look_for_wild();
   if (!cache_.empty()) {

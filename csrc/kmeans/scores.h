@@ -40,6 +40,9 @@ class DirectScores final : public Scores<T> {
   // Packs the columns to compute in the next pass: those in `moved` when the scores are cached, all
   // otherwise. centroids [n_columns][n_features].
   void update(const T* centroids, const std::vector<std::int64_t>& moved, const Team& team);
+  // The same, from one pointer a moved column.
+  void update(const std::vector<const T*>& values, const std::vector<std::int64_t>& moved,
+              const Team& team);
 
   const float* block(std::int64_t block, float* out, int thread) override;
   const float* p(std::int64_t block) const override { return group_.p() + block * kBlockPoints; }
@@ -51,8 +54,8 @@ class DirectScores final : public Scores<T> {
     std::int64_t first;  // position in columns_
     int width;
   };
-  void pack_column(std::int64_t k, const T* centroids);
-  void pack_column_bytes(std::int64_t k, const T* centroids);
+  void pack_column(std::int64_t k, const T* centroid);
+  void pack_column_bytes(std::int64_t k, const T* centroid);
 
   const Group<T>& group_;
   std::int64_t n_columns_;

@@ -1,23 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kmeans/screening.h"
 
+#include <algorithm>
 #include <cmath>
-#include <numeric>
 
 namespace ddkern::kmeans {
 
 template <class T>
-Screening<T>::Screening(const Group<T>& group, int n_candidates, bool perturb, const Team& team)
-    : group_(group), team_(team), n_candidates_(n_candidates), perturb_(perturb),
-      all_(static_cast<std::size_t>(n_candidates)),
-      scores_(group, n_candidates, false, team.n_threads()),
-      values_(n_candidates * group.n_features()), columns_(n_candidates * group.n_features()),
-      products_(team.n_threads() * n_candidates * kBlockPoints),
+Screening<T>::Screening(const Group<T>& group, int n_candidates, std::int64_t n_kept, bool perturb,
+                        const Team& team)
+    : group_(group), team_(team), n_candidates_(n_candidates),
+      n_columns_(n_kept > 0 ? n_kept : n_candidates), perturb_(perturb),
+      scores_(group, n_columns_, n_kept > 0, team.n_threads()),
+      column_of_row_(n_kept > 0 ? static_cast<std::size_t>(group.n()) : 0, -1),
+      values_(perturb ? n_columns_ * group.n_features() : 0),
+      products_(n_kept > 0 && !perturb ? 0 : team.n_threads() * n_columns_ * kBlockPoints),
       row_scratch_(team.n_threads(), group.n_features(), kBlockPoints),
+      value_scratch_(1, group.n_features(), n_candidates),
       wild_blocks_(static_cast<std::size_t>(group.n_blocks()), 0),
       norms_(static_cast<std::size_t>(group.n_blocks() * kBlockPoints)),
-      candidate_norms_(all_.size()), chain_norms_(all_.size()) {
-  std::iota(all_.begin(), all_.end(), 0);
+      column_norms_(static_cast<std::size_t>(n_columns_)), aim_(group.n_features()),
+      chain_norms_(static_cast<std::size_t>(group.n())) {
   const Frame<T>&fast = group.fast_frame(), &canonical = group.frame();
   const double length = std::ldexp(1.0, fast.exponent - canonical.exponent);
   unit_ = length * length;
@@ -42,46 +45,51 @@ Screening<T>::Screening(const Group<T>& group, int n_candidates, bool perturb, c
 
 template <class T>
 void Screening<T>::set_candidates(const std::vector<std::int64_t>& rows) {
-  const std::int64_t n = group_.n_features();
-  for (std::size_t c = 0; c < rows.size(); ++c) {
-    const auto offset = static_cast<std::int64_t>(c) * n;
-    T* value = values_.data() + offset;
-    const T* x = group_.row(rows[c], value);
-    if (x != value) std::copy(x, x + n, value);
-    float* column = columns_.data() + offset;
-    group_.centred_row(rows[c], column, row_scratch_.get(0));
-    candidate_norms_[c] = norms_[static_cast<std::size_t>(rows[c])];
-    float dots[kBlockPoints], norms[kBlockPoints];
-    group_.chains(&rows[c], 1, true, 0, column, dots, norms, row_scratch_, 0);
-    chain_norms_[c] = norms[0];
+  columns_.clear();
+  std::vector<const T*> values;
+  std::vector<std::int64_t> fresh;
+  if (!keeps()) n_known_ = 0;
+  for (const std::int64_t row : rows) {
+    if (keeps() && column_of_row_[static_cast<std::size_t>(row)] >= 0) {
+      columns_.push_back(column_of_row_[static_cast<std::size_t>(row)]);
+      continue;
+    }
+    const std::int64_t column = n_known_++;
+    if (keeps()) {
+      column_of_row_[static_cast<std::size_t>(row)] = static_cast<std::int32_t>(column);
+    }
+    column_norms_[static_cast<std::size_t>(column)] = norms_[static_cast<std::size_t>(row)];
+    const T* x = group_.row(row, value_scratch_.get(0, static_cast<int>(fresh.size())));
+    if (perturb_)
+      std::copy(x, x + group_.n_features(), values_.data() + column * group_.n_features());
+    values.push_back(x);
+    fresh.push_back(column);
+    columns_.push_back(column);
   }
-  std::vector<std::int64_t> used(all_.begin(),
-                                 all_.begin() + static_cast<std::int64_t>(rows.size()));
-  scores_.update(values_.data(), used, team_);
+  scores_.update(values, fresh, team_);
 }
 
 template <class T>
 const float* Screening<T>::products(std::int64_t block, int thread) {
-  float* out = products_.data() + thread * n_candidates_ * kBlockPoints;
+  float* out = products_.data() + thread * n_columns_ * kBlockPoints;
   const float* products = scores_.block(block, out, thread);
-  if (perturb_) {
-    // Every other candidate looks as far as it may, which is what could hide a row.
-    mislead(scores_, group_, values_.data(), n_candidates_, block, row_scratch_.get(thread), out,
-            [](std::int64_t candidate, std::int64_t) { return candidate % 2 == 0; });
-  }
-  return products;
+  if (!perturb_) return products;
+  // Every other candidate looks as far as it may, which is what could hide a row.
+  mislead(scores_, group_, values_.data(), n_known_, block, row_scratch_.get(thread), out,
+          [](std::int64_t column, std::int64_t) { return column % 2 == 0; });
+  return out;
 }
 
 template <class T>
 std::uint32_t Screening<T>::screen(int candidate, std::int64_t block, const float* products,
                                    const double* closest, double* lower, double* upper) const {
   const ColumnBounds& bounds = scores_.bounds();
-  const auto c = static_cast<std::size_t>(candidate);
+  const auto c = static_cast<std::size_t>(columns_[static_cast<std::size_t>(candidate)]);
   const std::int64_t first = block * kBlockPoints;
   std::uint32_t open = group_.kernels().potential.screen(
-      {products + candidate * kBlockPoints, bounds.base[c], bounds.u[c], bounds.v[c], bounds.e[c],
+      {products + c * kBlockPoints, bounds.base[c], bounds.u[c], bounds.v[c], bounds.e[c],
        scores_.p(block), scores_.q(block), group_.fast_sq_norms() + first, group_.sq_norm_error(),
-       unit_, norms_.data() + first, candidate_norms_[c], chain_error_, closest + first, lower,
+       unit_, norms_.data() + first, column_norms_[c], chain_error_, closest + first, lower,
        upper});
   if (bounds.wild[c] == 0 && wild_blocks_[static_cast<std::size_t>(block)] == 0) return open;
   for (int p = 0; p < kBlockPoints; ++p) {
@@ -94,15 +102,28 @@ std::uint32_t Screening<T>::screen(int candidate, std::int64_t block, const floa
 }
 
 template <class T>
-void Screening<T>::distances(int candidate, const std::int64_t* rows, int n_rows, bool cold,
-                             int n_ahead, double* out, int thread) {
+void Screening<T>::aim(std::int64_t row) {
+  group_.centred_row(row, aim_.data(), row_scratch_.get(0));
+  if (++n_aims_ > 1) {
+    aim_chain_norm_ = chain_norms_[static_cast<std::size_t>(row)];
+    return;
+  }
   float dots[kBlockPoints], norms[kBlockPoints];
-  const auto c = static_cast<std::size_t>(candidate);
-  group_.chains(rows, n_rows, cold, n_ahead, columns_.data() + candidate * group_.n_features(),
-                dots, norms, row_scratch_, thread);
+  group_.chains(&row, 1, true, 0, aim_.data(), dots, norms, row_scratch_, 0);
+  aim_chain_norm_ = norms[0];
+}
+
+template <class T>
+void Screening<T>::distances(const std::int64_t* rows, int n_rows, bool cold, int n_ahead,
+                             double* out, int thread) {
+  float dots[kBlockPoints], norms[kBlockPoints];
+  group_.chains(rows, n_rows, cold, n_ahead, aim_.data(), dots, n_aims_ == 1 ? norms : nullptr,
+                row_scratch_, thread);
   for (int p = 0; p < n_rows; ++p) {
-    out[p] = std::max(0.0, (static_cast<double>(norms[p]) - 2.0 * static_cast<double>(dots[p])) +
-                               static_cast<double>(chain_norms_[c]));
+    float& norm = chain_norms_[static_cast<std::size_t>(rows[p])];
+    if (n_aims_ == 1) norm = norms[p];
+    out[p] = std::max(0.0, (static_cast<double>(norm) - 2.0 * static_cast<double>(dots[p])) +
+                               static_cast<double>(aim_chain_norm_));
   }
 }
 

@@ -17,8 +17,11 @@ namespace ddkern::kmeans {
 template <class T>
 class Screening {
  public:
-  // With `perturb` every score is off by all that its bound allows: for tests.
-  Screening(const Group<T>& group, int n_candidates, bool perturb, const Team& team);
+  // Up to n_candidates at a time. With n_kept > 0 the products of that many rows are kept, which
+  // must be all that are ever drawn. With `perturb` every score is off by all that its bound
+  // allows: for tests.
+  Screening(const Group<T>& group, int n_candidates, std::int64_t n_kept, bool perturb,
+            const Team& team);
 
   void set_candidates(const std::vector<std::int64_t>& rows);
 
@@ -28,25 +31,35 @@ class Screening {
   std::uint32_t screen(int candidate, std::int64_t block, const float* products,
                        const double* closest, double* lower, double* upper) const;
 
-  // d32 of up to kBlockPoints rows to a candidate; see Group::chains for the rest.
-  void distances(int candidate, const std::int64_t* rows, int n_rows, bool cold, int n_ahead,
-                 double* out, int thread);
+  // The row that distances() are from. The first one meets every row that counts: their norms
+  // are found on the way.
+  void aim(std::int64_t row);
+  // d32 of up to kBlockPoints rows; see Group::chains for the rest.
+  void distances(const std::int64_t* rows, int n_rows, bool cold, int n_ahead, double* out,
+                 int thread);
 
  private:
+  bool keeps() const { return !column_of_row_.empty(); }
+
   const Group<T>& group_;
   const Team& team_;
   int n_candidates_;
+  std::int64_t n_columns_;
   bool perturb_;
-  std::vector<std::int64_t> all_;
   DirectScores<T> scores_;
-  Buffer<T> values_;        // [n_candidates][n_features]
-  Buffer<float> columns_;   // [n_candidates][n_features] in the canonical frame
-  Buffer<float> products_;  // [n_threads][n_candidates][kBlockPoints]
-  RowScratch<T> row_scratch_;
-  std::vector<char> wild_blocks_;        // [n_blocks] hold a row that no score is certain of
-  std::vector<double> norms_;            // [n] bounds on the norms in the canonical frame
-  std::vector<double> candidate_norms_;  // [n_candidates] the candidates'
-  std::vector<float> chain_norms_;       // [n_candidates]
+  std::vector<std::int32_t> column_of_row_;  // [n] where products are kept, or -1
+  std::int64_t n_known_ = 0;                 // columns in use
+  std::vector<std::int64_t> columns_;        // [candidates] of the scores
+  Buffer<T> values_;                         // [n_columns][n_features] for tests
+  Buffer<float> products_;                   // [n_threads][n_columns][kBlockPoints]
+  RowScratch<T> row_scratch_, value_scratch_;
+  std::vector<char> wild_blocks_;     // [n_blocks] hold a row that no score is certain of
+  std::vector<double> norms_;         // [n] bounds on the norms in the canonical frame
+  std::vector<double> column_norms_;  // [n_columns] the columns'
+  int n_aims_ = 0;
+  Buffer<float> aim_;  // [n_features] in the canonical frame
+  float aim_chain_norm_ = 0;
+  std::vector<float> chain_norms_;  // [n] canonical
   double unit_, chain_error_;
 };
 

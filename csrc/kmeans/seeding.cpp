@@ -14,6 +14,8 @@
 namespace ddkern::kmeans {
 namespace {
 
+constexpr std::int64_t kChainLanes = 16;  // rows that Group::chains works on at once, at its widest
+
 // Non-negative integer masses that can be drawn from: the first index whose cumulative mass exceeds
 // floor(u * total). Cumulative sums are kept a block; within a block the masses are walked.
 class Masses {
@@ -52,7 +54,7 @@ template <class T>
 class PlusPlus {
  public:
   PlusPlus(const Group<T>& group, const GramMatrix* gram, std::int64_t k, const Draws& draws,
-           bool perturb, const Team& team)
+           std::int64_t n_kept, bool perturb, const Team& team)
       : group_(group), gram_(gram), k_(k), draws_(draws), team_(team),
         n_trials_(n_seeding_trials(k)), masses_(group.n()), units_(group.n()),
         norms_(static_cast<std::size_t>(padded())), closest_(static_cast<std::size_t>(padded())),
@@ -61,7 +63,7 @@ class PlusPlus {
         value_scratch_(team.n_threads(), group.n_features()),
         block_scratch_(gather_words() > 0 ? team.n_threads() * group.block_words() : 0),
         columns_(gather_words() * kTileColumns) {
-    if (screens(group, gram)) screening_.emplace(group, n_trials_, perturb, team);
+    if (screens(group, gram)) screening_.emplace(group, n_trials_, n_kept, perturb, team);
     for (std::int64_t i = 0; i < group.n(); ++i) units_.data()[i] = group.units(i);
     units_.total_up();
     find_norms();
@@ -129,12 +131,11 @@ class PlusPlus {
     }
     const std::vector<std::int64_t> only{row};
     if (screening_) {
-      screening_->set_candidates(only);
       std::vector<std::int64_t> rows;
       for (std::int64_t i = 0; i < group_.n(); ++i) {
         if (group_.counts(i)) rows.push_back(i);
       }
-      const std::vector<double> distances = distances_to(0, rows);
+      const std::vector<double> distances = distances_to(row, rows);
       for (std::size_t r = 0; r < rows.size(); ++r) closest_[size(rows[r])] = distances[r];
       return;
     }
@@ -144,23 +145,25 @@ class PlusPlus {
 
   static std::size_t size(std::int64_t n) { return static_cast<std::size_t>(n); }
 
-  // d32 of some rows to a candidate.
-  std::vector<double> distances_to(int candidate, const std::vector<std::int64_t>& rows) {
+  // d32 of some rows to one.
+  std::vector<double> distances_to(std::int64_t row, const std::vector<std::int64_t>& rows) {
+    screening_->aim(row);
     const auto n_rows = static_cast<std::int64_t>(rows.size());
     std::vector<double> distances(rows.size());
-    // One stretch a thread, for rows are fetched ahead within it.
-    const std::int64_t share = (n_rows + team_.n_threads() - 1) / team_.n_threads();
-    team_.for_ranges(
-        n_rows, std::min<std::int64_t>(share, 64 * kBlockPoints),
-        [&](std::int64_t begin, std::int64_t end, int thread) {
-          for (std::int64_t first = begin; first < end; first += kBlockPoints) {
-            const std::int64_t last = std::min(end, first + kBlockPoints);
-            const std::int64_t n_ahead = std::min<std::int64_t>(kBlockPoints, end - last);
-            screening_->distances(candidate, rows.data() + first, static_cast<int>(last - first),
-                                  first == begin, static_cast<int>(n_ahead),
-                                  distances.data() + first, thread);
-          }
-        });
+    // One stretch a thread, for rows are fetched ahead within it; of whole registers of lanes.
+    const std::int64_t n_lanes = (n_rows + kChainLanes - 1) / kChainLanes;
+    const std::int64_t share = (n_lanes + team_.n_threads() - 1) / team_.n_threads() * kChainLanes;
+    team_.for_ranges(n_rows, std::min<std::int64_t>(share, 64 * kBlockPoints),
+                     [&](std::int64_t begin, std::int64_t end, int thread) {
+                       for (std::int64_t first = begin; first < end; first += kBlockPoints) {
+                         const std::int64_t last = std::min(end, first + kBlockPoints);
+                         const std::int64_t n_ahead =
+                             std::min<std::int64_t>(kBlockPoints, end - last);
+                         screening_->distances(rows.data() + first, static_cast<int>(last - first),
+                                               first == begin, static_cast<int>(n_ahead),
+                                               distances.data() + first, thread);
+                       }
+                     });
     return distances;
   }
 
@@ -237,7 +240,7 @@ class PlusPlus {
     std::vector<double> best_distances;
     for (const std::size_t t : order) {
       if (trials[t].most_gain < bar) continue;
-      std::vector<double> distances = distances_to(static_cast<int>(t), trials[t].open);
+      std::vector<double> distances = distances_to(candidates[t], trials[t].open);
       std::int64_t gain = 0;
       for (std::size_t r = 0; r < distances.size(); ++r) {
         const std::int64_t i = trials[t].open[r];
@@ -429,8 +432,8 @@ int n_seeding_trials(std::int64_t k) {
 
 template <class T>
 Seeds seed_plus_plus(const Group<T>& group, const GramMatrix* gram, std::int64_t k,
-                     const Draws& draws, bool perturb, const Team& team) {
-  return PlusPlus<T>(group, gram, k, draws, perturb, team).run();
+                     const Draws& draws, std::int64_t n_kept, bool perturb, const Team& team) {
+  return PlusPlus<T>(group, gram, k, draws, n_kept, perturb, team).run();
 }
 
 template <class T>
@@ -468,9 +471,9 @@ Seeds seed_random(const Group<T>& group, std::int64_t k, const Draws& draws, con
 }
 
 template Seeds seed_plus_plus(const Group<float>&, const GramMatrix*, std::int64_t, const Draws&,
-                              bool, const Team&);
+                              std::int64_t, bool, const Team&);
 template Seeds seed_plus_plus(const Group<double>&, const GramMatrix*, std::int64_t, const Draws&,
-                              bool, const Team&);
+                              std::int64_t, bool, const Team&);
 template Seeds seed_random(const Group<float>&, std::int64_t, const Draws&, const Team&);
 template Seeds seed_random(const Group<double>&, std::int64_t, const Draws&, const Team&);
 

@@ -198,9 +198,9 @@ py::dict fit_as(const RowSource& source, const Groups& groups, std::int64_t tota
                 const py::object& progress) {
   const std::int64_t n_features = source.n_features();
   py::array_t<T> centroids({total_k, n_features});
+  py::array_t<T> given;
   if (options.init == Init::array) {
-    const auto given = values_of<T>(init_centroids, total_k * n_features, "init_centroids");
-    std::copy(given.data(), given.data() + given.size(), centroids.mutable_data());
+    given = values_of<T>(init_centroids, total_k * n_features, "init_centroids");
   }
   py::array_t<double> mass(total_k);
   Int64s assignment(source.n_rows);
@@ -209,7 +209,8 @@ py::dict fit_as(const RowSource& source, const Groups& groups, std::int64_t tota
   Attendant attendant(progress, groups.n_groups);
   {
     const py::gil_scoped_release release;
-    kmeans::fit(source, groups, options, output, attendant.monitor(), attendant.groups_done());
+    kmeans::fit(source, groups, options, given.data(), output, attendant.monitor(),
+                attendant.groups_done());
   }
   attendant.finish();
   const auto& reports = output.reports;

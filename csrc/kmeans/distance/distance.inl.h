@@ -83,6 +83,28 @@ double centred_sq_norm(const T* a, const T* centre, double scale, std::int64_t n
   return sum_of_squares<true>(a, centre, scale, n);
 }
 
+template <class T>
+double sq_off(const T* a, const T* centre, double scale, const double* mean,
+              std::int64_t n) noexcept {
+  alignas(64) double lanes[16];
+  f64x8 low{}, high{};
+  std::int64_t j = 0;
+  for (; j + 16 <= n; j += 16) {
+    const f64x8 c0 = load_f64x8(a + j) * scale - load_f64x8(centre + j);
+    const f64x8 c1 = load_f64x8(a + j + 8) * scale - load_f64x8(centre + j + 8);
+    const f64x8 r0 = c0 - load_f64x8(mean + j), r1 = c1 - load_f64x8(mean + j + 8);
+    low = low + r0 * r0;
+    high = high + r1 * r1;
+  }
+  store(lanes, low);
+  store(lanes + 8, high);
+  for (; j < n; ++j) {
+    const double c = static_cast<double>(a[j]) * scale - static_cast<double>(centre[j]);
+    lanes[j % 16] += (c - mean[j]) * (c - mean[j]);
+  }
+  return add_16_lanes(lanes);
+}
+
 double sq_norm(const double* v, std::int64_t n) noexcept {
   alignas(64) double lanes[16];
   f64x8 low{}, high{};

@@ -109,7 +109,7 @@ struct ChainRowsArgs {
   const T* centre;      // [n_features]
   const float* column;  // [n_features] y of the other row
   float* dots;          // out [kBlockPoints]
-  float* norms;         // out [kBlockPoints]
+  float* norms;         // out [kBlockPoints], or null
   bool cold;            // nobody fetched the rows ahead
   RowsAhead ahead;      // of the next call
 };

@@ -201,8 +201,8 @@ void pack_column_bytes(const ByteColumnArgs<T>& args) noexcept {
 }
 
 // The rows pass through a tile that stays in L1 and are transposed in registers: lanes are rows.
-template <class T>
-void chain_rows(const ChainRowsArgs<T>& args) noexcept {
+template <bool kNorms, class T>
+inline void chain_of_rows(const ChainRowsArgs<T>& args) {
   alignas(64) float tile[kBlockPoints * kTileFeatures];
   alignas(64) std::uint32_t square[16 * 16];
   RowLanes unused;
@@ -234,15 +234,20 @@ void chain_rows(const ChainRowsArgs<T>& args) noexcept {
         for (int f = 0; f < n_left; ++f) {
           const __m512 y = _mm512_load_ps(square + 16 * f);
           dots[h] = _mm512_fmadd_ps(y, _mm512_set1_ps(args.column[d + j + f]), dots[h]);
-          norms[h] = _mm512_fmadd_ps(y, y, norms[h]);
+          if constexpr (kNorms) norms[h] = _mm512_fmadd_ps(y, y, norms[h]);
         }
       }
     }
   }
   for (int h = 0; h < 2; ++h) {
     _mm512_storeu_ps(args.dots + 16 * h, dots[h]);
-    _mm512_storeu_ps(args.norms + 16 * h, norms[h]);
+    if constexpr (kNorms) _mm512_storeu_ps(args.norms + 16 * h, norms[h]);
   }
+}
+
+template <class T>
+void chain_rows(const ChainRowsArgs<T>& args) noexcept {
+  args.norms != nullptr ? chain_of_rows<true>(args) : chain_of_rows<false>(args);
 }
 
 }  // namespace

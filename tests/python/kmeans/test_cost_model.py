@@ -36,7 +36,10 @@ def plan(**changes: Any) -> dict[str, Any]:
     [
         ({"k": 10}, "streaming"),
         ({"k": 200}, "gram"),
+        ({"k": 200, "fastest": "bytes"}, "streaming"),
         ({"k": 50, "n_init": 10}, "gram"),
+        ({"k": 50, "n_init": 10, "fastest": "bytes"}, "gram"),
+        ({"k": 10, "fastest": "bytes"}, "streaming"),
         ({"k": 10, "n_init": 50}, "gram"),
         ({**CIFAR10, "k": 10}, "streaming"),
         ({**CIFAR10, "k": 50}, "streaming"),
@@ -78,7 +81,7 @@ def test_restarts_threads_rows_and_centroids_need_memory_of_their_own() -> None:
     least = plan()["least_bytes"]
     one_result = 10 * LATENTS["n_features"] * 4
     assert plan(n_init=2)["least_bytes"] - least >= one_result
-    assert plan(k=11)["least_bytes"] - least >= LATENTS["n_features"] * (8 + 2 * 4 + 2)
+    assert plan(k=11)["least_bytes"] - least >= LATENTS["n_features"] * (8 + 2)
     assert plan(n_threads=3)["least_bytes"] - least >= 2 * 32 * LATENTS["n_features"] * (4 + 4)
     assert plan(n_rows=2300)["least_bytes"] - least >= 1000 * 100
 
