@@ -65,7 +65,7 @@ void Nearest<T>::drop_clear_losers(const T* x, const T* next, Candidates& candid
                                       distances.data() + first);
     }
     const double least = *std::min_element(distances.begin(), distances.end());
-    const double error = quick_error(n);
+    const double error = group_.kernels().distance.quick_error(n);
     const double underflow = static_cast<double>(n) * kQuickUnderflow;
     const double limit = (least * (1 + error) + 2 * underflow) * (1 + error) * (1 + error);
     std::size_t n_left = 0;

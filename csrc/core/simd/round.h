@@ -10,11 +10,9 @@ namespace ddkern::simd {
 // level has the two additions, few have the conversion. |v| < 2^51.
 [[maybe_unused]] constexpr double kRound = 0x1.8p52;
 
-DDKERN_SIMD_INLINE i64x8 bits_of(const f64x8& v) { return load<i64x8>(&v); }
-
-DDKERN_SIMD_INLINE i64x8 round_f64x8(const f64x8& v) {
-  const f64x8 constant = f64x8{} + kRound;
-  return bits_of(v + constant) - bits_of(constant);
+DDKERN_SIMD_INLINE int64s round_doubles(const doubles& v) {
+  const doubles constant = doubles{} + kRound, shifted = v + constant;
+  return load<int64s>(&shifted) - load<int64s>(&constant);
 }
 
 DDKERN_SIMD_INLINE std::int64_t round_f64(double v) {
@@ -26,9 +24,9 @@ DDKERN_SIMD_INLINE std::int64_t round_f64(double v) {
 }
 
 // For |v| < 2^62, in two parts: the multiples of 2^32 and the rest.
-DDKERN_SIMD_INLINE i64x8 round_wide_f64x8(const f64x8& v) {
-  const f64x8 high = (v * 0x1p-32 + kRound) - kRound;
-  return (round_f64x8(high) << 32) + round_f64x8(v - high * 0x1p32);
+DDKERN_SIMD_INLINE int64s round_wide_doubles(const doubles& v) {
+  const doubles high = (v * 0x1p-32 + kRound) - kRound;
+  return (round_doubles(high) << 32) + round_doubles(v - high * 0x1p32);
 }
 DDKERN_SIMD_INLINE std::int64_t round_wide_f64(double v) {
   const double high = (v * 0x1p-32 + kRound) - kRound;

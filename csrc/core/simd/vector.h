@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Fixed-width vectors in the compiler's own extension. The compiler cuts them into whatever
-// registers the file's ISA flags allow, so one body serves every level with the same order of
-// operations, and so with the same bits. Everything here has internal linkage: an inline function
-// shared between files with different ISA flags could be merged into the wrong one.
+// Vectors of one register in the compiler's own extension. Bodies count in lanes, so that one body
+// serves every level with the same order of operations, and so with the same bits. Wider vectors
+// would do that too, but GCC 12 takes their comparisons and conversions apart into scalars.
+// Everything here has internal linkage: an inline function shared between files with different ISA
+// flags could be merged into the wrong one.
 #pragma once
 
 #include <cstdint>
@@ -14,14 +15,21 @@
 
 namespace ddkern::simd {
 
-typedef float f32x8 __attribute__((vector_size(32)));
-typedef float f32x16 __attribute__((vector_size(64)));
-typedef double f64x8 __attribute__((vector_size(64)));
-typedef std::int32_t i32x8 __attribute__((vector_size(32)));
-typedef std::int32_t i32x16 __attribute__((vector_size(64)));
-typedef std::uint32_t u32x16 __attribute__((vector_size(64)));
-typedef std::int64_t i64x8 __attribute__((vector_size(64)));
-typedef std::uint64_t u64x8 __attribute__((vector_size(64)));
+#if defined(__AVX512F__)
+constexpr int kRegisterBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kRegisterBytes = 32;
+#else
+constexpr int kRegisterBytes = 16;
+#endif
+constexpr int kFloats = kRegisterBytes / 4;
+constexpr int kDoubles = kRegisterBytes / 8;
+
+typedef float floats __attribute__((vector_size(kRegisterBytes)));           // [kFloats]
+typedef float half_floats __attribute__((vector_size(kRegisterBytes / 2)));  // [kDoubles]
+typedef double doubles __attribute__((vector_size(kRegisterBytes)));
+typedef std::int32_t int32s __attribute__((vector_size(kRegisterBytes)));
+typedef std::int64_t int64s __attribute__((vector_size(kRegisterBytes)));
 
 #define DDKERN_SIMD_INLINE [[maybe_unused]] static inline __attribute__((always_inline))
 
@@ -36,25 +44,39 @@ DDKERN_SIMD_INLINE void store(void* to, const V& value) {
   std::memcpy(to, &value, sizeof(V));
 }
 
-// Conversions of eight values. GCC 12 cuts a generic one into halves, so AVX-512 is told.
-DDKERN_SIMD_INLINE f64x8 widen(const f32x8& v) {
+template <class V>
+DDKERN_SIMD_INLINE V lesser(const V& a, const V& b) {
+  return a < b ? a : b;
+}
+template <class V>
+DDKERN_SIMD_INLINE V greater(const V& a, const V& b) {
+  return a > b ? a : b;
+}
+
+// GCC 12 cuts a generic conversion into halves, so AVX-512 is told.
+DDKERN_SIMD_INLINE doubles widen(const half_floats& v) {
 #if defined(__AVX512F__)
-  return (f64x8)_mm512_cvtps_pd((__m256)v);
+  return (doubles)_mm512_cvtps_pd((__m256)v);
 #else
-  return __builtin_convertvector(v, f64x8);
+  return __builtin_convertvector(v, doubles);
 #endif
 }
-DDKERN_SIMD_INLINE f32x8 narrow(const f64x8& v) {
+DDKERN_SIMD_INLINE half_floats narrow(const doubles& v) {
 #if defined(__AVX512F__)
-  return (f32x8)_mm512_cvtpd_ps((__m512d)v);
+  return (half_floats)_mm512_cvtpd_ps((__m512d)v);
 #else
-  return __builtin_convertvector(v, f32x8);
+  return __builtin_convertvector(v, half_floats);
 #endif
 }
 
-// Eight stored values as doubles.
-DDKERN_SIMD_INLINE f64x8 load_f64x8(const float* from) { return widen(load<f32x8>(from)); }
-DDKERN_SIMD_INLINE f64x8 load_f64x8(const double* from) { return load<f64x8>(from); }
+// kDoubles stored values as doubles.
+DDKERN_SIMD_INLINE doubles load_doubles(const float* from) {
+  return widen(load<half_floats>(from));
+}
+DDKERN_SIMD_INLINE doubles load_doubles(const double* from) { return load<doubles>(from); }
+
+// Sixteen doubles side by side, whatever the level: lane l sums what has index l mod 16.
+constexpr int kRegistersOf16 = 16 / kDoubles;  // registers
 
 // The tree of docs/numerics.md section 6: lanes h apart, h = 8, 4, 2, 1. Destroys `lanes` [16].
 DDKERN_SIMD_INLINE double add_16_lanes(double* lanes) {

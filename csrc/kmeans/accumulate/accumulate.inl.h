@@ -12,10 +12,10 @@ using ddkern::kmeans::AddArgs;
 using ddkern::kmeans::kRowsAtOnce;
 
 template <bool kWeighted>
-inline i64x8 addend(const f64x8& v, double weight) {
-  if constexpr (!kWeighted) return round_f64x8(v);
-  const f64x8 q = (v + kRound) - kRound;
-  return round_wide_f64x8(q * weight);
+inline int64s addend(const doubles& v, double weight) {
+  if constexpr (!kWeighted) return round_doubles(v);
+  const doubles q = (v + kRound) - kRound;
+  return round_wide_doubles(q * weight);
 }
 template <bool kWeighted>
 inline std::int64_t addend(double v, double weight) {
@@ -24,55 +24,57 @@ inline std::int64_t addend(double v, double weight) {
   return round_wide_f64(q * weight);
 }
 
-// Features at a time: as many as the registers hold sums for.
+// Registers of sums at a time: as many as there is room for beside the rest.
 #if defined(__AVX512F__)
-constexpr int kStrip = 64;
+constexpr int kSums = 8;
 #else
-constexpr int kStrip = 16;
+constexpr int kSums = 4;
 #endif
+constexpr int kStrip = kSums * kDoubles;  // features
+// Registers of the 16 lanes of a norm that a strip goes into.
+constexpr int kNorms = kSums < kRegistersOf16 ? kSums : kRegistersOf16;
 
-template <bool kWeighted, bool kMove, bool kNorms, class T>
+template <bool kWeighted, bool kMove, bool kWithNorms, class T>
 inline void add_rows(const AddArgs<T>& args) {
   alignas(64) double lanes[kRowsAtOnce][16];
-  if constexpr (kNorms) {
+  if constexpr (kWithNorms) {
     std::memset(lanes, 0, sizeof(lanes[0]) * static_cast<std::size_t>(args.n_rows));
   }
   Prefetcher ahead(args.ahead);
   std::int64_t j = 0;
   for (; j + kStrip <= args.n; j += kStrip) {
-    i64x8 sum[kStrip / 8];
-    f64x8 shift[kStrip / 8];
-    for (int v = 0; v < kStrip / 8; ++v) {
-      sum[v] = load<i64x8>(args.sum + j + 8 * v);
-      shift[v] = load<f64x8>(args.shift + j + 8 * v);
+    int64s sum[kSums];
+    doubles shift[kSums];
+    for (int v = 0; v < kSums; ++v) {
+      sum[v] = load<int64s>(args.sum + j + kDoubles * v);
+      shift[v] = load<doubles>(args.shift + j + kDoubles * v);
     }
     for (int r = 0; r < args.n_rows; ++r) {
       const T* x = args.rows[r] + j;
       ahead.fetch(kStrip * static_cast<int>(sizeof(T)) / 64 + 1);
       const double weight = kWeighted ? args.weights[r] : 1.0;
-      f64x8 norm[2];
-      if constexpr (kNorms) {
-        norm[0] = load<f64x8>(lanes[r]);
-        norm[1] = load<f64x8>(lanes[r] + 8);
+      double* const lane = lanes[r] + j % 16;
+      doubles norm[kNorms];
+      if constexpr (kWithNorms) {
+        for (int v = 0; v < kNorms; ++v) norm[v] = load<doubles>(lane + kDoubles * v);
       }
-      for (int v = 0; v < kStrip / 8; ++v) {
-        const f64x8 value = load_f64x8(x + 8 * v) * args.scale - shift[v];
-        const i64x8 q = addend<kWeighted>(value, weight);
+      for (int v = 0; v < kSums; ++v) {
+        const doubles value = load_doubles(x + kDoubles * v) * args.scale - shift[v];
+        const int64s q = addend<kWeighted>(value, weight);
         if constexpr (kMove) {
           sum[v] -= q;
-          std::int64_t* to = args.to[r] + j + 8 * v;
-          store(to, load<i64x8>(to) + q);
+          std::int64_t* to = args.to[r] + j + kDoubles * v;
+          store(to, load<int64s>(to) + q);
         } else {
           sum[v] += q;
         }
-        if constexpr (kNorms) norm[v % 2] = norm[v % 2] + value * value;
+        if constexpr (kWithNorms) norm[v % kNorms] = norm[v % kNorms] + value * value;
       }
-      if constexpr (kNorms) {
-        store(lanes[r], norm[0]);
-        store(lanes[r] + 8, norm[1]);
+      if constexpr (kWithNorms) {
+        for (int v = 0; v < kNorms; ++v) store(lane + kDoubles * v, norm[v]);
       }
     }
-    for (int v = 0; v < kStrip / 8; ++v) store(args.sum + j + 8 * v, sum[v]);
+    for (int v = 0; v < kSums; ++v) store(args.sum + j + kDoubles * v, sum[v]);
   }
   for (int r = 0; r < args.n_rows; ++r) {
     const double weight = kWeighted ? args.weights[r] : 1.0;
@@ -85,9 +87,9 @@ inline void add_rows(const AddArgs<T>& args) {
       } else {
         args.sum[rest] += q;
       }
-      if constexpr (kNorms) lanes[r][rest % 16] += value * value;
+      if constexpr (kWithNorms) lanes[r][rest % 16] += value * value;
     }
-    if constexpr (kNorms) args.sq_norms[r] = add_16_lanes(lanes[r]);
+    if constexpr (kWithNorms) args.sq_norms[r] = add_16_lanes(lanes[r]);
   }
 }
 

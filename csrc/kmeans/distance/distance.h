@@ -53,6 +53,13 @@ struct DistanceOps {
     return centred_f64(a, centre, scale, n);
   }
 
+  // Of `quick`: three roundings a term, then the longest chain of additions (up to four beyond an
+  // even share) and the tree.
+  int n_quick_chains;
+  double quick_error(std::int64_t n_features) const {
+    return (static_cast<double>(n_features) / n_quick_chains + 16) * 0x1.1p-24;
+  }
+
   double operator()(const float* a, const float* b, double scale, std::int64_t n) const {
     return f32(a, b, scale, n);
   }
@@ -65,10 +72,6 @@ struct DistanceOps {
 // additions, and a margin for the bound's own arithmetic.
 inline double relative_error(std::int64_t n_features) {
   return (static_cast<double>(n_features) / 16 + 16) * 0x1.1p-53;
-}
-// Of `quick`: three roundings a term, then 64 chains of additions and their tree.
-inline double quick_error(std::int64_t n_features) {
-  return (static_cast<double>(n_features) / 64 + 16) * 0x1.1p-24;
 }
 constexpr double kQuickUnderflow = 0x1p-126;
 // Below this, a square may have underflowed on the way and only exact arithmetic may decide.

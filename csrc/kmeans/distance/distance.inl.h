@@ -9,23 +9,22 @@ namespace {
 
 using namespace ddkern::simd;
 
-// kCentred: b is scaled already.
-template <bool kCentred, class T>
-double sum_of_squares(const T* a, const T* b, double scale, std::int64_t n) noexcept {
-  const double b_scale = kCentred ? 1.0 : scale;
+// Sixteen lanes of squares: `difference(j)` of kDoubles elements from j, `difference_of_one(j)` of
+// one.
+template <class Many, class One>
+inline double sum_of_squares(std::int64_t n, const Many& difference, const One& difference_of_one) {
   alignas(64) double lanes[16];
-  f64x8 low{}, high{};
+  doubles sums[kRegistersOf16] = {};
   std::int64_t j = 0;
   for (; j + 16 <= n; j += 16) {
-    const f64x8 r0 = load_f64x8(a + j) * scale - load_f64x8(b + j) * b_scale;
-    const f64x8 r1 = load_f64x8(a + j + 8) * scale - load_f64x8(b + j + 8) * b_scale;
-    low = low + r0 * r0;
-    high = high + r1 * r1;
+    for (int v = 0; v < kRegistersOf16; ++v) {
+      const doubles r = difference(j + kDoubles * v);
+      sums[v] = sums[v] + r * r;
+    }
   }
-  store(lanes, low);
-  store(lanes + 8, high);
+  for (int v = 0; v < kRegistersOf16; ++v) store(lanes + kDoubles * v, sums[v]);
   for (; j < n; ++j) {
-    const double r = static_cast<double>(a[j]) * scale - static_cast<double>(b[j]) * b_scale;
+    const double r = difference_of_one(j);
     lanes[j % 16] += r * r;
   }
   return add_16_lanes(lanes);
@@ -33,42 +32,60 @@ double sum_of_squares(const T* a, const T* b, double scale, std::int64_t n) noex
 
 template <class T>
 double sq_distance(const T* a, const T* b, double scale, std::int64_t n) noexcept {
-  return sum_of_squares<false>(a, b, scale, n);
+  return sum_of_squares(
+      n, [=](std::int64_t j) { return load_doubles(a + j) * scale - load_doubles(b + j) * scale; },
+      [=](std::int64_t j) {
+        return static_cast<double>(a[j]) * scale - static_cast<double>(b[j]) * scale;
+      });
 }
 
-inline float sum_of_lanes(const f32x16* sums) {
-  const f32x16 sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-  float lanes[16];
+constexpr int kQuickSums = 4;  // registers a row
+constexpr int kQuickChains = kQuickSums * kFloats;
+
+inline float sum_of_lanes(const floats* sums) {
+  const floats sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  float lanes[kFloats];
   store(lanes, sum);
-  for (int h = 8; h > 0; h /= 2) {
+  for (int h = kFloats / 2; h > 0; h /= 2) {
     for (int l = 0; l < h; ++l) lanes[l] += lanes[l + h];
   }
   return lanes[0];
 }
 
+// The last elements, fewer than a register has, and zeros.
+inline floats load_rest(const float* from, std::int64_t n) {
+  float lanes[kFloats] = {};
+  for (std::int64_t l = 0; l < n; ++l) lanes[l] = from[l];
+  return load<floats>(lanes);
+}
+
 template <int kRows>
 inline void quick_distances(const float* a, const float* const* b, std::int64_t n,
                             const float* next, float* out) {
-  f32x16 sums[kRows][4] = {};
+  constexpr int kStep = kQuickSums * kFloats;
+  floats sums[kRows][kQuickSums] = {};
+  const auto add = [&](int r, int v, const floats& x, const floats& y) {
+    const floats d = x - y;
+    sums[r][v] += d * d;
+  };
   std::int64_t j = 0;
-  for (; j + 64 <= n; j += 64) {
-    for (int v = 0; v < 4; ++v) {
-      __builtin_prefetch(next + j + 16 * v);
-      const f32x16 x = load<f32x16>(a + j + 16 * v);
-      for (int r = 0; r < kRows; ++r) {
-        const f32x16 d = x - load<f32x16>(b[r] + j + 16 * v);
-        sums[r][v] += d * d;
-      }
+  for (; j + kStep <= n; j += kStep) {
+    for (int v = 0; v < kQuickSums; ++v) {
+      const std::int64_t at = j + kFloats * v;
+      if (v * kRegisterBytes % 64 == 0) __builtin_prefetch(next + at);
+      const floats x = load<floats>(a + at);
+      for (int r = 0; r < kRows; ++r) add(r, v, x, load<floats>(b[r] + at));
     }
   }
-  float rest[kRows] = {};
-  for (; j < n; ++j) {
-    for (int r = 0; r < kRows; ++r) {
-      const float d = a[j] - b[r][j];
-      rest[r] += d * d;
-    }
+  for (; j + kFloats <= n; j += kFloats) {
+    const floats x = load<floats>(a + j);
+    for (int r = 0; r < kRows; ++r) add(r, 0, x, load<floats>(b[r] + j));
   }
-  for (int r = 0; r < kRows; ++r) out[r] = sum_of_lanes(sums[r]) + rest[r];
+  if (j < n) {
+    const floats x = load_rest(a + j, n - j);
+    for (int r = 0; r < kRows; ++r) add(r, 1, x, load_rest(b[r] + j, n - j));
+  }
+  for (int r = 0; r < kRows; ++r) out[r] = sum_of_lanes(sums[r]);
 }
 
 void quick(const float* a, const float* const* b, int n_b, std::int64_t n, const float* next,
@@ -80,44 +97,29 @@ void quick(const float* a, const float* const* b, int n_b, std::int64_t n, const
 
 template <class T>
 double centred_sq_norm(const T* a, const T* centre, double scale, std::int64_t n) noexcept {
-  return sum_of_squares<true>(a, centre, scale, n);
+  return sum_of_squares(
+      n, [=](std::int64_t j) { return load_doubles(a + j) * scale - load_doubles(centre + j); },
+      [=](std::int64_t j) {
+        return static_cast<double>(a[j]) * scale - static_cast<double>(centre[j]);
+      });
 }
 
 template <class T>
 double sq_off(const T* a, const T* centre, double scale, const double* mean,
               std::int64_t n) noexcept {
-  alignas(64) double lanes[16];
-  f64x8 low{}, high{};
-  std::int64_t j = 0;
-  for (; j + 16 <= n; j += 16) {
-    const f64x8 c0 = load_f64x8(a + j) * scale - load_f64x8(centre + j);
-    const f64x8 c1 = load_f64x8(a + j + 8) * scale - load_f64x8(centre + j + 8);
-    const f64x8 r0 = c0 - load_f64x8(mean + j), r1 = c1 - load_f64x8(mean + j + 8);
-    low = low + r0 * r0;
-    high = high + r1 * r1;
-  }
-  store(lanes, low);
-  store(lanes + 8, high);
-  for (; j < n; ++j) {
-    const double c = static_cast<double>(a[j]) * scale - static_cast<double>(centre[j]);
-    lanes[j % 16] += (c - mean[j]) * (c - mean[j]);
-  }
-  return add_16_lanes(lanes);
+  return sum_of_squares(
+      n,
+      [=](std::int64_t j) {
+        return (load_doubles(a + j) * scale - load_doubles(centre + j)) - load_doubles(mean + j);
+      },
+      [=](std::int64_t j) {
+        return (static_cast<double>(a[j]) * scale - static_cast<double>(centre[j])) - mean[j];
+      });
 }
 
 double sq_norm(const double* v, std::int64_t n) noexcept {
-  alignas(64) double lanes[16];
-  f64x8 low{}, high{};
-  std::int64_t j = 0;
-  for (; j + 16 <= n; j += 16) {
-    const f64x8 r0 = load_f64x8(v + j), r1 = load_f64x8(v + j + 8);
-    low = low + r0 * r0;
-    high = high + r1 * r1;
-  }
-  store(lanes, low);
-  store(lanes + 8, high);
-  for (; j < n; ++j) lanes[j % 16] += v[j] * v[j];
-  return add_16_lanes(lanes);
+  return sum_of_squares(
+      n, [=](std::int64_t j) { return load_doubles(v + j); }, [=](std::int64_t j) { return v[j]; });
 }
 
 }  // namespace

@@ -2,7 +2,13 @@
 #include "kmeans/distance/distance.inl.h"
 
 namespace ddkern::kmeans {
-extern const DistanceOps distance_avx2 = {
-    sq_distance<float>,     sq_distance<double>,     quick,         sq_norm,
-    centred_sq_norm<float>, centred_sq_norm<double>, sq_off<float>, sq_off<double>};
+extern const DistanceOps distance_avx2 = {sq_distance<float>,
+                                          sq_distance<double>,
+                                          quick,
+                                          sq_norm,
+                                          centred_sq_norm<float>,
+                                          centred_sq_norm<double>,
+                                          sq_off<float>,
+                                          sq_off<double>,
+                                          kQuickChains};
 }

@@ -53,11 +53,11 @@ bool small_integers(const T* row, std::int64_t n_features) noexcept {
   return true;
 }
 
-// Sixteen values in units of the grid, as integers.
-inline void add_on_grid(const f32x16& v, PowerOfTwo<float> to_grid, i32x16& sum) {
-  const f32x16 constant = f32x16{} + 0x1.8p23f;
-  const f32x16 shifted = v * to_grid.first * to_grid.second + constant;
-  sum += load<i32x16>(&shifted) - load<i32x16>(&constant);
+// Values in units of the grid, as integers.
+inline void add_on_grid(const floats& v, PowerOfTwo<float> to_grid, int32s& sum) {
+  const floats constant = floats{} + 0x1.8p23f;
+  const floats shifted = v * to_grid.first * to_grid.second + constant;
+  sum += load<int32s>(&shifted) - load<int32s>(&constant);
 }
 inline void add_on_grid(double v, PowerOfTwo<double> to_grid, std::int64_t& sum) {
   sum += round_f64(v * to_grid.first * to_grid.second);
@@ -90,43 +90,44 @@ inline void survey_feature(SurveyArgs<T>& args, std::int64_t j, typename Bits<T>
 // First every row from end to end, the order in which memory is fast; then, in cache, a strip of a
 // few features of all rows at a time, so that what accumulates stays in registers.
 inline std::int64_t survey_vectors(SurveyArgs<float>& args, std::uint32_t& largest) {
-#if defined(__AVX512F__)
   constexpr int kVectors = 4;
-#else
-  constexpr int kVectors = 1;
-#endif
-  constexpr int kStrip = 16 * kVectors;
+  constexpr int kStrip = kFloats * kVectors;
   const std::int64_t n_in_strips = args.n_features / kStrip * kStrip;
-  u32x16 most[4] = {};
+  // Without their sign the bits of numbers are integers that are not negative.
+  int32s most[kVectors] = {};
   for (int p = 0; p < args.n_rows; ++p) {
-    for (std::int64_t j = 0; j < n_in_strips; j += 16) {
-      const u32x16 magnitude = load<u32x16>(args.rows[p] + j) & Bits<float>::kMagnitude;
-      u32x16& so_far = most[j / 16 % 4];
-      so_far = magnitude > so_far ? magnitude : so_far;
+    for (std::int64_t j = 0; j < n_in_strips; j += kStrip) {
+      for (int v = 0; v < kVectors; ++v) {
+        const int32s bits = load<int32s>(args.rows[p] + j + kFloats * v);
+        most[v] = greater(bits & static_cast<std::int32_t>(Bits<float>::kMagnitude), most[v]);
+      }
     }
   }
-  for (const u32x16& part : most) {
-    for (int l = 0; l < 16; ++l) largest = part[l] > largest ? part[l] : largest;
+  for (const int32s& part : most) {
+    for (int l = 0; l < kFloats; ++l) {
+      const auto magnitude = static_cast<std::uint32_t>(part[l]);
+      largest = magnitude > largest ? magnitude : largest;
+    }
   }
   for (std::int64_t j = 0; j < n_in_strips; j += kStrip) {
-    f32x16 low[kVectors], high[kVectors];
-    i32x16 sum[kVectors] = {};
+    floats low[kVectors], high[kVectors];
+    int32s sum[kVectors] = {};
     for (int v = 0; v < kVectors; ++v) {
-      low[v] = load<f32x16>(args.low + j + 16 * v);
-      high[v] = load<f32x16>(args.high + j + 16 * v);
+      low[v] = load<floats>(args.low + j + kFloats * v);
+      high[v] = load<floats>(args.high + j + kFloats * v);
     }
     for (int p = 0; p < args.n_rows; ++p) {
       for (int v = 0; v < kVectors; ++v) {
-        const f32x16 value = load<f32x16>(args.rows[p] + j + 16 * v);
-        low[v] = value < low[v] ? value : low[v];
-        high[v] = value > high[v] ? value : high[v];
+        const floats value = load<floats>(args.rows[p] + j + kFloats * v);
+        low[v] = lesser(value, low[v]);
+        high[v] = greater(value, high[v]);
         add_on_grid(value, args.to_grid, sum[v]);
       }
     }
     for (int v = 0; v < kVectors; ++v) {
-      store(args.low + j + 16 * v, low[v]);
-      store(args.high + j + 16 * v, high[v]);
-      for (int l = 0; l < 16; ++l) args.sums[j + 16 * v + l] += sum[v][l];
+      store(args.low + j + kFloats * v, low[v]);
+      store(args.high + j + kFloats * v, high[v]);
+      for (int l = 0; l < kFloats; ++l) args.sums[j + kFloats * v + l] += sum[v][l];
     }
   }
   return n_in_strips;
@@ -154,30 +155,17 @@ inline float centred(double x, PowerOfTwo<double> scale, double centre) {
   return static_cast<float>(x * scale.first * scale.second - centre);
 }
 
-// Sixteen features as float32 and, for the norm, before they were rounded to it.
-struct Centred {
-  f32x16 rounded;
-  f64x8 exact[2];
-};
-inline Centred centred_x16(const float* row, PowerOfTwo<float> scale, const float* centre) {
-  Centred y;
-  y.rounded = load<f32x16>(row) * scale.first * scale.second - load<f32x16>(centre);
-  const double whole_scale = static_cast<double>(scale.first) * static_cast<double>(scale.second);
-  for (int h = 0; h < 2; ++h) {
-    y.exact[h] = load_f64x8(row + 8 * h) * whole_scale - load_f64x8(centre + 8 * h);
-  }
-  return y;
+// kFloats features as float32.
+inline floats rounded(const float* row, PowerOfTwo<float> scale, const float* centre) {
+  return load<floats>(row) * scale.first * scale.second - load<floats>(centre);
 }
-inline Centred centred_x16(const double* row, PowerOfTwo<double> scale, const double* centre) {
-  Centred y;
-  f32x8 halves[2];
+inline floats rounded(const double* row, PowerOfTwo<double> scale, const double* centre) {
+  half_floats halves[2];
   for (int h = 0; h < 2; ++h) {
-    y.exact[h] =
-        load<f64x8>(row + 8 * h) * scale.first * scale.second - load<f64x8>(centre + 8 * h);
-    halves[h] = narrow(y.exact[h]);
+    halves[h] = narrow(load<doubles>(row + kDoubles * h) * scale.first * scale.second -
+                       load<doubles>(centre + kDoubles * h));
   }
-  y.rounded = load<f32x16>(halves);
-  return y;
+  return load<floats>(halves);
 }
 
 // What is measured of a row on the way; lane l holds features l, l + 16, ...
@@ -187,37 +175,27 @@ struct RowLanes {
   float sq_residual[16];
 };
 
-inline f32x16 rounded_x16(const float* row, PowerOfTwo<float> scale, const float* centre) {
-  return load<f32x16>(row) * scale.first * scale.second - load<f32x16>(centre);
-}
-inline f32x16 rounded_x16(const double* row, PowerOfTwo<double> scale, const double* centre) {
-  return centred_x16(row, scale, centre).rounded;
-}
-
-// y[0..n) from a piece of a row that begins at a multiple of 16. kExact asks for the float64 norm.
+// y[0..n) from a piece of a row that begins at a multiple of 16. kExact asks for the norm from
+// before the rounding to float32, in float64.
 template <bool kExact, class T>
 inline void centre_piece(const T* row, PowerOfTwo<T> scale, const T* centre, int n, float* y,
                          RowLanes& lanes) {
+  const double whole_scale = static_cast<double>(scale.first) * static_cast<double>(scale.second);
   int j = 0;
-  if constexpr (!kExact) {
-    for (; j + 16 <= n; j += 16) store(y + j, rounded_x16(row + j, scale, centre + j));
-    for (; j < n; ++j) y[j] = centred(row[j], scale, centre[j]);
-    return;
-  }
-  f64x8 low = load<f64x8>(lanes.sq_norm), high = load<f64x8>(lanes.sq_norm + 8);
   for (; j + 16 <= n; j += 16) {
-    const Centred v = centred_x16(row + j, scale, centre + j);
-    store(y + j, v.rounded);
-    low = low + v.exact[0] * v.exact[0];
-    high = high + v.exact[1] * v.exact[1];
+    for (int v = j; v < j + 16; v += kFloats) store(y + v, rounded(row + v, scale, centre + v));
+    if constexpr (kExact) {
+      for (int v = 0; v < 16; v += kDoubles) {
+        const doubles exact =
+            load_doubles(row + j + v) * whole_scale - load_doubles(centre + j + v);
+        store(lanes.sq_norm + v, load<doubles>(lanes.sq_norm + v) + exact * exact);
+      }
+    }
   }
-  store(lanes.sq_norm, low);
-  store(lanes.sq_norm + 8, high);
   for (; j < n; ++j) {
     y[j] = centred(row[j], scale, centre[j]);
-    const double exact = static_cast<double>(row[j]) * static_cast<double>(scale.first) *
-                             static_cast<double>(scale.second) -
-                         static_cast<double>(centre[j]);
+    if constexpr (!kExact) continue;
+    const double exact = static_cast<double>(row[j]) * whole_scale - static_cast<double>(centre[j]);
     lanes.sq_norm[j % 16] += exact * exact;
   }
 }
@@ -287,39 +265,39 @@ void pack_block(const PackArgs<T>& args) noexcept {
 }
 
 // Round to bfloat16, ties to even, leaving a float32 with 16 zero bits.
-inline f32x8 round_to_bf16(const f32x8& v) {
-  typedef std::uint32_t u32x8 __attribute__((vector_size(32)));
-  u32x8 bits = load<u32x8>(&v);
+inline half_floats round_to_bf16(const half_floats& v) {
+  typedef std::uint32_t Bits __attribute__((vector_size(sizeof(half_floats))));
+  Bits bits = load<Bits>(&v);
   bits = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
-  return load<f32x8>(&bits);
+  return load<half_floats>(&bits);
 }
 
 // The sums are only used as bounds, with room for their rounding: their order is free.
 template <class T>
 void pack_column(ColumnArgs<T>& args) noexcept {
-  f64x8 norm{}, residual{}, uncentred{};
-  for (std::int64_t j = 0; j < args.n_features; j += 8) {
+  doubles norm{}, residual{}, uncentred{};
+  for (std::int64_t j = 0; j < args.n_features; j += kDoubles) {
     const std::int64_t left = args.n_features - j;
-    T c[8] = {}, m[8] = {};
+    T c[kDoubles] = {}, m[kDoubles] = {};
     const T* from = args.centroid + j;
     const T* centre = args.centre + j;
-    if (left < 8) {
+    if (left < kDoubles) {
       for (int l = 0; l < left; ++l) c[l] = from[l], m[l] = centre[l];
       from = c;
       centre = m;
     }
-    const f64x8 stored = load_f64x8(from) * args.scale;
-    const f64x8 z = stored - load_f64x8(centre);
-    f32x8 packed = narrow(z);
+    const doubles stored = load_doubles(from) * args.scale;
+    const doubles z = stored - load_doubles(centre);
+    half_floats packed = narrow(z);
     if (args.column_bf16 != nullptr) packed = round_to_bf16(packed);
-    const f64x8 lost = z - widen(packed);
+    const doubles lost = z - widen(packed);
     norm = norm + z * z;
     residual = residual + lost * lost;
     uncentred = uncentred + stored * stored;
-    const f32x8 doubled = packed * -2.0f;
-    float out[8];
+    const half_floats doubled = packed * -2.0f;
+    float out[kDoubles];
     store(out, doubled);
-    const int n = static_cast<int>(left < 8 ? left : 8);
+    const int n = static_cast<int>(left < kDoubles ? left : kDoubles);
     if (args.column_bf16 != nullptr) {
       for (int l = 0; l < n; l += 2) {
         std::uint32_t low, high;
@@ -332,7 +310,7 @@ void pack_column(ColumnArgs<T>& args) noexcept {
     }
   }
   args.sq_norm = args.sq_residual = args.sq_norm_uncentred = 0;
-  for (int l = 0; l < 8; ++l) {
+  for (int l = 0; l < kDoubles; ++l) {
     args.sq_norm += norm[l];
     args.sq_residual += residual[l];
     args.sq_norm_uncentred += uncentred[l];

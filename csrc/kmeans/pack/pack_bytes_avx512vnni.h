@@ -132,8 +132,8 @@ inline ColumnPiece column_piece(const ByteColumnArgs<T>& args, std::int64_t j, s
     from = c;
     centre = m;
   }
-  const f64x8 stored = load_f64x8(from) * args.scale;
-  return {(__m512d)stored, (__m512d)(stored - load_f64x8(centre))};
+  const doubles stored = load_doubles(from) * args.scale;
+  return {(__m512d)stored, (__m512d)(stored - load_doubles(centre))};
 }
 
 inline std::int64_t sum_of(__m256i v) { return _mm512_reduce_add_epi64(_mm512_cvtepi32_epi64(v)); }

@@ -13,43 +13,41 @@ using ddkern::kmeans::PotentialArgs;
 using ddkern::kmeans::ScreenArgs;
 
 std::int64_t potential(const PotentialArgs& args) noexcept {
-  i64x8 sum{};
-  for (int p = 0; p < kBlockPoints; p += 8) {
-    const f64x8 closest = load<f64x8>(args.closest + p);
-    f64x8 d = (load_f64x8(args.norms + p) - 2.0 * load_f64x8(args.dots + p)) + args.candidate_norm;
-    d = d > 0.0 ? d : f64x8{};
-    d = d < closest ? d : closest;
-    store(args.nearer + p, d);
+  int64s sum{};
+  for (int p = 0; p < kBlockPoints; p += kDoubles) {
+    const doubles distance =
+        (load_doubles(args.norms + p) - 2.0 * load_doubles(args.dots + p)) + args.candidate_norm;
+    const doubles nearer = lesser(greater(distance, doubles{}), load<doubles>(args.closest + p));
+    store(args.nearer + p, nearer);
     if (args.weights == nullptr) {
-      sum += round_f64x8(d * args.unit);
+      sum += round_doubles(nearer * args.unit);
     } else {
-      const f64x8 value = (d * args.unit + kRound) - kRound;
-      sum += round_wide_f64x8(value * load<f64x8>(args.weights + p));
+      const doubles value = (nearer * args.unit + kRound) - kRound;
+      sum += round_wide_doubles(value * load<doubles>(args.weights + p));
     }
   }
   std::int64_t total = 0;
-  for (int l = 0; l < 8; ++l) total += sum[l];
+  for (int l = 0; l < kDoubles; ++l) total += sum[l];
   return total;
 }
 
 std::uint32_t screen(const ScreenArgs& args) noexcept {
   std::uint32_t open = 0;
-  for (int i = 0; i < kBlockPoints; i += 8) {
-    const f64x8 sq_norm = load<f64x8>(args.sq_norms + i);
-    const f64x8 score = load_f64x8(args.products + i) + static_cast<double>(args.base);
-    const f64x8 bound = load_f64x8(args.p + i) * static_cast<double>(args.u) +
-                        load_f64x8(args.q + i) * static_cast<double>(args.v) +
-                        static_cast<double>(args.e) + sq_norm * args.sq_norm_error;
-    const f64x8 norms = load<f64x8>(args.norms + i) + args.candidate_norm;
-    const f64x8 error = bound * args.unit + norms * norms * args.chain_error;
-    const f64x8 distance = (sq_norm + score) * args.unit;
-    const f64x8 difference = distance - error;
+  for (int i = 0; i < kBlockPoints; i += kDoubles) {
+    const doubles sq_norm = load<doubles>(args.sq_norms + i);
+    const doubles score = load_doubles(args.products + i) + static_cast<double>(args.base);
+    const doubles bound = load_doubles(args.p + i) * static_cast<double>(args.u) +
+                          load_doubles(args.q + i) * static_cast<double>(args.v) +
+                          static_cast<double>(args.e) + sq_norm * args.sq_norm_error;
+    const doubles norms = load<doubles>(args.norms + i) + args.candidate_norm;
+    const doubles error = bound * args.unit + norms * norms * args.chain_error;
+    const doubles distance = (sq_norm + score) * args.unit;
     // A distance is not negative, and neither is what nobody knows (NaN).
-    const f64x8 lower = difference > 0.0 ? difference : f64x8{};
+    const doubles lower = greater(distance - error, doubles{});
     store(args.lower + i, lower);
     store(args.upper + i, distance + error);
-    const i64x8 decided = lower >= load<f64x8>(args.closest + i);
-    for (int l = 0; l < 8; ++l) {
+    const auto decided = lower >= load<doubles>(args.closest + i);
+    for (int l = 0; l < kDoubles; ++l) {
       open |= static_cast<std::uint32_t>(decided[l] == 0) << (i + l);
     }
   }
