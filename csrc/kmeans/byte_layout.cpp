@@ -11,6 +11,9 @@ namespace {
 // the end of a segment behind.
 std::int64_t chunk_of(std::int64_t n_features) { return n_features > 1024 ? 64 : 16; }
 
+// The cross terms of a doubled segment, 2 * 128 * 127 a feature, must stay below 2^31.
+constexpr std::int64_t kLongestSegment = 65536;
+
 // Neighbours whose root mean squares differ by less share a segment.
 constexpr double kSameSize = 1.6;
 // A segment is doubled when a feature of it costs the certificate this many times the average.
@@ -40,7 +43,7 @@ struct Size {
 }  // namespace
 
 ByteLayout make_byte_layout(const std::vector<double>& largest,
-                            const std::vector<double>& mean_square) {
+                            const std::vector<double>& mean_square, double integer) {
   const auto n_features = static_cast<std::int64_t>(largest.size());
   const std::int64_t chunk = chunk_of(n_features);
   ByteLayout layout;
@@ -52,7 +55,8 @@ ByteLayout make_byte_layout(const std::vector<double>& largest,
       size.add({largest[static_cast<std::size_t>(j)], mean_square[static_cast<std::size_t>(j)], 1});
     }
     const bool joins = !sizes.empty() && size.rms() * kSameSize > sizes.back().rms() &&
-                       size.rms() < sizes.back().rms() * kSameSize;
+                       size.rms() < sizes.back().rms() * kSameSize &&
+                       end - layout.segments.back().begin <= kLongestSegment;
     if (joins) {
       sizes.back().add(size);
       layout.segments.back().end = end;
@@ -70,10 +74,11 @@ ByteLayout make_byte_layout(const std::vector<double>& largest,
   for (std::size_t s = 0; s < sizes.size(); ++s) {
     ByteSegment& segment = layout.segments[s];
     const Size& size = sizes[s];
+    const bool exact = integer > 0 && size.largest <= (kByteLevels + 1) * integer;
     segment.doubled =
-        layout.segments.size() > 1 &&
+        !exact && layout.segments.size() > 1 &&
         size.step(false) * size.rms() * static_cast<double>(n_features) > kDoubledLoss * total;
-    const double step = size.step(segment.doubled);
+    const double step = exact ? integer : size.step(segment.doubled);
     segment.step = static_cast<float>(step);
     const double lost = step / (segment.doubled ? kLowByte : 1.0);
     segment.weight = size.rms() > 0 ? lost / size.rms() : 0;

@@ -4,7 +4,8 @@
 // The features are cut into segments in which values are of one size. In segment s a centred row y
 // and a column c become
 //   y ~ step_s * (high + low / 254),   c ~ c's own step in s * (high + low / 254)
-// with bytes in [-127, 127]. `low` is kept, by both, only in the few segments that hold most of
+// with bytes in [-127, 127] (rows use -128 as well). `low` is kept, by both, only in the few
+// segments that hold most of
 // what rounding would lose; there a product is high*high + (high*low + low*high) / 254. Integer
 // sums are exact, so all that a certificate must know is what the rounding of the values lost.
 #pragma once
@@ -45,7 +46,9 @@ struct ByteLayout {
 };
 
 // From the magnitudes of some centred rows, [n_features] each: the largest and the mean square.
+// Where the rows are integers, `integer` is the size of 1, and 0 elsewhere: as many of them as fit
+// bytes are kept as they are.
 ByteLayout make_byte_layout(const std::vector<double>& largest,
-                            const std::vector<double>& mean_square);
+                            const std::vector<double>& mean_square, double integer);
 
 }  // namespace ddkern::kmeans

@@ -126,7 +126,7 @@ void Group<T>::prepare_in_frame(const Frame<T>& frame, const Residency& residenc
   frame_ = fast_frame_ = frame;
   if (format == FastFormat::bytes) {
     RowScratch<T> row_scratch(1, n_features_, kSampledRows);
-    set_byte_layout(sample_rows(row_scratch));
+    set_byte_layout(sample_rows(row_scratch), false);
   }
   first_pass(residency, team);
   if (format == FastFormat::f32) pack_f32(residency.fast_blocks, team);
@@ -373,35 +373,41 @@ std::vector<const T*> Group<T>::sample_rows(RowScratch<T>& row_scratch) const {
 }
 
 // The mean and the magnitude of some rows. Small integers stay integers, which bfloat16 holds
-// exactly when they are not far from the centre.
+// exactly when they are not far from the centre; and if 256 integers are all there is, as in
+// images, they all become bytes as they are.
 template <class T>
 void Group<T>::guess_fast_frame() {
   RowScratch<T> row_scratch(1, n_features_, kSampledRows);
   const std::vector<const T*> rows = sample_rows(row_scratch);
   const auto size = static_cast<std::size_t>(n_features_);
   bool small_integers = true;
-  double max_abs = 0;
+  double least = HUGE_VAL, most = -HUGE_VAL;
   std::vector<double> mean(size, 0.0);
   for (const T* row : rows) {
     small_integers = small_integers && kernels_.pack.small_integers(row, n_features_);
     for (std::size_t j = 0; j < size; ++j) {
-      max_abs = std::max(max_abs, std::abs(static_cast<double>(row[j])));
-      mean[j] += static_cast<double>(row[j]);
+      const auto value = static_cast<double>(row[j]);
+      least = std::min(least, value);
+      most = std::max(most, value);
+      mean[j] += value;
     }
   }
+  const double max_abs = rows.empty() ? 0 : std::max(std::abs(least), std::abs(most));
+  const bool bytes = small_integers && most - least < 2 * kByteLevels + 2;
   fast_frame_.exponent = std::clamp(exponent_of(max_abs), -kLargestExponent, kLargestExponent);
   fast_frame_.centre.assign(size, 0);
   const double n = std::max(1.0, static_cast<double>(rows.size()));
   for (std::size_t j = 0; j < size; ++j) {
-    const double centre = mean[j] / n;
-    fast_frame_.centre[j] =
-        static_cast<T>((small_integers ? std::nearbyint(centre) : centre) * fast_frame_.scale());
+    double centre = mean[j] / n;
+    if (small_integers) centre = std::nearbyint(centre);
+    if (bytes) centre = std::clamp(centre, most - kByteLevels, least + kByteLevels + 1);
+    fast_frame_.centre[j] = static_cast<T>(centre * fast_frame_.scale());
   }
-  if (format_ == FastFormat::bytes) set_byte_layout(rows);
+  if (format_ == FastFormat::bytes) set_byte_layout(rows, bytes);
 }
 
 template <class T>
-void Group<T>::set_byte_layout(const std::vector<const T*>& rows) {
+void Group<T>::set_byte_layout(const std::vector<const T*>& rows, bool integers) {
   const auto size = static_cast<std::size_t>(n_features_);
   std::vector<double> largest(size, 0.0), mean_square(size, 0.0);
   const double share = 1 / std::max(1.0, static_cast<double>(rows.size()));
@@ -413,7 +419,7 @@ void Group<T>::set_byte_layout(const std::vector<const T*>& rows) {
       mean_square[j] += y * y * share;
     }
   }
-  layout_ = make_byte_layout(largest, mean_square);
+  layout_ = make_byte_layout(largest, mean_square, integers ? fast_frame_.scale() : 0.0);
 }
 
 template <class T>

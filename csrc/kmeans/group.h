@@ -169,7 +169,7 @@ class Group {
   void set_frame(const std::vector<Seen>& seen, const Team& team);
   std::vector<const T*> sample_rows(RowScratch<T>& row_scratch) const;
   void guess_fast_frame();
-  void set_byte_layout(const std::vector<const T*>& rows);
+  void set_byte_layout(const std::vector<const T*>& rows, bool integers);
   void pack_fast_block(std::int64_t block, std::uint32_t* words, RowScratch<T>& row_scratch,
                        int thread) const;
   void pack_byte_block(std::int64_t block, const RowsAhead& ahead, std::uint32_t* words,

@@ -30,7 +30,7 @@ inline std::int64_t words_of(const ByteSegment& segment) {
 
 inline __m512i to_bytes_range(__m512 v) {
   const __m512i most = _mm512_set1_epi32(kByteLevels);
-  const __m512i least = _mm512_set1_epi32(-kByteLevels);
+  const __m512i least = _mm512_set1_epi32(-kByteLevels - 1);
   return _mm512_max_epi32(_mm512_min_epi32(_mm512_cvtps_epi32(v), most), least);
 }
 // Points are unsigned in the products: biased by 128.

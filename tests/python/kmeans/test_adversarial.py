@@ -565,3 +565,14 @@ def test_rounding_error_along_the_difference(isa: str, n_features: int) -> None:
     x = np.repeat(values[:, None], n_features, axis=1).astype(np.float32)
     expected = np.where(values > 0, 0, 1)
     np.testing.assert_array_equal(ddkern.assign(x, centroids), expected)
+
+
+@pytest.mark.parametrize("n_features", [140_000, 300_000])
+def test_products_of_very_many_features(isa: str, n_features: int) -> None:
+    """Long rows along one line: their products are as large as integers can make them."""
+    levels = np.array([1.0, -1.0, 0.5, -0.5, 0.9, -0.9, 0.98, -0.98])
+    x = np.repeat(levels[:, None], n_features, axis=1).astype(np.float32)
+    x[:, ::7] *= np.float32(0.99)
+    np.testing.assert_array_equal(ddkern.assign(x, x), np.arange(len(x)))
+    seeds = ddkern.seed_centroids(x, 8, random_state=0)
+    assert sorted(seeds.indices.tolist()) == list(range(8))
