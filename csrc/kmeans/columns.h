@@ -40,6 +40,14 @@ struct ColumnBounds {
     e[k] = static_cast<float>(e_k * kUp + 0x1p-96);
     wild[k] = !(u_k < 0x1p40 && v_k < 0x1p40 && e_k < 0x1p80);
   }
+  // Column k is column `from` of `other`.
+  void copy(std::int64_t k, const ColumnBounds& other, std::int64_t from) {
+    base[k] = other.base[from];
+    u[k] = other.u[from];
+    v[k] = other.v[from];
+    e[k] = other.e[from];
+    wild[k] = other.wild[from];
+  }
   // After a round of set(), which may run on several threads for different columns.
   void look_for_wild() { any_wild = std::find(wild.begin(), wild.end(), 1) != wild.end(); }
 };

@@ -37,10 +37,11 @@ std::int64_t fast_block_bytes(const GroupShape& shape) {
   return 0;
 }
 
-// All rows that seeding may draw, where many of them are drawn more than once.
-std::int64_t candidates_worth_keeping(const GroupShape& shape) {
+// All rows that seeding may draw, where many of them are drawn more than once or the first pass can
+// start from the products of the seeds.
+std::int64_t candidates_worth_keeping(const GroupShape& shape, bool caches_scores) {
   const std::int64_t n_draws = (shape.k - 1) * n_seeding_trials(shape.k);
-  if (n_draws < shape.n_rows / 4) return 0;
+  if (n_draws < shape.n_rows / 4 && !caches_scores) return 0;
   const std::int64_t n_kept = std::min(n_draws, shape.n_rows);
   return n_kept * padded_rows(shape) * 4 <= kMostBytesOfCandidates ? n_kept : 0;
 }
@@ -153,7 +154,7 @@ GroupPlan plan_group(const GroupShape& shape, const FitOptions& options,
     plan.cache_scores = take(n * shape.k * 4);
   }
   if (!gram && plan.format == FastFormat::bytes && options.init == Init::plus_plus) {
-    plan.candidates_kept = candidates_worth_keeping(shape);
+    plan.candidates_kept = candidates_worth_keeping(shape, plan.cache_scores);
     if (!take(plan.candidates_kept * (n + apart(shape.n_features * 5 / 4)) * 4)) {
       plan.candidates_kept = 0;
     }

@@ -165,13 +165,14 @@ void check_rows(const RowReader<T>& reader, const Groups& groups, std::int64_t g
 }
 
 template <class T>
-Seeds draw_seeds(const Group<T>& group, const GramMatrix* gram, const FitOptions& options,
-                 const GroupPlan& plan, std::int64_t k, const Draws& draws, const Team& team) {
+PlusPlusSeeds<T> draw_seeds(const Group<T>& group, const GramMatrix* gram,
+                            const FitOptions& options, const GroupPlan& plan, std::int64_t k,
+                            const Draws& draws, const Team& team) {
   if (options.init == Init::plus_plus) {
     return seed_plus_plus(group, gram, k, draws, plan.candidates_kept, options.perturb_scores,
                           team);
   }
-  return seed_random(group, k, draws, team);
+  return {seed_random(group, k, draws, team), {}};
 }
 
 template <class T>
@@ -199,7 +200,8 @@ void fit_group(const RowReader<T>& reader, const Groups& groups, std::int64_t g,
   T* const centroids = n_runs > 1 ? tried.data() : kept;
   std::optional<LloydResult<T>> best;
   for (int restart = 0; restart < n_runs; ++restart) {
-    Seeds seeds;
+    std::vector<std::int64_t> seed_rows;
+    std::optional<SeededScores<T>> seeded;
     if (options.init == Init::array) {
       const T* from = given + first_centroid * n_features;
       team.for_ranges(k, 1, [&](std::int64_t begin, std::int64_t end, int) {
@@ -208,11 +210,13 @@ void fit_group(const RowReader<T>& reader, const Groups& groups, std::int64_t g,
       });
     } else {
       const Draws draws{{groups.seeds[g], groups.ids[g]}, static_cast<std::uint32_t>(restart)};
-      seeds = draw_seeds(group, gram, options, plan, k, draws, team);
-      copy_rows(group, seeds.rows, centroids, team);
+      PlusPlusSeeds<T> drawn = draw_seeds(group, gram, options, plan, k, draws, team);
+      seed_rows = std::move(drawn.seeds.rows);
+      if (drawn.scores) seeded.emplace(std::move(*drawn.scores));
+      copy_rows(group, seed_rows, centroids, team);
     }
     report.seconds_seed += watch.lap();
-    LloydResult<T> result = lloyd(group, gram, centroids, k, seeds.rows, options,
+    LloydResult<T> result = lloyd(group, gram, centroids, k, seed_rows, std::move(seeded), options,
                                   lloyd_plan(plan, options, kernels.dots), team);
     report.seconds_lloyd += watch.lap();
     report.rows_assigned += result.rows_assigned;
@@ -338,12 +342,12 @@ void seed(const RowSource& source, const Groups& groups, const FitOptions& optio
         std::optional<GramMatrix> matrix;
         if (plan.algorithm == Algorithm::gram) matrix.emplace(group, team);
         const Draws draws{{groups.seeds[g], groups.ids[g]}, 0};
-        const Seeds seeds =
+        const PlusPlusSeeds<T> drawn =
             draw_seeds(group, matrix ? &*matrix : nullptr, options, plan, groups.k[g], draws, team);
         for (std::int64_t c = 0; c < groups.k[g]; ++c) {
-          rows[first[g] + c] = group.row_number(seeds.rows[static_cast<std::size_t>(c)]);
+          rows[first[g] + c] = group.row_number(drawn.seeds.rows[static_cast<std::size_t>(c)]);
         }
-        potential[g] = seeds.potential;
+        potential[g] = drawn.seeds.potential;
       },
       [&](std::int64_t g, const Team& team) {
         check_rows(reader, groups, g, kernels, true, team);

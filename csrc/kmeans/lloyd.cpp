@@ -27,8 +27,8 @@ template <class T>
 class Lloyd {
  public:
   Lloyd(Group<T>& group, const GramMatrix* gram, T* centroids, std::int64_t k,
-        const std::vector<std::int64_t>& seed_rows, const FitOptions& options,
-        const LloydPlan& plan, const Team& team)
+        const std::vector<std::int64_t>& seed_rows, std::optional<SeededScores<T>> seeded,
+        const FitOptions& options, const LloydPlan& plan, const Team& team)
       : group_(group), k_(k), n_features_(group.n_features()), options_(options), plan_(plan),
         team_(team), centroids_(centroids), sums_(k * n_features_), units_(size(k), 0),
         mean_sq_norms_(size(k), 0.0), off_(size(k), 0.0), assignment_(size(group.n()), -1),
@@ -44,12 +44,15 @@ class Lloyd {
         gram_scores_->set_row(static_cast<std::int64_t>(c), seed_rows[c], team);
       }
     }
-    // Given centroids are no combinations of rows yet: the first pass must look at the rows.
-    if (gram == nullptr || seed_rows.empty()) {
+    moved_.resize(size(k));
+    std::iota(moved_.begin(), moved_.end(), 0);
+    if (seeded && plan.cache_scores) {
+      direct_scores_.emplace(std::move(seeded->scores));
+      moved_ = std::move(seeded->unknown);
+    } else if (gram == nullptr || seed_rows.empty()) {
+      // With a Gram matrix, given centroids: no combinations of rows until the first update.
       direct_scores_.emplace(group, k, plan.cache_scores && gram == nullptr, team.n_threads());
     }
-    moved_.resize(size(k));
-    for (std::int64_t c = 0; c < k; ++c) moved_[c] = c;
   }
 
   LloydResult<T> run() {
@@ -542,16 +545,20 @@ class Lloyd {
 
 template <class T>
 LloydResult<T> lloyd(Group<T>& group, const GramMatrix* gram, T* centroids, std::int64_t k,
-                     const std::vector<std::int64_t>& seed_rows, const FitOptions& options,
+                     const std::vector<std::int64_t>& seed_rows,
+                     std::optional<SeededScores<T>> seeded, const FitOptions& options,
                      const LloydPlan& plan, const Team& team) {
-  return Lloyd<T>(group, gram, centroids, k, seed_rows, options, plan, team).run();
+  return Lloyd<T>(group, gram, centroids, k, seed_rows, std::move(seeded), options, plan, team)
+      .run();
 }
 
 template LloydResult<float> lloyd(Group<float>&, const GramMatrix*, float*, std::int64_t,
-                                  const std::vector<std::int64_t>&, const FitOptions&,
+                                  const std::vector<std::int64_t>&,
+                                  std::optional<SeededScores<float>>, const FitOptions&,
                                   const LloydPlan&, const Team&);
 template LloydResult<double> lloyd(Group<double>&, const GramMatrix*, double*, std::int64_t,
-                                   const std::vector<std::int64_t>&, const FitOptions&,
+                                   const std::vector<std::int64_t>&,
+                                   std::optional<SeededScores<double>>, const FitOptions&,
                                    const LloydPlan&, const Team&);
 
 }  // namespace ddkern::kmeans

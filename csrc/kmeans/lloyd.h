@@ -3,11 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
-#include "kmeans/gram.h"
-#include "kmeans/group.h"
 #include "kmeans/kmeans.h"
+#include "kmeans/scores.h"
 
 namespace ddkern::kmeans {
 
@@ -33,10 +33,12 @@ struct LloydResult {
 };
 
 // Moves `centroids` [k][n_features], which are the values of `seed_rows` unless that is empty.
-// `gram` may be null; the result is the same. The fast blocks of the group may change their format.
+// `gram` may be null, and `seeded` empty; the result is the same. The fast blocks of the group may
+// change their format.
 template <class T>
 LloydResult<T> lloyd(Group<T>& group, const GramMatrix* gram, T* centroids, std::int64_t k,
-                     const std::vector<std::int64_t>& seed_rows, const FitOptions& options,
+                     const std::vector<std::int64_t>& seed_rows,
+                     std::optional<SeededScores<T>> seeded, const FitOptions& options,
                      const LloydPlan& plan, const Team& team);
 
 }  // namespace ddkern::kmeans

@@ -130,6 +130,26 @@ void DirectScores<T>::update(const std::vector<const T*>& values,
 }
 
 template <class T>
+DirectScores<T> DirectScores<T>::select(const std::vector<std::int64_t>& columns,
+                                        const Team& team) const {
+  const auto n = static_cast<std::int64_t>(columns.size());
+  DirectScores selected(group_, n, true, team.n_threads());
+  for (std::int64_t c = 0; c < n; ++c) {
+    if (columns[c] >= 0) selected.bounds_.copy(c, this->bounds_, columns[c]);
+  }
+  team.for_ranges(group_.n_blocks(), 4, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t b = begin; b < end; ++b) {
+      for (std::int64_t c = 0; c < n; ++c) {
+        if (columns[c] < 0) continue;
+        const float* from = cache_.data() + (b * n_columns_ + columns[c]) * kBlockPoints;
+        std::copy(from, from + kBlockPoints, selected.cache_.data() + (b * n + c) * kBlockPoints);
+      }
+    }
+  });
+  return selected;
+}
+
+template <class T>
 const float* DirectScores<T>::block(std::int64_t block, float* out, int thread) {
   float* scores = cache_.empty() ? out : cache_.data() + block * n_columns_ * kBlockPoints;
   const void* points = group_.fast_block(

@@ -44,6 +44,10 @@ class DirectScores final : public Scores<T> {
   void update(const std::vector<const T*>& values, const std::vector<std::int64_t>& moved,
               const Team& team);
 
+  // Cached scores of some columns, in that order, with the products that are known; -1 stands for
+  // a column that is not, to be updated first.
+  DirectScores select(const std::vector<std::int64_t>& columns, const Team& team) const;
+
   const float* block(std::int64_t block, float* out, int thread) override;
   const float* p(std::int64_t block) const override { return group_.p() + block * kBlockPoints; }
   const float* q(std::int64_t block) const override { return group_.q() + block * kBlockPoints; }
@@ -68,6 +72,13 @@ class DirectScores final : public Scores<T> {
   Buffer<float> cache_;   // [n_blocks][n_columns][kBlockPoints]
   Buffer<float> block_scratch_;
   RowScratch<T> row_scratch_;
+};
+
+// What seeding knows of the seeds: column c is seed c.
+template <class T>
+struct SeededScores {
+  DirectScores<T> scores;
+  std::vector<std::int64_t> unknown;  // columns without products
 };
 
 // Scores from the Gram matrix: for a cell k with weights w and total W,

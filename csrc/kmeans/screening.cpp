@@ -70,6 +70,18 @@ void Screening<T>::set_candidates(const std::vector<std::int64_t>& rows) {
 }
 
 template <class T>
+std::optional<SeededScores<T>> Screening<T>::scores_of(
+    const std::vector<std::int64_t>& seeds) const {
+  if (!keeps()) return {};
+  std::vector<std::int64_t> columns, unknown;
+  for (const std::int64_t row : seeds) {
+    columns.push_back(column_of_row_[static_cast<std::size_t>(row)]);
+    if (columns.back() < 0) unknown.push_back(static_cast<std::int64_t>(columns.size()) - 1);
+  }
+  return SeededScores<T>{scores_.select(columns, team_), std::move(unknown)};
+}
+
+template <class T>
 const float* Screening<T>::products(std::int64_t block, int thread) {
   float* out = products_.data() + thread * n_columns_ * kBlockPoints;
   const float* products = scores_.block(block, out, thread);

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "kmeans/scores.h"
@@ -30,6 +31,9 @@ class Screening {
   const float* products(std::int64_t block, int thread);
   std::uint32_t screen(int candidate, std::int64_t block, const float* products,
                        const double* closest, double* lower, double* upper) const;
+
+  // What is kept of the products of some rows.
+  std::optional<SeededScores<T>> scores_of(const std::vector<std::int64_t>& seeds) const;
 
   // The row that distances() are from. The first one meets every row that counts: their norms
   // are found on the way.

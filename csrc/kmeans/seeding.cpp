@@ -69,7 +69,7 @@ class PlusPlus {
     find_norms();
   }
 
-  Seeds run() {
+  const Seeds& run() {
     seeds_.rows.push_back(units_.draw(draws_(0, 0)));
     start_from(seeds_.rows[0]);
     for (std::int64_t step = 1; step < k_; ++step) {
@@ -82,7 +82,12 @@ class PlusPlus {
     seeds_.potential =
         std::ldexp(static_cast<double>(masses_.total()), 2 * group_.frame().exponent - shift_) *
         (group_.total_weight() / static_cast<double>(group_.total_units())) * group_.mean_factor();
-    return std::move(seeds_);
+    return seeds_;
+  }
+
+  std::optional<SeededScores<T>> scores() const {
+    if (!screening_) return {};
+    return screening_->scores_of(seeds_.rows);
   }
 
  private:
@@ -431,9 +436,12 @@ int n_seeding_trials(std::int64_t k) {
 }
 
 template <class T>
-Seeds seed_plus_plus(const Group<T>& group, const GramMatrix* gram, std::int64_t k,
-                     const Draws& draws, std::int64_t n_kept, bool perturb, const Team& team) {
-  return PlusPlus<T>(group, gram, k, draws, n_kept, perturb, team).run();
+PlusPlusSeeds<T> seed_plus_plus(const Group<T>& group, const GramMatrix* gram, std::int64_t k,
+                                const Draws& draws, std::int64_t n_kept, bool perturb,
+                                const Team& team) {
+  PlusPlus<T> plus_plus(group, gram, k, draws, n_kept, perturb, team);
+  const Seeds& seeds = plus_plus.run();
+  return {seeds, plus_plus.scores()};
 }
 
 template <class T>
@@ -470,10 +478,10 @@ Seeds seed_random(const Group<T>& group, std::int64_t k, const Draws& draws, con
   return seeds;
 }
 
-template Seeds seed_plus_plus(const Group<float>&, const GramMatrix*, std::int64_t, const Draws&,
-                              std::int64_t, bool, const Team&);
-template Seeds seed_plus_plus(const Group<double>&, const GramMatrix*, std::int64_t, const Draws&,
-                              std::int64_t, bool, const Team&);
+template PlusPlusSeeds<float> seed_plus_plus(const Group<float>&, const GramMatrix*, std::int64_t,
+                                             const Draws&, std::int64_t, bool, const Team&);
+template PlusPlusSeeds<double> seed_plus_plus(const Group<double>&, const GramMatrix*, std::int64_t,
+                                              const Draws&, std::int64_t, bool, const Team&);
 template Seeds seed_random(const Group<float>&, std::int64_t, const Draws&, const Team&);
 template Seeds seed_random(const Group<double>&, std::int64_t, const Draws&, const Team&);
 

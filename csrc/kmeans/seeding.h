@@ -3,11 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "core/random.h"
-#include "kmeans/gram.h"
-#include "kmeans/group.h"
+#include "kmeans/scores.h"
 
 namespace ddkern::kmeans {
 
@@ -26,12 +26,20 @@ struct Seeds {
   double potential = 0;  // weighted sum of squared distances to the nearest seed, k-means++
 };
 
+// What seeding hands over to Lloyd's first pass, where it is worth it.
+template <class T>
+struct PlusPlusSeeds {
+  Seeds seeds;
+  std::optional<SeededScores<T>> scores;
+};
+
 // Greedy k-means++ (Arthur and Vassilvitskii, SODA 2007) with 2 + floor(ln k) trials a step. `gram`
 // may be null; the seeds are the same. `n_kept` is GroupPlan::candidates_kept, `perturb` is
 // FitOptions::perturb_scores.
 template <class T>
-Seeds seed_plus_plus(const Group<T>& group, const GramMatrix* gram, std::int64_t k,
-                     const Draws& draws, std::int64_t n_kept, bool perturb, const Team& team);
+PlusPlusSeeds<T> seed_plus_plus(const Group<T>& group, const GramMatrix* gram, std::int64_t k,
+                                const Draws& draws, std::int64_t n_kept, bool perturb,
+                                const Team& team);
 
 // Rows drawn by weight, no value twice while distinct ones remain.
 template <class T>
