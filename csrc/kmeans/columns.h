@@ -24,8 +24,9 @@
 namespace ddkern::kmeans {
 
 struct ColumnBounds {
-  std::vector<float> base;     // [n_columns] what a product lacks to be a score
-  std::vector<float> u, v, e;  // [n_columns]
+  std::vector<float> base;                   // [n_columns] what a product lacks to be a score
+  std::vector<float> u, v, e;                // [n_columns]
+  float most_u = 0, most_v = 0, most_e = 0;  // the largest
   bool any_wild = false;
   std::vector<char> wild;  // [n_columns] numbers outside float32's comfort: nothing is certain
 
@@ -49,7 +50,12 @@ struct ColumnBounds {
     wild[k] = other.wild[from];
   }
   // After a round of set(), which may run on several threads for different columns.
-  void look_for_wild() { any_wild = std::find(wild.begin(), wild.end(), 1) != wild.end(); }
+  void settle() {
+    any_wild = std::find(wild.begin(), wild.end(), 1) != wild.end();
+    most_u = *std::max_element(u.begin(), u.end());
+    most_v = *std::max_element(v.begin(), v.end());
+    most_e = *std::max_element(e.begin(), e.end());
+  }
 };
 
 inline double accumulation_bound(std::int64_t n_features, double n_roundings_per_product) {

@@ -87,7 +87,10 @@ void Nearest<T>::block(Scores<T>& scores, std::int64_t block, std::int32_t* winn
                       scores.q(block),
                       bounds.u.data(),
                       bounds.v.data(),
-                      bounds.e.data()};
+                      bounds.e.data(),
+                      bounds.most_u,
+                      bounds.most_v,
+                      bounds.most_e};
   ScanResult found;
   group_.kernels().scan.scan(args, found);
   const bool any_wild = bounds.any_wild;

@@ -111,7 +111,7 @@ void DirectScores<T>::update(const std::vector<const T*>& values,
                   [&](std::int64_t begin, std::int64_t end, int) {
                     for (std::int64_t i = begin; i < end; ++i) pack_column(moved[i], values[i]);
                   });
-  this->bounds_.look_for_wild();
+  this->bounds_.settle();
   if (!cache_.empty()) {
     columns_ = moved;
   } else if (columns_.empty()) {
@@ -237,7 +237,7 @@ void GramScores<T>::set_row(std::int64_t k, std::int64_t row, const Team& team) 
   cell.n_rows = 1;
   cell.self = entries[row];
   set_bounds(k);
-  this->bounds_.look_for_wild();
+  this->bounds_.settle();
 }
 
 template <class T>
@@ -299,7 +299,7 @@ void GramScores<T>::apply(const std::vector<Change>& changes,
       set_bounds(k);
     }
   });
-  this->bounds_.look_for_wild();
+  this->bounds_.settle();
 }
 
 template <class T>

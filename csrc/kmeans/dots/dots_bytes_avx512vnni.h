@@ -21,22 +21,28 @@ inline void add_byte_products(__m512i& sum, __m512i points, __m512i column) {
   asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(points), "v"(column));
 }
 
-// 2 x kWidth integer accumulators fill the registers, so the floating-point sums over runs live in
-// `out`, which stays in L1.
+// At most this many columns at a time: their integer sums of a run and their floating-point sums
+// over runs fill the registers together.
+constexpr int kByteColumns = 6;
+
 template <int kWidth>
-inline void byte_dot_columns(const ByteDotsArgs& args) {
-  const auto* points = static_cast<const std::uint32_t*>(args.points);
+inline void byte_dot_columns(const ByteDotsArgs& args, int first) {
+  const auto* const points = static_cast<const std::uint32_t*>(args.points);
+  const ByteRun* const runs = args.runs;
+  const std::int64_t n_runs = args.n_runs;
   const std::uint32_t* column_at[kWidth];
+  __m512 totals[kWidth][2];
 #pragma GCC unroll 16
   for (int c = 0; c < kWidth; ++c) {
-    column_at[c] = static_cast<const std::uint32_t*>(args.columns[c]);
+    column_at[c] = static_cast<const std::uint32_t*>(args.columns[first + c]);
+    totals[c][0] = totals[c][1] = _mm512_setzero_ps();
   }
-  for (std::int64_t r = 0; r < args.n_runs; ++r) {
-    const ByteRun run = args.runs[r];
+  for (std::int64_t r = 0; r < n_runs; ++r) {
+    const ByteRun run = runs[r];
     __m512i sums[kWidth][2];
 #pragma GCC unroll 16
     for (int c = 0; c < kWidth; ++c) {
-      sums[c][0] = sums[c][1] = _mm512_set1_epi32(static_cast<int>(column_at[c][args.n_runs + r]));
+      sums[c][0] = sums[c][1] = _mm512_set1_epi32(static_cast<int>(column_at[c][n_runs + r]));
     }
     const std::uint32_t* point = points + run.point_word * kBlockPoints;
     for (std::int64_t w = 0; w < run.n_words; ++w, point += kBlockPoints) {
@@ -53,27 +59,35 @@ inline void byte_dot_columns(const ByteDotsArgs& args) {
     for (int c = 0; c < kWidth; ++c) {
       float scale;
       std::memcpy(&scale, column_at[c] + r, sizeof(scale));
-      float* out = args.out + args.rows[c] * kBlockPoints;
 #pragma GCC unroll 2
       for (int v = 0; v < 2; ++v) {
-        const __m512 sum = _mm512_cvtepi32_ps(sums[c][v]);
-        const __m512 before = r == 0 ? _mm512_setzero_ps() : _mm512_loadu_ps(out + 16 * v);
-        _mm512_storeu_ps(out + 16 * v, _mm512_fmadd_ps(sum, _mm512_set1_ps(scale), before));
+        totals[c][v] =
+            _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[c][v]), _mm512_set1_ps(scale), totals[c][v]);
       }
     }
+  }
+#pragma GCC unroll 16
+  for (int c = 0; c < kWidth; ++c) {
+    float* out = args.out + args.rows[first + c] * kBlockPoints;
+    _mm512_storeu_ps(out, totals[c][0]);
+    _mm512_storeu_ps(out + 16, totals[c][1]);
   }
 }
 
 template <int kWidth>
-inline void dispatch_byte_width(const ByteDotsArgs& args) {
+inline void dispatch_byte_width(const ByteDotsArgs& args, int first, int width) {
   if constexpr (kWidth > 1) {
-    if (args.width < kWidth) return dispatch_byte_width<kWidth - 1>(args);
+    if (width < kWidth) return dispatch_byte_width<kWidth - 1>(args, first, width);
   }
-  byte_dot_columns<kWidth>(args);
+  byte_dot_columns<kWidth>(args, first);
 }
 
 void fast_bytes(const ByteDotsArgs& args) noexcept {
-  dispatch_byte_width<ddkern::kmeans::kTileColumns>(args);
+  const int n_parts = (args.width + kByteColumns - 1) / kByteColumns;
+  for (int part = 0; part < n_parts; ++part) {
+    const int begin = args.width * part / n_parts, end = args.width * (part + 1) / n_parts;
+    dispatch_byte_width<kByteColumns>(args, begin, end - begin);
+  }
 }
 
 }  // namespace

@@ -19,12 +19,13 @@ namespace ddkern::kmeans {
 struct ScanArgs {
   const float* products;  // [n_columns][kBlockPoints]
   std::int64_t n_columns;
-  const float* base;  // [n_columns]
-  const float* p;     // [kBlockPoints]
-  const float* q;     // [kBlockPoints]
-  const float* u;     // [n_columns]
-  const float* v;     // [n_columns]
-  const float* e;     // [n_columns]
+  const float* base;             // [n_columns]
+  const float* p;                // [kBlockPoints]
+  const float* q;                // [kBlockPoints]
+  const float* u;                // [n_columns]
+  const float* v;                // [n_columns]
+  const float* e;                // [n_columns]
+  float most_u, most_v, most_e;  // the largest of them
 };
 
 struct ScanResult {

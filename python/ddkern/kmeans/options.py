@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 import os
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +30,8 @@ __all__ = [
 ]
 
 SEED_LIMIT = 1 << 64
+
+_SECONDS_BETWEEN_LOOKS = 0.5  # at how much memory is free
 # The counter of the draws has 16 bits for the restart (docs/numerics.md, section 7).
 MOST_RESTARTS = (1 << 16) - 1
 # Multiply-adds of one pass below which waking threads costs more than it saves: one and two threads
@@ -107,4 +111,12 @@ def as_n_threads(value: Any, multiply_adds: int) -> int:
 
 def workspace_bytes(value: Any) -> int:
     """``max_memory`` as an int; None is a quarter of the memory that is free now."""
-    return default_max_memory() if value is None else as_count("max_memory", value)
+    if value is not None:
+        return as_count("max_memory", value)
+    return _default_workspace(int(time.monotonic() / _SECONDS_BETWEEN_LOOKS))
+
+
+# Asking the system takes longer than a small problem does, and what is free changes slowly.
+@functools.lru_cache(maxsize=1)
+def _default_workspace(period: int) -> int:
+    return default_max_memory()

@@ -90,7 +90,23 @@ def test_no_seed_draws_one() -> None:
 def test_defaults_are_those_of_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     assert options.as_n_threads(None, 10**9) == backend.max_threads()
     monkeypatch.setattr(options, "default_max_memory", lambda: 77)
+    options._default_workspace.cache_clear()
     assert options.workspace_bytes(None) == 77
+    options._default_workspace.cache_clear()
+
+
+def test_free_memory_is_not_looked_up_for_every_small_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+    monkeypatch.setattr(options, "default_max_memory", lambda: looks.append(1) or 77)
+    options._default_workspace.cache_clear()
+    now = [1000.0]
+    monkeypatch.setattr(options.time, "monotonic", lambda: now[0])
+    assert [options.workspace_bytes(None) for _ in range(50)] == [77] * 50
+    assert len(looks) == 1
+    now[0] += 0.6
+    options.workspace_bytes(None)
+    assert len(looks) == 2
+    options._default_workspace.cache_clear()
 
 
 def test_little_work_gets_one_thread_unless_more_are_asked_for(
