@@ -381,18 +381,24 @@ void Group<T>::guess_fast_frame() {
   const std::vector<const T*> rows = sample_rows(row_scratch);
   const auto size = static_cast<std::size_t>(n_features_);
   bool small_integers = true;
-  double least = HUGE_VAL, most = -HUGE_VAL;
+  // Feature by feature, which the compiler can do many at a time.
+  std::vector<T> low(size, std::numeric_limits<T>::max());
+  std::vector<T> high(size, std::numeric_limits<T>::lowest());
   std::vector<double> mean(size, 0.0);
   for (const T* row : rows) {
     small_integers = small_integers && kernels_.pack.small_integers(row, n_features_);
     for (std::size_t j = 0; j < size; ++j) {
-      const auto value = static_cast<double>(row[j]);
-      least = std::min(least, value);
-      most = std::max(most, value);
-      mean[j] += value;
+      low[j] = row[j] < low[j] ? row[j] : low[j];
+      high[j] = row[j] > high[j] ? row[j] : high[j];
+      mean[j] += static_cast<double>(row[j]);
     }
   }
-  const double max_abs = rows.empty() ? 0 : std::max(std::abs(least), std::abs(most));
+  double least = 0, most = 0;
+  if (!rows.empty()) {
+    least = static_cast<double>(*std::min_element(low.begin(), low.end()));
+    most = static_cast<double>(*std::max_element(high.begin(), high.end()));
+  }
+  const double max_abs = std::max(std::abs(least), std::abs(most));
   const bool bytes = small_integers && most - least < 2 * kByteLevels + 2;
   fast_frame_.exponent = std::clamp(exponent_of(max_abs), -kLargestExponent, kLargestExponent);
   fast_frame_.centre.assign(size, 0);
