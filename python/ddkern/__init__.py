@@ -67,9 +67,21 @@ _HOME_OF = {
     "show_config": "ddkern.backend",
 }
 
-# Subpackages that ``ddkern.<name>`` finds without an import statement of its own. ``estimators``
-# is among them although it needs scikit-learn: it is imported when it is asked for, not before.
-_MODULES = frozenset({"arrays", "backend", "errors", "estimators", "kmeans", "report", "typing"})
+# Subpackages that ``ddkern.<name>`` finds without an import statement of its own. Those that
+# need an optional package (``estimators``, ``augment``, ``models``) are imported when asked for.
+_MODULES = frozenset(
+    {
+        "arrays",
+        "augment",
+        "backend",
+        "errors",
+        "estimators",
+        "kmeans",
+        "models",
+        "report",
+        "typing",
+    }
+)
 
 
 def __getattr__(name: str) -> object:

@@ -21,7 +21,9 @@ LAYERS = {
     "arrays": 1,
     "backend": 1,
     "kmeans": 2,
+    "augment": 3,
     "estimators": 3,
+    "models": 3,
     "report": 6,
     "__init__": 6,
     "__main__": 7,
@@ -137,6 +139,7 @@ def test_scan_sees_the_package() -> None:
         ("kmeans/a.py", "from ddkern import quantize", "takes 'quantize' from the root package"),
         ("kmeans/a.py", "import ddkern", "takes '*' from the root package"),
         ("kmeans/a.py", "import ddkern.magic", "imports 'ddkern.magic', which has no layer"),
+        ("models/a.py", "from ddkern.augment import DSA", "'models' [3] imports 'augment' [3]"),
         ("magic.py", "", "'magic' has no layer"),
     ],
 )

@@ -36,15 +36,19 @@ def test_version_is_that_of_the_extension() -> None:
 @pytest.mark.parametrize(
     "module",
     [
+        "ddkern.augment.dsa",
         "ddkern.estimators.kmeans",
         "ddkern.kmeans.fit",
         "ddkern.kmeans.nearest",
         "ddkern.kmeans.seeding",
+        "ddkern.models.make",
     ],
 )
 def test_docstring_examples(module: str) -> None:
     if module.startswith("ddkern.estimators"):
         pytest.importorskip("sklearn")
+    if module.startswith(("ddkern.augment", "ddkern.models")):
+        pytest.importorskip("torch")
     failed, attempted = doctest.testmod(importlib.import_module(module))
     assert attempted > 0
     assert failed == 0

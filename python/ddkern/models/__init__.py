@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks that learn from distilled data, and give the features that it is distilled by.
+
+:func:`make_model` builds one from a name, a factory or a module. ConvNet, ResNet-18, VGG-11 and
+AlexNet in the forms that the literature on dataset distillation uses for small images are defined
+here, since no maintained library has them; the others come from transformers, untrained.
+
+Importing this package needs torch: ``pip install ddkern[torch]``. Names that come from
+transformers need that as well: ``pip install ddkern[models]``.
+"""
+
+from __future__ import annotations
+
+from ddkern.models.alexnet import AlexNet, AlexNetOptions
+from ddkern.models.classifier import Classifier, ClassifierOptions, embed
+from ddkern.models.convnet import ConvNet, ConvNetOptions
+from ddkern.models.make import ModelFactory, make_model, model_names
+from ddkern.models.resnet import ResNet, ResNetOptions
+from ddkern.models.vgg import VGG, VGGOptions
+
+__all__ = [
+    "VGG",
+    "AlexNet",
+    "AlexNetOptions",
+    "Classifier",
+    "ClassifierOptions",
+    "ConvNet",
+    "ConvNetOptions",
+    "ModelFactory",
+    "ResNet",
+    "ResNetOptions",
+    "VGGOptions",
+    "embed",
+    "make_model",
+    "model_names",
+]
