@@ -51,6 +51,11 @@ def test_import_loads_no_optional_package(program: str) -> None:
     assert heavy_modules_after(program) == []
 
 
+def test_packages_on_torch_load_no_other() -> None:
+    pytest.importorskip("torch")
+    assert heavy_modules_after("import ddkern.augment, ddkern.models") == ["torch"]
+
+
 def test_a_heavy_import_would_be_seen() -> None:
     planted = "import sys, types; sys.modules['torch'] = types.ModuleType('torch')"
     assert heavy_modules_after(planted) == ["torch"]

@@ -26,6 +26,7 @@ __all__ = [
     "DrawKey",
     "Purpose",
     "as_fraction",
+    "as_image_size",
     "as_number",
     "as_samples",
     "philox",
@@ -68,7 +69,8 @@ class DrawKey:
         Of the outer loop, 0 <= iteration < 2**32.
     step : int
         Whatever the caller counts within an iteration (an inner step, a class, a batch), 0 <= step
-        < 2**32.
+        < 2**32. Draws of one purpose with equal keys are equal: what must be independent needs a
+        step, or a seed, of its own.
 
     Raises
     ------
@@ -162,6 +164,18 @@ def as_number(name: str, value: Any, *, at_least: float, at_most: float = math.i
 def as_fraction(name: str, value: Any) -> float:
     """``value`` as a float in [0, 1]."""
     return as_number(name, value, at_least=0, at_most=1)
+
+
+def as_image_size(value: Any) -> tuple[int, int]:
+    """``image_size`` as two ints of at least 1."""
+    rule = "it must be (height, width)"
+    try:
+        height, width = value
+    except TypeError:
+        raise TypeError(f"image_size={value!r} is a {type(value).__name__}; {rule}") from None
+    except ValueError:
+        raise ValueError(f"image_size={value!r}; {rule}") from None
+    return as_count("image_size[0]", height), as_count("image_size[1]", width)
 
 
 def as_samples(samples: ArrayLike, n_samples: int) -> NDArray[np.int64]:

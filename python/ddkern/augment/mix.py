@@ -18,7 +18,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ddkern.augment.draws import DrawKey, Purpose, as_fraction, as_number, uniform_integers
+from ddkern.augment.draws import (
+    DrawKey,
+    Purpose,
+    as_fraction,
+    as_image_size,
+    as_number,
+    uniform_integers,
+)
 from ddkern.augment.operations import check_images
 from ddkern.kmeans.options import as_count
 
@@ -205,7 +212,24 @@ class CutMix:
         labels: Tensor | None = None,
         weights: Tensor | None = None,
     ) -> MixedBatch:
-        """Mix a batch: :meth:`draw` and :meth:`MixDraw.apply` in one call."""
+        """Mix a batch: :meth:`draw` and :meth:`MixDraw.apply` in one call.
+
+        Parameters
+        ----------
+        images : Tensor, shape (n, channels, height, width)
+        key : DrawKey
+        labels : Tensor, shape (n, n_classes), optional
+        weights : Tensor, shape (n,), optional
+
+        Returns
+        -------
+        MixedBatch
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in :meth:`draw` and :meth:`MixDraw.apply`.
+        """
         check_images(images)
         height, width = images.shape[2:]
         return self.draw(key, len(images), (height, width)).apply(images, labels, weights)
@@ -231,8 +255,7 @@ class CutMix:
             If an argument is of another type or out of range.
         """
         partner = _draw_partner(key, n_samples)
-        height = as_count("image_size[0]", image_size[0])
-        width = as_count("image_size[1]", image_size[1])
+        height, width = as_image_size(image_size)
         u = key.uniform(Purpose.MIX_BOX, np.zeros(1, np.int64))
         if u[0, 0] >= self.probability:
             return MixDraw(partner, 1.0, (0, 0, 0, 0))
@@ -276,7 +299,24 @@ class MixUp:
         labels: Tensor | None = None,
         weights: Tensor | None = None,
     ) -> MixedBatch:
-        """Mix a batch: :meth:`draw` and :meth:`MixDraw.apply` in one call."""
+        """Mix a batch: :meth:`draw` and :meth:`MixDraw.apply` in one call.
+
+        Parameters
+        ----------
+        images : Tensor, shape (n, channels, height, width)
+        key : DrawKey
+        labels : Tensor, shape (n, n_classes), optional
+        weights : Tensor, shape (n,), optional
+
+        Returns
+        -------
+        MixedBatch
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in :meth:`draw` and :meth:`MixDraw.apply`.
+        """
         check_images(images)
         return self.draw(key, len(images)).apply(images, labels, weights)
 

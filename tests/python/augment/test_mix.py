@@ -205,6 +205,8 @@ def test_options_are_checked(
 def test_draws_are_checked() -> None:
     with pytest.raises(TypeError, match="key is a int"):
         MixUp().draw(0, 3)
+    with pytest.raises(ValueError, match=r"image_size=\(3, 32, 32\); it must be \(height, width"):
+        CutMix().draw(DrawKey(0), 3, (3, 32, 32))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"image_size\[0\]=0"):
         CutMix().draw(DrawKey(0), 3, (0, 4))
     with pytest.raises(ValueError, match=r"images has shape .* for a batch of 7"):

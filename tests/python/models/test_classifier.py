@@ -74,6 +74,12 @@ def test_embed_checks_what_the_method_returns() -> None:
         def embed(self, images: Any) -> Any:
             return images, images
 
+    class First(torch.nn.Module):
+        def embed(self, images: Any) -> Any:
+            return images[:1].flatten(1)
+
+    with pytest.raises(ValueError, match=r"embed\(\) of First gave \(1, 48\); .* with n=2"):
+        embed(First(), torch.zeros(2, 3, 4, 4))
     with pytest.raises(ValueError, match=r"embed\(\) of Maps gave \(2, 3, 4, 4\)"):
         embed(Maps(), torch.zeros(2, 3, 4, 4))
     with pytest.raises(ValueError, match=r"embed\(\) of Pair gave tuple"):

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -164,6 +166,13 @@ def test_several_networks_at_once_as_one_by_one(norm: str) -> None:
         )
         for (name, _), expected in zip(model.named_parameters(), alone, strict=True):
             torch.testing.assert_close(gradients[name][i], expected)
+
+
+def test_copies_through_files_and_processes() -> None:
+    model = small()
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):  # noqa: S301 - our own
+        assert again.options == model.options
+        assert torch.equal(again(images()), model(images()))
 
 
 def test_second_derivatives_through_a_training_step() -> None:

@@ -92,6 +92,22 @@ def test_a_generator_gives_one_network_after_another() -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+@pytest.mark.parametrize(("name", "side"), [("alexnet", 8), ("resnet-18", 9), ("vgg-11", 32)])
+def test_several_networks_at_once_as_one_by_one(name: str, side: int) -> None:
+    facts: dict[str, Any] = {"n_classes": 3, "image_size": side}
+    models = [make_model(name, seed=seed, **facts).double() for seed in range(2)]
+    parameters, buffers = torch.func.stack_module_state(models)
+    assert buffers == {}
+    x = torch.randn(2, 3, side, side, dtype=torch.float64)
+
+    def logits(values: Any) -> Any:
+        return torch.func.functional_call(models[0], values, (x,))
+
+    together = torch.func.vmap(logits)(parameters)
+    for i, model in enumerate(models):
+        torch.testing.assert_close(together[i], model(x))
+
+
 def test_a_failing_build_gives_the_generator_back() -> None:
     def fails() -> Any:
         torch.rand(3)
