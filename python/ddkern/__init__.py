@@ -69,7 +69,9 @@ _HOME_OF = {
 
 # Subpackages that ``ddkern.<name>`` finds without an import statement of its own. ``estimators``
 # is among them although it needs scikit-learn: it is imported when it is asked for, not before.
-_MODULES = frozenset({"arrays", "backend", "errors", "estimators", "kmeans", "report", "typing"})
+_MODULES = frozenset(
+    {"arrays", "backend", "data", "errors", "estimators", "kmeans", "report", "typing"}
+)
 
 
 def __getattr__(name: str) -> object:
