@@ -21,9 +21,14 @@ NAMES = ("cat", "dog", "owl")
 def make_images(
     counts: Sequence[int] = CLASS_COUNTS, shape: tuple[int, int, int] = (3, 6, 5), seed: int = 0
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return images (n, c, h, w) and labels in shuffled order."""
+    """Return images (n, c, h, w) and labels in mixed order, every class at both ends.
+
+    Each of `counts` is at least 2.
+    """
     rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.repeat(np.arange(len(counts)), counts))
+    classes = np.arange(len(counts))
+    middle = rng.permutation(np.repeat(classes, np.subtract(counts, 2)))
+    labels = np.concatenate([classes, middle, classes[::-1]])
     return rng.integers(0, 256, (len(labels), *shape), np.uint8), labels
 
 

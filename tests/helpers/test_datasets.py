@@ -16,6 +16,7 @@ def test_images_have_all_classes_in_mixed_order() -> None:
     assert images.shape == (12, 3, 6, 5)
     np.testing.assert_array_equal(np.bincount(labels), CLASS_COUNTS)
     assert (np.diff(labels) < 0).any()
+    assert set(labels[:3]) == set(labels[-3:]) == {0, 1, 2}
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -74,7 +74,7 @@ def open_dataset(
     --------
     >>> from ddkern.data import open_dataset
     >>> open_dataset("digits", split="test")
-    ImageDataset('digits', split='test', images=360, classes=10, image_shape=(1, 8, 8))
+    ImageDataset('digits', split='test', images=359, classes=10, image_shape=(1, 8, 8))
     """
     kind, path = _parse_spec(spec)
     rules = parse_rules(channels, size)
