@@ -82,8 +82,7 @@ def decode_image(data: bytes, where: str, rules: ImageRules) -> NDArray[np.uint8
     damage = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
     try:
         with pil.open(io.BytesIO(data)) as image:
-            image.load()
-            picture = image.copy()
+            picture = image.copy()  # decodes it
     except (*damage, pil.DecompressionBombError) as error:
         raise ValueError(f"{where}: corrupt image: {error}") from error
     if picture.mode.startswith(_DEEP_MODES):

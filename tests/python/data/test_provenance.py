@@ -46,6 +46,9 @@ def test_commit_of_tracked_sources(tmp_path: Path) -> None:
         _git(tmp_path, "init", "-q")
     except FileNotFoundError:
         pytest.skip("git is not installed")
+    (tmp_path / "other").write_text("somebody else's")
+    _git(tmp_path, "add", "other")
+    _git(tmp_path, "commit", "-q", "-m", "other")
     source = tmp_path / "provenance.py"
     source.write_text("first")
     assert _commit(tmp_path) is None  # a repository that does not track the file

@@ -27,6 +27,12 @@ def test_every_row_once_with_the_share_of_every_class() -> None:
     assert (np.diff(test) > 0).all()
 
 
+def test_a_class_never_loses_all_its_images() -> None:
+    train, test = stratified_split([0, 1, 1, 2, 2, 2], 0.99, 0)
+    assert sorted(np.array([0, 1, 1, 2, 2, 2])[train]) == [0, 1, 2]
+    assert len(test) == 3
+
+
 def test_the_rule_never_changes() -> None:
     _, test = stratified_split(np.arange(1000) % 10, 0.2, 3)
     digest = hashlib.sha256(test.astype("<i8").tobytes()).hexdigest()
