@@ -58,6 +58,8 @@ class Zca:
     eps: float
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", np.asarray(self.mean, np.float64))
+        object.__setattr__(self, "matrix", np.asarray(self.matrix, np.float32))
         if self.mean.ndim != 1 or self.matrix.shape != 2 * self.mean.shape:
             raise ValueError(
                 f"zca has a mean of shape {self.mean.shape} and a matrix of shape "

@@ -136,7 +136,7 @@ def _kind_of(path: Path) -> str:
             f"{path} is not a data set: a file must be .parquet, .npz, .npy, or named like "
             "train-images-idx3-ubyte"
         )
-    if any(path.rglob("*.parquet")):
+    if any(path.glob("*.parquet")) or any(path.glob("*/*.parquet")):
         return "parquet"
     if find_idx_files(path):
         return "idx"
@@ -145,6 +145,6 @@ def _kind_of(path: Path) -> str:
     if has_class_folders(path):
         return "folder"
     raise FileNotFoundError(
-        f"{path} holds no data set; looked for *.parquet in it and below, IDX files such as "
-        "train-images-idx3-ubyte[.gz], *.npy, and folders with images"
+        f"{path} holds no data set; looked for *.parquet in it and in its folders, IDX files "
+        "such as train-images-idx3-ubyte[.gz], *.npy, and folders with images"
     )

@@ -78,6 +78,11 @@ def test_zca_is_its_definition(eps: float) -> None:
     np.testing.assert_allclose(norm.apply(IMAGES), _zca_oracle(IMAGES, eps), atol=2e-5 / eps**0.5)
 
 
+def test_zca_is_kept_in_two_precisions() -> None:
+    zca = Zca([0.5, 0.5], np.eye(2), 0.1)
+    assert (zca.mean.dtype, zca.matrix.dtype) == (np.float64, np.float32)
+
+
 def test_zca_whitens() -> None:
     inputs = Normalization.fit(_dataset(IMAGES), zca=True, zca_eps=1e-9).apply(IMAGES)
     covariance = np.cov(inputs.reshape(300, -1), rowvar=False)

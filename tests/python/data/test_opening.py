@@ -62,7 +62,7 @@ def test_equal_contents_have_equal_fingerprints_in_different_formats(tmp_path: P
     [
         ("cifar10", "'cifar10' does not exist; a data set is 'digits', or the path"),
         ("parquet:absent", "'absent' does not exist"),
-        ("empty", r"holds no data set; looked for \*\.parquet in it and below, IDX files"),
+        ("empty", r"holds no data set; looked for \*\.parquet in it and in its folders, IDX"),
         ("notes.txt", r"notes\.txt is not a data set: a file must be"),
     ],
 )

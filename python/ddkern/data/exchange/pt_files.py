@@ -55,8 +55,9 @@ def load_pt_files(
         A folder with ``images_best.pt`` and ``labels_best.pt``, or ``images.pt`` and
         ``labels.pt``, with ``lr_best.pt`` or ``lr.pt`` if there is one; or a file of DC, DSA or DM.
     normalization : Normalization
-        What the images were normalised with; the files do not say. For CIFAR-10 without ZCA it is
-        ``Normalization.published("cifar10")``.
+        What the images were normalised with; the files do not say. For CIFAR-10 it is
+        ``Normalization.published("cifar10")``, or ``Normalization.fit(train, zca=True)`` where the
+        method says that it used ZCA.
     class_names : sequence of str, optional
     soft_label_kind : {"logits", "probabilities", "targets"}
         What labels with one number a class are.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,16 +36,16 @@ def open_folder(path: Path, split: str | None, rules: ImageRules) -> ImageDatase
     """
     chosen, root = choose_split(_split_folders(path), split, str(path))
     folders = _visible_folders(root)
-    stray = [file for file in sorted(root.iterdir()) if _is_image(file)]
+    stray = sorted(file for file in root.iterdir() if _is_image(file.name) and file.is_file())
     if stray:
         raise ValueError(
             f"{stray[0]}: the label is missing: the image lies beside the class folders of {root}, "
             "not in one of them"
         )
-    files: list[Path] = []
+    files: list[str] = []
     labels: list[int] = []
     for label, folder in enumerate(folders):
-        inside = sorted(file for file in folder.rglob("*") if _is_image(file))
+        inside = sorted(_images_below(folder))
         if not inside:
             raise ValueError(f"{folder}: class {label} ({folder.name!r}) is empty: it has no image")
         files += inside
@@ -58,7 +59,7 @@ def open_folder(path: Path, split: str | None, rules: ImageRules) -> ImageDatase
 
 def has_class_folders(path: Path) -> bool:
     """Whether an image lies somewhere below a folder in ``path``."""
-    return any(_is_image(file) for folder in _visible_folders(path) for file in folder.rglob("*"))
+    return any(True for folder in _visible_folders(path) for _ in _images_below(folder))
 
 
 def _split_folders(path: Path) -> dict[str | None, Path]:
@@ -76,17 +77,24 @@ def _visible_folders(path: Path) -> list[Path]:
     return sorted(item for item in path.iterdir() if item.is_dir() and item.name[0] != ".")
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in _SUFFIXES and path.name[0] != "." and path.is_file()
+def _images_below(folder: Path) -> Iterator[str]:
+    """Paths of image files; as strings, since there may be millions of them."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name[0] != "."]
+        yield from (os.path.join(place, name) for name in names if _is_image(name))  # noqa: PTH118
+
+
+def _is_image(name: str) -> bool:
+    return name[0] != "." and os.path.splitext(name)[1].lower() in _SUFFIXES  # noqa: PTH122
 
 
 @dataclass(frozen=True, slots=True)
 class _FileStore:
-    files: tuple[Path, ...]
+    files: tuple[str, ...]
 
     def fetch(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
         for position, row in enumerate(rows.tolist()):
-            yield position, self.files[row].read_bytes()
+            yield position, Path(self.files[row]).read_bytes()
 
     def name_row(self, row: int) -> str:
         return f"{self.files[row]} (row {row})"

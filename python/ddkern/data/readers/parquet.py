@@ -97,12 +97,8 @@ class _Table:
         return np.asarray(column.to_numpy()).astype(np.int64)
 
     def group_images(self, group: int) -> Any:
-        """The encoded images of a row group, as an arrow array of bytes."""
-        column = self.open().read_row_group(group, [self.image_column]).column(0)
-        array = column.combine_chunks()
-        if hasattr(array, "chunks"):  # older pyarrow returns a list of one chunk here
-            array = array.chunk(0)
-        return array.field("bytes") if hasattr(array, "field") else array
+        """The image column of a row group."""
+        return self.open().read_row_group(group, [self.image_column]).column(0)
 
     def _pick(self, argument: str, name: str | None, test: Any, favoured: Sequence[str]) -> str:
         fitting = [field.name for field in self.schema if test(field.type)]
@@ -171,7 +167,8 @@ class _ParquetStore:
             images = self._images_of(group)
             for position in np.flatnonzero(groups == group).tolist():
                 row = int(rows[position])
-                data = images[row - int(self._starts[group])].as_py()
+                cell = images[row - int(self._starts[group])].as_py()
+                data = cell["bytes"] if isinstance(cell, dict) else cell
                 if data is None:
                     raise ValueError(f"{self.name_row(row)}: the image is missing")
                 yield position, data

@@ -18,6 +18,8 @@ ORDER = np.argsort(LABELS, kind="stable")
 def test_classes_in_the_order_of_names(tmp_path: Path) -> None:
     write_tree(tmp_path, IMAGES, LABELS)
     (tmp_path / ".cache").mkdir()
+    (tmp_path / "dog" / ".thumbnails").mkdir()
+    (tmp_path / "dog" / ".thumbnails" / "0.png").write_text("not an image")
     (tmp_path / "readme.txt").write_text("not an image")
     (tmp_path / "dog" / ".hidden.png").write_text("not an image")
     data = open_dataset(tmp_path)

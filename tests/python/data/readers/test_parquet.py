@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +158,41 @@ def test_a_file_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "data.parquet").write_bytes(b"PAR1 or not")
     with pytest.raises(ValueError, match=r"data\.parquet is not a parquet file"):
         open_dataset(tmp_path)
+
+
+PEAK = """
+import re, sys
+from pathlib import Path
+from ddkern.data import open_dataset
+
+def peak():
+    # Unlike ru_maxrss, this does not begin with the peak of the process that started this one.
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1]) >> 10
+
+def read(path):
+    return sum(len(images) for _, images in open_dataset(path).chunks(1 << 22))
+
+read(sys.argv[1])  # what pyarrow and Pillow take once
+before = peak()
+print(read(sys.argv[2]), peak() - before)
+"""
+
+
+def test_memory_holds_one_row_group_of_many(tmp_path: Path) -> None:
+    # 800 rows of 88 KB are 69 MiB; a row group of 40 is a twentieth of it.
+    cell = png(np.random.default_rng(0).integers(0, 256, (3, 170, 170), np.uint8))
+    paths = [tmp_path / "small.parquet", tmp_path / "large.parquet"]
+    for path, rows in zip(paths, (2, 800), strict=True):
+        table = pa.table({"image": pa.array([cell] * rows, pa.binary()), "label": [0] * rows})
+        pq.write_table(table, path, row_group_size=40, use_dictionary=False, compression="none")
+        assert path.stat().st_size > rows * len(cell)
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, *map(str, paths)], capture_output=True, text=True, check=True
+    )
+    images, mebibytes = map(int, done.stdout.split())
+    assert images == 800
+    assert mebibytes < 40
 
 
 def test_cifar10() -> None:
