@@ -74,6 +74,7 @@ _MODULES = frozenset(
         "arrays",
         "augment",
         "backend",
+        "data",
         "errors",
         "estimators",
         "kmeans",

@@ -8,7 +8,10 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "sklearn", "diffusers", "transformers", "matplotlib", "PIL", "rich", "scipy")
+HEAVY = (
+    *("torch", "sklearn", "diffusers", "transformers", "matplotlib", "PIL", "rich", "scipy"),
+    *("pyarrow", "safetensors", "datasets"),
+)
 BUDGET_MS = 60.0
 
 # What a user writes first: the import, and the resolution of the lazy public names.

@@ -12,7 +12,6 @@ J. K. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -20,14 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ddkern.kmeans.options import as_count, as_seed
+from ddkern.checks import as_count, as_seed
 
 __all__ = [
     "DrawKey",
     "Purpose",
-    "as_fraction",
-    "as_image_size",
-    "as_number",
     "as_samples",
     "philox",
     "uniform_integers",
@@ -143,39 +139,6 @@ def philox(counter: NDArray[np.uint32], key: tuple[int, int]) -> NDArray[np.uint
 def uniform_integers(uniform: NDArray[np.float64], count: int) -> NDArray[np.int64]:
     """Integers in [0, count) from numbers in [0, 1)."""
     return np.floor(uniform * count).astype(np.int64)
-
-
-def as_number(name: str, value: Any, *, at_least: float, at_most: float = math.inf) -> float:
-    """``value`` as a finite float of the closed range."""
-    rule = f"it must be a finite number of at least {at_least:g}"
-    if at_most < math.inf:
-        rule += f" and at most {at_most:g}"
-    if isinstance(value, (bool, np.bool_, str, bytes)):
-        raise TypeError(f"{name}={value!r} is a {type(value).__name__}; {rule}")
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name}={value!r} is a {type(value).__name__}; {rule}") from None
-    if not (math.isfinite(number) and at_least <= number <= at_most):
-        raise ValueError(f"{name}={number:g}; {rule}")
-    return number
-
-
-def as_fraction(name: str, value: Any) -> float:
-    """``value`` as a float in [0, 1]."""
-    return as_number(name, value, at_least=0, at_most=1)
-
-
-def as_image_size(value: Any) -> tuple[int, int]:
-    """``image_size`` as two ints of at least 1."""
-    rule = "it must be (height, width)"
-    try:
-        height, width = value
-    except TypeError:
-        raise TypeError(f"image_size={value!r} is a {type(value).__name__}; {rule}") from None
-    except ValueError:
-        raise ValueError(f"image_size={value!r}; {rule}") from None
-    return as_count("image_size[0]", height), as_count("image_size[1]", width)
 
 
 def as_samples(samples: ArrayLike, n_samples: int) -> NDArray[np.int64]:

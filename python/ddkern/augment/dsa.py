@@ -21,13 +21,10 @@ from ddkern.augment import operations
 from ddkern.augment.draws import (
     DrawKey,
     Purpose,
-    as_fraction,
-    as_image_size,
-    as_number,
     as_samples,
     uniform_integers,
 )
-from ddkern.kmeans.options import as_count, check_choice
+from ddkern.checks import as_count, as_fraction, as_image_size, as_number, check_choice
 from ddkern.typing import ArrayLike
 
 __all__ = ["DSA", "DSADraw"]

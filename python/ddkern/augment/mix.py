@@ -21,13 +21,10 @@ from torch import Tensor
 from ddkern.augment.draws import (
     DrawKey,
     Purpose,
-    as_fraction,
-    as_image_size,
-    as_number,
     uniform_integers,
 )
 from ddkern.augment.operations import check_images
-from ddkern.kmeans.options import as_count
+from ddkern.checks import as_count, as_fraction, as_image_size, as_number
 
 __all__ = ["CutMix", "MixDraw", "MixUp", "MixedBatch"]
 

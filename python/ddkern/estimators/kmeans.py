@@ -21,7 +21,7 @@ from sklearn.utils.validation import (
 )
 
 from ddkern.kmeans import assign, quantize
-from ddkern.kmeans.options import as_count
+from ddkern.checks import as_count
 from ddkern.typing import Algorithm, ArrayLike, InitMethod
 
 __all__ = ["KMeans"]

@@ -13,14 +13,8 @@ from numpy.typing import NDArray
 
 from ddkern import _core
 from ddkern.errors import ConvergenceWarning, EmptyCellWarning
-from ddkern.kmeans.options import (
-    MOST_RESTARTS,
-    as_count,
-    as_n_threads,
-    as_tol,
-    check_choice,
-    workspace_bytes,
-)
+from ddkern.checks import as_count, as_number, check_choice
+from ddkern.kmeans.options import MOST_RESTARTS, as_n_threads, workspace_bytes
 from ddkern.kmeans.problem import (
     Problem,
     parse_init_centroids,
@@ -199,7 +193,7 @@ def quantize(
             init_centroids=init_centroids,
             n_init=n_init,
             max_iter=max_iter,
-            tol=as_tol(tol),
+            tol=as_number("tol", tol, at_least=0),
             algorithm=check_choice("algorithm", algorithm, ALGORITHMS),
             n_threads=as_n_threads(n_threads, problem.multiply_adds(counts)),
             max_memory=workspace_bytes(max_memory),

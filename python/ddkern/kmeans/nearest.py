@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ddkern import _core
 from ddkern.arrays import HostArray, to_host
-from ddkern.kmeans.options import as_count, as_n_threads, workspace_bytes
+from ddkern.checks import as_count
+from ddkern.kmeans.options import as_n_threads, workspace_bytes
 from ddkern.kmeans.problem import (
     Partition,
     Problem,

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddkern.arrays import HostArray, to_host
-from ddkern.kmeans.options import SEED_LIMIT, as_count, as_integer, as_seed, draw_seed
+from ddkern.checks import SEED_LIMIT, as_count, as_integer, as_seed
+from ddkern.kmeans.options import draw_seed
 from ddkern.typing import ArrayLike
 
 __all__ = [

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from ddkern import __version__
 from ddkern.arrays import to_host
 from ddkern.errors import UnsupportedError
+from ddkern.files import replaced_when_complete
 from ddkern.typing import Array
 
 __all__ = ["QuantizeResult", "QuantizeStats", "SeedResult"]
@@ -165,7 +165,7 @@ class QuantizeResult:
         target = Path(path)
         file_format = _format_of(target)
         arrays, metadata = _flatten(self)
-        with _replaced_when_complete(target) as file:
+        with replaced_when_complete(target) as file:
             file_format.write(file, arrays, metadata)
 
     @classmethod
@@ -349,16 +349,3 @@ def _format_of(path: Path) -> type[_Npz | _Safetensors]:
     if path.suffix not in formats:
         raise ValueError(f"path={str(path)!r}; its suffix must be .npz or .safetensors")
     return formats[path.suffix]
-
-
-@contextlib.contextmanager
-def _replaced_when_complete(target: Path) -> Iterator[IO[bytes]]:
-    """A file beside ``target`` that takes its place when the block ends without an exception."""
-    draft = target.with_name(f".{target.name}.{os.urandom(8).hex()}")
-    try:
-        with draft.open("xb") as file:
-            yield file
-        draft.replace(target)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise

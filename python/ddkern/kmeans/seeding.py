@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ddkern import _core
 from ddkern.kmeans.fit import ALGORITHMS, INIT_METHODS
-from ddkern.kmeans.options import as_n_threads, check_choice, workspace_bytes
+from ddkern.checks import check_choice
+from ddkern.kmeans.options import as_n_threads, workspace_bytes
 from ddkern.kmeans.problem import (
     Problem,
     parse_k,

@@ -3,19 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from ddkern.kmeans.options import as_count
+from ddkern.checks import as_count, as_image_size
 
 __all__ = [
     "Classifier",
     "ClassifierOptions",
-    "as_image_size",
     "embed",
     "make_norm",
     "padding_for_small",
@@ -120,16 +117,6 @@ def embed(model: nn.Module, images: Tensor) -> Tensor:
             f"(n, n_features) with n={len(images)}"
         )
     return features
-
-
-def as_image_size(value: Any) -> tuple[int, int]:
-    """An image size, one side or (height, width), as (height, width)."""
-    if isinstance(value, (Sequence, torch.Size)) and not isinstance(value, str):
-        if len(value) != 2:
-            raise ValueError(f"image_size={value!r}; it must be a side or (height, width)")
-        return (as_count("image_size[0]", value[0]), as_count("image_size[1]", value[1]))
-    side = as_count("image_size", value)
-    return (side, side)
 
 
 def make_norm(norm: str, channels: int, map_size: tuple[int, int]) -> list[nn.Module]:

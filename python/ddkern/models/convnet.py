@@ -15,7 +15,7 @@ from typing import Literal
 
 from torch import nn
 
-from ddkern.kmeans.options import as_count, check_choice
+from ddkern.checks import as_count, check_choice
 from ddkern.models.classifier import (
     Classifier,
     ClassifierOptions,

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from ddkern.kmeans.options import as_seed
+from ddkern.checks import as_seed
 from ddkern.models.alexnet import AlexNet, AlexNetOptions
 from ddkern.models.classifier import ClassifierOptions
 from ddkern.models.convnet import ConvNet, ConvNetOptions

@@ -13,7 +13,7 @@ from typing import Literal
 
 from torch import nn
 
-from ddkern.kmeans.options import check_choice
+from ddkern.checks import check_choice
 from ddkern.models.classifier import (
     Classifier,
     ClassifierOptions,

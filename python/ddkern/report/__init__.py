@@ -6,6 +6,6 @@ Importing this package needs Pillow: ``pip install ddkern[data]``.
 
 from __future__ import annotations
 
-from ddkern.report.contact_sheet import draw_contact_sheet
+from ddkern.report.contact_sheet import draw_contact_sheet, draw_distilled_set
 
-__all__ = ["draw_contact_sheet"]
+__all__ = ["draw_contact_sheet", "draw_distilled_set"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Contact sheet: the centroids of every group as images, captioned with their masses."""
+"""Contact sheets: centroids or distilled images, a row a group, captioned with their masses."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ddkern.arrays import to_host
+from ddkern.data import DistilledSet
 from ddkern.typing import ArrayLike
 
-__all__ = ["draw_contact_sheet"]
+__all__ = ["draw_contact_sheet", "draw_distilled_set"]
 
 _PAPER = (250, 250, 248)
 _INK = (32, 33, 36)
@@ -100,6 +101,36 @@ def draw_contact_sheet(
     names = [_name_of(int(ids[row[0]]), group_names) for row in rows]
     tiles = _enlarge(pixels)
     return _compose(tiles, mass, rows, names, title)
+
+
+def draw_distilled_set(distilled: DistilledSet, *, title: str = "") -> Image.Image:
+    """Draw a distilled set: one row a class, by descending weight.
+
+    Captions are shares of the weight of the class. Normalization is undone; values beyond black
+    and white are cut off.
+
+    Parameters
+    ----------
+    distilled : DistilledSet
+    title : str
+        Written above the rows, if any.
+
+    Returns
+    -------
+    PIL.Image.Image
+        In RGB; ``.save(path)`` writes it.
+    """
+    weight, labels = distilled.sample_weight, distilled.labels
+    mass = np.bincount(labels, weights=weight)[labels]
+    pixels = distilled.pixels().transpose(0, 2, 3, 1)
+    return draw_contact_sheet(
+        pixels[..., 0] if pixels.shape[3] == 1 else pixels,
+        weight / mass,
+        labels,
+        group_names=dict(enumerate(distilled.class_names)),
+        title=title,
+        value_range=(0, 255),
+    )
 
 
 def _name_of(group: int, names: Mapping[int, str] | None) -> str:

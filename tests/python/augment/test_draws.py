@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("torch")
 
 from ddkern.augment import DrawKey
-from ddkern.augment.draws import Purpose, as_number, as_samples, philox, uniform_integers
+from ddkern.augment.draws import Purpose, as_samples, philox, uniform_integers
 from reference import augment as twin
 from reference import canonical
 
@@ -98,10 +98,3 @@ def test_samples_are_checked(samples: Any, error: type[Exception], message: str)
         as_samples(samples, 2)
 
 
-@pytest.mark.parametrize(
-    ("value", "error"),
-    [(float("nan"), ValueError), (float("inf"), ValueError), (-1, ValueError), ("1", TypeError)],
-)
-def test_numbers_are_checked(value: Any, error: type[Exception]) -> None:
-    with pytest.raises(error, match="width="):
-        as_number("width", value, at_least=0)

@@ -272,7 +272,7 @@ def test_options_are_checked(options: dict[str, Any], error: type[Exception], me
         ((0, 6, (8, 8)), TypeError, "key is a int; it must be a DrawKey"),
         ((DrawKey(0), 0, (8, 8)), ValueError, "n_samples=0"),
         ((DrawKey(0), 6, (8,)), ValueError, r"image_size=\(8,\)"),
-        ((DrawKey(0), 6, 8), TypeError, "image_size=8 is a int; it must be"),
+        ((DrawKey(0), 6, "8"), TypeError, "image_size='8' is a str; it must be"),
         ((DrawKey(0), 6, (8, 0)), ValueError, r"image_size\[1\]=0"),
     ],
 )

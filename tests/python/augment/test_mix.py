@@ -205,7 +205,7 @@ def test_options_are_checked(
 def test_draws_are_checked() -> None:
     with pytest.raises(TypeError, match="key is a int"):
         MixUp().draw(0, 3)
-    with pytest.raises(ValueError, match=r"image_size=\(3, 32, 32\); it must be \(height, width"):
+    with pytest.raises(ValueError, match=r"image_size=\(3, 32, 32\); it must be a side or"):
         CutMix().draw(DrawKey(0), 3, (3, 32, 32))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"image_size\[0\]=0"):
         CutMix().draw(DrawKey(0), 3, (0, 4))

@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 import torch
 
 from ddkern.models import ClassifierOptions, ConvNet, ConvNetOptions, embed
-from ddkern.models.classifier import as_image_size, size_after_halving
+from ddkern.models.classifier import size_after_halving
 
 
 def test_options_are_plain_and_frozen() -> None:
@@ -40,9 +40,9 @@ def test_options_are_checked(options: dict[str, Any], error: type[Exception], me
         ClassifierOptions(**options)
 
 
-def test_image_size_by_one_side_or_two() -> None:
-    assert as_image_size(32) == (32, 32)
-    assert as_image_size(torch.zeros(1, 3, 5, 7).shape[2:]) == (5, 7)
+def test_image_size_as_torch_gives_it() -> None:
+    options = ClassifierOptions(n_classes=10, image_size=torch.zeros(1, 3, 5, 7).shape[2:])
+    assert options.image_size == (5, 7)
 
 
 def test_28_pixels_count_as_32() -> None:

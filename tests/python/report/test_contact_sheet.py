@@ -8,7 +8,13 @@ import pytest
 
 pytest.importorskip("PIL")
 
-from ddkern.report.contact_sheet import _Layout, _to_pixels, draw_contact_sheet
+from ddkern.data import DistilledSet, Normalization
+from ddkern.report.contact_sheet import (
+    _Layout,
+    _to_pixels,
+    draw_contact_sheet,
+    draw_distilled_set,
+)
 
 
 def _find(sheet: np.ndarray, grey: int) -> tuple[int, int]:
@@ -94,3 +100,37 @@ def test_wrong_length(name: str) -> None:
 def test_empty_range() -> None:
     with pytest.raises(ValueError, match="value_range=.*must differ"):
         draw_contact_sheet(np.zeros((1, 4, 4)), [1.0], [0], value_range=(2, 2))
+
+
+def test_distilled_set_is_drawn_with_its_classes_and_shares() -> None:
+    levels = np.array([60, 90, 120, 150], np.uint8)
+    images = np.broadcast_to(levels[:, None, None, None], (4, 1, 4, 4)).copy()
+    labels = np.array([1, 0, 1, 0])
+    norm = Normalization.published("mnist")
+    plain = DistilledSet(
+        images, labels, normalization=norm, class_names=("a", "b"), sample_weight=[1, 6, 3, 2]
+    )
+    expected = draw_contact_sheet(
+        images[:, 0],
+        [0.25, 0.75, 0.75, 0.25],
+        labels,
+        group_names={0: "a", 1: "b"},
+        value_range=(0, 255),
+    )
+    np.testing.assert_array_equal(draw_distilled_set(plain), expected)
+    learned = DistilledSet(
+        norm.apply(images),
+        labels,
+        normalization=norm,
+        class_names=("a", "b"),
+        sample_weight=[1, 6, 3, 2],
+    )
+    np.testing.assert_array_equal(draw_distilled_set(learned), expected)
+
+
+def test_distilled_set_in_colour() -> None:
+    images = np.zeros((1, 3, 64, 64), np.uint8)
+    images[:, 0] = 255
+    made = DistilledSet(images, [0], normalization=Normalization.identity(3))
+    sheet = np.asarray(draw_distilled_set(made, title="red"))
+    assert (sheet == (255, 0, 0)).all(axis=2).sum() == 64 * 64
