@@ -58,7 +58,7 @@ def as_number(name: str, value: Any, *, at_least: float, at_most: float = math.i
     except (TypeError, ValueError):
         raise TypeError(f"{name}={value!r} is a {type(value).__name__}; {rule}") from None
     if not (math.isfinite(number) and at_least <= number <= at_most):
-        raise ValueError(f"{name}={number:g}; {rule}")
+        raise ValueError(f"{name}={number}; {rule}")
     return number
 
 

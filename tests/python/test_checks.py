@@ -95,7 +95,9 @@ def test_image_sizes() -> None:
 
 @pytest.mark.parametrize("value", [(1, 2, 3), (4,), []])
 def test_image_sizes_are_one_side_or_two(value: Any) -> None:
-    with pytest.raises(ValueError, match=r"^image_size=.*; it must be a side or \(height, width\)$"):
+    with pytest.raises(
+        ValueError, match=r"^image_size=.*; it must be a side or \(height, width\)$"
+    ):
         checks.as_image_size(value)
 
 

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ddkern.data.splits import stratified_split
 from ddkern.checks import as_count
+from ddkern.data.splits import stratified_split
 
 __all__ = ["ArrayImages", "ImageDataset", "ImageSource", "check_labels"]
 

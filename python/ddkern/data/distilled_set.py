@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddkern.arrays import to_host
+from ddkern.checks import check_choice
 from ddkern.data.dataset import check_labels
 from ddkern.data.encoding import Encoding
 from ddkern.data.normalization import Normalization
 from ddkern.data.provenance import Provenance
-from ddkern.checks import check_choice
 
 if TYPE_CHECKING:
     from ddkern.data.torch_dataset import WeightedImages

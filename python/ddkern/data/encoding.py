@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ddkern.checks import as_count
 from ddkern.data.provenance import as_json
 from ddkern.errors import UnsupportedError
-from ddkern.checks import as_count
 
 __all__ = ["Decoder", "Encoding", "register_decoder"]
 

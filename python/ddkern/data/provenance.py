@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ddkern import __version__
-from ddkern.data.dataset import ImageDataset
 from ddkern.checks import as_seed
+from ddkern.data.dataset import ImageDataset
 
 __all__ = ["Provenance", "as_json"]
 

@@ -20,8 +20,8 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from ddkern.kmeans import assign, quantize
 from ddkern.checks import as_count
+from ddkern.kmeans import assign, quantize
 from ddkern.typing import Algorithm, ArrayLike, InitMethod
 
 __all__ = ["KMeans"]

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddkern import _core
-from ddkern.errors import ConvergenceWarning, EmptyCellWarning
 from ddkern.checks import as_count, as_number, check_choice
+from ddkern.errors import ConvergenceWarning, EmptyCellWarning
 from ddkern.kmeans.options import MOST_RESTARTS, as_n_threads, workspace_bytes
 from ddkern.kmeans.problem import (
     Problem,

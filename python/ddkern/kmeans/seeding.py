@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddkern import _core
-from ddkern.kmeans.fit import ALGORITHMS, INIT_METHODS
 from ddkern.checks import check_choice
+from ddkern.kmeans.fit import ALGORITHMS, INIT_METHODS
 from ddkern.kmeans.options import as_n_threads, workspace_bytes
 from ddkern.kmeans.problem import (
     Problem,

@@ -96,5 +96,3 @@ def test_integers_reach_both_ends_and_no_further() -> None:
 def test_samples_are_checked(samples: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         as_samples(samples, 2)
-
-

@@ -258,7 +258,7 @@ def test_draw_is_for_images_of_one_size() -> None:
         ({"cutout": -1}, ValueError, "cutout=-1"),
         ({"flip": True}, TypeError, "flip=True is a bool"),
         ({"scale": 0.9}, ValueError, "scale=0.9; .* at least 1"),
-        ({"rotate": 181}, ValueError, "rotate=181; .* at most 180"),
+        ({"rotate": 181}, ValueError, "rotate=181.0; .* at most 180"),
     ],
 )
 def test_options_are_checked(options: dict[str, Any], error: type[Exception], message: str) -> None:

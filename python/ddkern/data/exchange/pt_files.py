@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ddkern.checks import as_count, check_choice
 from ddkern.data.distilled_set import DistilledSet, SoftLabelKind
 from ddkern.data.normalization import Normalization
 from ddkern.data.provenance import Provenance
 from ddkern.files import folder_when_complete
-from ddkern.checks import as_count, check_choice
 from ddkern.optional import import_optional
 
 __all__ = ["load_pt_files", "save_pt_files"]
