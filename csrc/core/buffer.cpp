@@ -166,9 +166,9 @@ bool is_beyond_budget(std::int64_t bytes) {
   return pool().n_budgets > 0 && pool().bytes + bytes > pool().budget;
 }
 
-// Waiting blocks give way until `bytes` more are within the budget of the calls under way.
-void make_room(std::int64_t bytes) noexcept {
-  while (is_beyond_budget(bytes)) {
+// Waiting blocks give way until what is in use is within the budget of the calls under way.
+void make_room() noexcept {
+  while (is_beyond_budget(0)) {
     if (!give_back_oldest()) return;
   }
 }
@@ -186,7 +186,9 @@ PoolBlock pool_allocate(std::int64_t bytes) {
       block = reuse(size, 2 * size, true);
     }
     if (block.data != nullptr) return block;
-    make_room(size);
+    // Counted before it is made, or threads that allocate together would not see each other.
+    pool().bytes += size;
+    make_room();
   }
   void* data = fresh(size);
   if (data == nullptr) {
@@ -194,8 +196,10 @@ PoolBlock pool_allocate(std::int64_t bytes) {
     }
     data = fresh(size);
   }
-  if (data == nullptr) throw std::bad_alloc();
-  if (pooled) pool().bytes += size;
+  if (data == nullptr) {
+    if (pooled) pool().bytes -= size;
+    throw std::bad_alloc();
+  }
   return {data, size};
 }
 
@@ -223,13 +227,13 @@ PoolBudget::PoolBudget(std::int64_t bytes)
     : bytes_(std::clamp<std::int64_t>(bytes, 0, std::int64_t{1} << 50)) {
   pool().budget += bytes_;
   ++pool().n_budgets;
-  make_room(0);
+  make_room();
 }
 
 PoolBudget::~PoolBudget() {
   pool().budget -= bytes_;
   if (--pool().n_budgets > 0) {
-    make_room(0);
+    make_room();
     return;
   }
   const std::int64_t kept = std::min(kPooledBytes, bytes_);
