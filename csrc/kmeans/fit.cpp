@@ -169,8 +169,8 @@ PlusPlusSeeds<T> draw_seeds(const Group<T>& group, const GramMatrix* gram,
                             const FitOptions& options, const GroupPlan& plan, std::int64_t k,
                             const Draws& draws, const Team& team) {
   if (options.init == Init::plus_plus) {
-    return seed_plus_plus(group, gram, k, draws, plan.candidates_kept, options.perturb_scores,
-                          team);
+    return seed_plus_plus(group, gram, k, draws, plan.candidates_kept, plan.cache_scores,
+                          options.perturb_scores, team);
   }
   return {seed_random(group, k, draws, team), {}};
 }
@@ -335,7 +335,8 @@ void seed(const RowSource& source, const Groups& groups, const FitOptions& optio
   for_groups(
       shapes, options, monitor, groups_done,
       [&](std::int64_t g, std::int64_t budget, const Team& team) {
-        const GroupPlan plan = plan_group(shapes[g], options, budget, team.n_threads());
+        GroupPlan plan = plan_group(shapes[g], options, budget, team.n_threads());
+        plan.cache_scores = false;  // nobody iterates
         Group<T> group = make_group(reader, groups, g, kernels);
         check_positive_rows(group.n_positive(), groups, g);
         group.prepare(plan.residency, plan.format, plan.needs_f32, team);

@@ -9,8 +9,7 @@ namespace ddkern::kmeans {
 template <class T>
 Screening<T>::Screening(const Group<T>& group, int n_candidates, std::int64_t n_kept, bool perturb,
                         const Team& team)
-    : group_(group), team_(team), n_candidates_(n_candidates),
-      n_columns_(n_kept > 0 ? n_kept : n_candidates), perturb_(perturb),
+    : group_(group), team_(team), n_columns_(n_kept > 0 ? n_kept : n_candidates), perturb_(perturb),
       scores_(group, n_columns_, n_kept > 0, team.n_threads()),
       column_of_row_(n_kept > 0 ? static_cast<std::size_t>(group.n()) : 0, -1),
       values_(perturb ? n_columns_ * group.n_features() : 0),
@@ -60,8 +59,9 @@ void Screening<T>::set_candidates(const std::vector<std::int64_t>& rows) {
     }
     column_norms_[static_cast<std::size_t>(column)] = norms_[static_cast<std::size_t>(row)];
     const T* x = group_.row(row, value_scratch_.get(0, static_cast<int>(fresh.size())));
-    if (perturb_)
+    if (perturb_) {
       std::copy(x, x + group_.n_features(), values_.data() + column * group_.n_features());
+    }
     values.push_back(x);
     fresh.push_back(column);
     columns_.push_back(column);

@@ -47,7 +47,6 @@ class Screening {
 
   const Group<T>& group_;
   const Team& team_;
-  int n_candidates_;
   std::int64_t n_columns_;
   bool perturb_;
   DirectScores<T> scores_;

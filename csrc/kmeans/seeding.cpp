@@ -437,10 +437,11 @@ int n_seeding_trials(std::int64_t k) {
 
 template <class T>
 PlusPlusSeeds<T> seed_plus_plus(const Group<T>& group, const GramMatrix* gram, std::int64_t k,
-                                const Draws& draws, std::int64_t n_kept, bool perturb,
-                                const Team& team) {
+                                const Draws& draws, std::int64_t n_kept, bool hand_over,
+                                bool perturb, const Team& team) {
   PlusPlus<T> plus_plus(group, gram, k, draws, n_kept, perturb, team);
   const Seeds& seeds = plus_plus.run();
+  if (!hand_over) return {seeds, {}};
   return {seeds, plus_plus.scores()};
 }
 
@@ -479,9 +480,9 @@ Seeds seed_random(const Group<T>& group, std::int64_t k, const Draws& draws, con
 }
 
 template PlusPlusSeeds<float> seed_plus_plus(const Group<float>&, const GramMatrix*, std::int64_t,
-                                             const Draws&, std::int64_t, bool, const Team&);
+                                             const Draws&, std::int64_t, bool, bool, const Team&);
 template PlusPlusSeeds<double> seed_plus_plus(const Group<double>&, const GramMatrix*, std::int64_t,
-                                              const Draws&, std::int64_t, bool, const Team&);
+                                              const Draws&, std::int64_t, bool, bool, const Team&);
 template Seeds seed_random(const Group<float>&, std::int64_t, const Draws&, const Team&);
 template Seeds seed_random(const Group<double>&, std::int64_t, const Draws&, const Team&);
 

@@ -35,11 +35,11 @@ struct PlusPlusSeeds {
 
 // Greedy k-means++ (Arthur and Vassilvitskii, SODA 2007) with 2 + floor(ln k) trials a step. `gram`
 // may be null; the seeds are the same. `n_kept` is GroupPlan::candidates_kept, `perturb` is
-// FitOptions::perturb_scores.
+// FitOptions::perturb_scores; `hand_over` asks for the scores.
 template <class T>
 PlusPlusSeeds<T> seed_plus_plus(const Group<T>& group, const GramMatrix* gram, std::int64_t k,
-                                const Draws& draws, std::int64_t n_kept, bool perturb,
-                                const Team& team);
+                                const Draws& draws, std::int64_t n_kept, bool hand_over,
+                                bool perturb, const Team& team);
 
 // Rows drawn by weight, no value twice while distinct ones remain.
 template <class T>
