@@ -16,6 +16,7 @@
 namespace ddkern::kmeans {
 
 constexpr int kBlockPoints = 32;
+constexpr int kHalfBlock = 16;  // the unit in which columns are ruled out
 constexpr int kTileColumns = 12;
 
 // The distance between columns of `n` words in memory. A power of two would put the same feature of

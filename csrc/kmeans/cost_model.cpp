@@ -59,8 +59,8 @@ std::int64_t least_bytes(const GroupShape& shape, const FitOptions& options, int
                           (options.algorithm == Algorithm::automatic &&
                            gram_is_cheaper(shape, options.init, options.n_init));
 
-  // Group: units, weights, norms, bounds; two centres and a shift.
-  const std::int64_t group = n * (8 + 8 + 8 + 8 + 8) + 2 * row + 8 * d;
+  // Group: units, weights, norms, bounds, tails; two centres and a shift.
+  const std::int64_t group = n * (8 + 8 + 8 + 8 + 8 + 4) + 2 * row + 8 * d;
   // Group::guess_fast_frame, then first_pass and set_frame, or GramMatrix.
   const std::int64_t survey =
       block_rows + (shape.fastest != FastFormat::f32 ? block / 2 : 0) + 2 * row + 16 * d;
@@ -80,7 +80,8 @@ std::int64_t least_bytes(const GroupShape& shape, const FitOptions& options, int
   }
   // Lloyd: sums, a previous centroid; DirectScores: packed columns and blocks; Nearest: scores.
   const std::int64_t columns = k * (8 * d + 4 * apart(d) + 96) + t * row;
-  const std::int64_t scratch = t * (block + block_rows + 4 * kBlockPoints * k + 2 * row + 16 * d);
+  const std::int64_t scratch =
+      t * (block + block_rows + (4 * kBlockPoints + 16) * k + 2 * row + 16 * d);
   // Norms, labels, moves (of every block, and together), rows by cell or distances; in Gram space
   // the members of cells, and bounds.
   const std::int64_t labels = n * (8 + 4 + 24 + 48 + 8) + (maybe_gram ? n * (8 + 16 + 32) : 0);
@@ -142,6 +143,7 @@ GroupPlan plan_group(const GroupShape& shape, const FitOptions& options,
   if (needs_fast) {
     plan.format = shape.fastest;
     plan.residency.fast_blocks = take(fast_block_bytes(shape));
+    plan.head = plan.format == FastFormat::bytes && shape.k >= kFewestColumnsForHeads;
   }
   const bool fast_is_f32 = plan.format == FastFormat::f32;
   if (plan.needs_f32 || fast_is_f32) {
@@ -151,7 +153,8 @@ GroupPlan plan_group(const GroupShape& shape, const FitOptions& options,
     plan.residency.rows = take(shape.n_rows * shape.n_features * shape.item_bytes);
   }
   if (!gram && shape.n_features >= kFewestFeaturesToCacheScores) {
-    plan.cache_scores = take(n * shape.k * 4);
+    // With a mark for every half of a block, whether the product is whole.
+    plan.cache_scores = take(n * shape.k * 4 + n / kHalfBlock * shape.k);
   }
   if (!gram && plan.format == FastFormat::bytes && options.init == Init::plus_plus) {
     plan.candidates_kept = candidates_worth_keeping(shape, plan.cache_scores);

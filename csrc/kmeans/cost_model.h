@@ -24,6 +24,7 @@ struct GroupPlan {
   Algorithm algorithm = Algorithm::streaming;  // never automatic
   Residency residency;
   FastFormat format = FastFormat::f32;  // of the fast blocks
+  bool head = false;                    // of bytes, should the rows have one that pays
   bool needs_f32 = false;  // seeding or the Gram matrix asks for float32 blocks, kept or not
   bool cache_scores = false;
   std::int64_t candidates_kept = 0;  // rows whose products seeding keeps, for they are drawn again

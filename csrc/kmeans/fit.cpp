@@ -187,7 +187,7 @@ void fit_group(const RowReader<T>& reader, const Groups& groups, std::int64_t g,
   report.algorithm = plan.algorithm;
   Group<T> group = make_group(reader, groups, g, kernels);
   check_positive_rows(group.n_positive(), groups, g);
-  group.prepare(plan.residency, plan.format, plan.needs_f32, team);
+  group.prepare(plan.residency, plan.format, plan.head, plan.needs_f32, team);
   std::optional<GramMatrix> matrix;
   if (plan.algorithm == Algorithm::gram) matrix.emplace(group, team);
   const GramMatrix* gram = matrix ? &*matrix : nullptr;
@@ -222,6 +222,7 @@ void fit_group(const RowReader<T>& reader, const Groups& groups, std::int64_t g,
     report.rows_assigned += result.rows_assigned;
     report.rows_rechecked += result.rows_rechecked;
     report.rows_exact += result.rows_exact;
+    report.products_skipped += result.products_skipped;
     report.cells_reseeded += result.cells_reseeded;
     if (!best || result.scaled_distortion < best->scaled_distortion) {
       best.emplace(std::move(result));
@@ -339,7 +340,7 @@ void seed(const RowSource& source, const Groups& groups, const FitOptions& optio
         plan.cache_scores = false;  // nobody iterates
         Group<T> group = make_group(reader, groups, g, kernels);
         check_positive_rows(group.n_positive(), groups, g);
-        group.prepare(plan.residency, plan.format, plan.needs_f32, team);
+        group.prepare(plan.residency, plan.format, false, plan.needs_f32, team);
         std::optional<GramMatrix> matrix;
         if (plan.algorithm == Algorithm::gram) matrix.emplace(group, team);
         const Draws draws{{groups.seeds[g], groups.ids[g]}, 0};
@@ -388,7 +389,7 @@ void assign(const RowSource& source, const Groups& groups, const FitOptions& opt
           for (std::int64_t b = begin; b < end; ++b) {
             if (n_nearest == 1) {
               std::int32_t winners[kBlockPoints];
-              nearest.block(scores, b, winners, thread);
+              nearest.block(scores, b, nullptr, winners, thread);
               std::copy(winners, winners + kBlockPoints, sorted.begin());
             } else {
               nearest.block_sorted(scores, b, n_nearest, sorted.data(), thread);

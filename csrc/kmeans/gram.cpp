@@ -10,7 +10,7 @@ namespace {
 // both stay in the first caches for all tiles.
 void multiply_blocks(const DotsOps& dots, const float* points, const float* columns,
                      std::int64_t n_features, float* out) {
-  constexpr std::int64_t kFeatures = 128;
+  constexpr std::int64_t kFeatures = 64;
   constexpr int kTiles = (kBlockPoints + kTileColumns - 1) / kTileColumns;
   std::int64_t to[kBlockPoints];
   for (int c = 0; c < kBlockPoints; ++c) to[c] = c;

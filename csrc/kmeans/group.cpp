@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
 #include <limits>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include "core/error.h"
@@ -48,9 +50,19 @@ double inflation(std::int64_t n_features) {
 constexpr int kLargestExponent = 800;
 constexpr int kSampledRows = 64;
 
+// Counted by their exponents, many at a time.
 template <class T>
 bool all_finite(const T* x, std::int64_t n) {
-  return std::all_of(x, x + n, [](T v) { return std::isfinite(v); });
+  using Word = std::conditional_t<sizeof(T) == sizeof(float), std::uint32_t, std::uint64_t>;
+  const T infinity = std::numeric_limits<T>::infinity();
+  Word exponent, n_bad = 0;
+  std::memcpy(&exponent, &infinity, sizeof(exponent));
+  for (std::int64_t j = 0; j < n; ++j) {
+    Word bits;
+    std::memcpy(&bits, x + j, sizeof(bits));
+    n_bad += (bits & exponent) == exponent;
+  }
+  return n_bad == 0;
 }
 
 }  // namespace
@@ -104,10 +116,10 @@ void Group<T>::set_weights(const double* sample_weight) {
 }
 
 template <class T>
-void Group<T>::prepare(const Residency& residency, FastFormat format, bool f32_needed,
+void Group<T>::prepare(const Residency& residency, FastFormat format, bool head, bool f32_needed,
                        const Team& team) {
   format_ = format;
-  guess_fast_frame();
+  guess_fast_frame(head);
   set_frame(first_pass(residency, team), team);
   const bool fast_is_f32 = format == FastFormat::f32;
   if (f32_needed || fast_is_f32) {
@@ -126,7 +138,7 @@ void Group<T>::prepare_in_frame(const Frame<T>& frame, const Residency& residenc
   frame_ = fast_frame_ = frame;
   if (format == FastFormat::bytes) {
     RowScratch<T> row_scratch(1, n_features_, kSampledRows);
-    set_byte_layout(sample_rows(row_scratch), false);
+    set_byte_layout(sample_rows(row_scratch), false, false);
   }
   first_pass(residency, team);
   if (format == FastFormat::f32) pack_f32(residency.fast_blocks, team);
@@ -136,6 +148,7 @@ template <class T>
 void Group<T>::change_format(FastFormat format, bool keep, const Team& team) {
   format_ = format;
   fast_blocks_ = Buffer<std::uint32_t>();
+  tails_.clear();
   if (format == FastFormat::f32) {
     pack_f32(keep, team);
     return;
@@ -164,6 +177,7 @@ std::vector<typename Group<T>::Seen> Group<T>::first_pass(const Residency& resid
   if (residency.rows && !reader_.in_place()) converted_.reset(n_ * n_features_);
   const bool packs = format_ != FastFormat::f32;
   if (format_ == FastFormat::bytes) fast_sq_norms_.resize(static_cast<std::size_t>(n_padded));
+  if (layout_.n_head_runs > 0) tails_.resize(static_cast<std::size_t>(n_padded));
   if (packs && residency.fast_blocks) fast_blocks_.reset(n_blocks() * fast_words());
   Buffer<std::uint32_t> fast_scratch(packs && fast_blocks_.empty() ? team.n_threads() * fast_words()
                                                                    : 0);
@@ -376,7 +390,7 @@ std::vector<const T*> Group<T>::sample_rows(RowScratch<T>& row_scratch) const {
 // exactly when they are not far from the centre; and if 256 integers are all there is, as in
 // images, they all become bytes as they are.
 template <class T>
-void Group<T>::guess_fast_frame() {
+void Group<T>::guess_fast_frame(bool head) {
   RowScratch<T> row_scratch(1, n_features_, kSampledRows);
   const std::vector<const T*> rows = sample_rows(row_scratch);
   const auto size = static_cast<std::size_t>(n_features_);
@@ -409,11 +423,11 @@ void Group<T>::guess_fast_frame() {
     if (bytes) centre = std::clamp(centre, most - kByteLevels, least + kByteLevels + 1);
     fast_frame_.centre[j] = static_cast<T>(centre * fast_frame_.scale());
   }
-  if (format_ == FastFormat::bytes) set_byte_layout(rows, bytes);
+  if (format_ == FastFormat::bytes) set_byte_layout(rows, bytes, head);
 }
 
 template <class T>
-void Group<T>::set_byte_layout(const std::vector<const T*>& rows, bool integers) {
+void Group<T>::set_byte_layout(const std::vector<const T*>& rows, bool integers, bool head) {
   const auto size = static_cast<std::size_t>(n_features_);
   std::vector<double> largest(size, 0.0), mean_square(size, 0.0);
   const double share = 1 / std::max(1.0, static_cast<double>(rows.size()));
@@ -425,7 +439,7 @@ void Group<T>::set_byte_layout(const std::vector<const T*>& rows, bool integers)
       mean_square[j] += y * y * share;
     }
   }
-  layout_ = make_byte_layout(largest, mean_square, integers ? fast_frame_.scale() : 0.0);
+  layout_ = make_byte_layout(largest, mean_square, integers ? fast_frame_.scale() : 0.0, head);
 }
 
 template <class T>
@@ -489,6 +503,7 @@ void Group<T>::pack_fast_block_with_bounds(std::int64_t block, const RowsAhead& 
   const double inflate = inflation(n_features_);
   for (int i = 0; i < kBlockPoints; ++i) {
     double lost_p = 0, lost_q = 0, norm_p = 0, norm_q = 0, sq_norm = 0, least_weight = 1;
+    double tail = 0;
     for (std::size_t s = 0; s < n_segments; ++s) {
       const double weight = layout_.segments[s].weight;
       const double norm = sums[s * kBlockPoints + i], lost = sq_lost[s * kBlockPoints + i];
@@ -498,6 +513,12 @@ void Group<T>::pack_fast_block_with_bounds(std::int64_t block, const RowsAhead& 
       norm_p += norm / weight;
       norm_q += norm * weight;
       least_weight = std::min(least_weight, weight);
+      if (static_cast<std::int64_t>(s) >= layout_.n_head_segments) tail += norm;
+    }
+    if (!tails_.empty()) {
+      const double norm = std::sqrt(tail) * inflate;
+      tails_[static_cast<std::size_t>(block * kBlockPoints + i)] =
+          round_up(norm + rounding_of_row(norm, n_features_));
     }
     fast_sq_norms_[static_cast<std::size_t>(block * kBlockPoints + i)] = sq_norm;
     // rounding_of_row() for y itself and twice for what was measured, which rounds by as much.

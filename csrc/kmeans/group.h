@@ -59,10 +59,12 @@ class Group {
   Group(const RowReader<T>& reader, const std::int64_t* rows, std::int64_t first_row,
         std::int64_t n, const double* sample_weight, const Kernels<T>& kernels);
 
-  // Checks and centres the rows and packs what `residency` keeps, the fast blocks in `format`.
+  // Checks and centres the rows and packs what `residency` keeps, the fast blocks in `format`; if
+  // those are bytes, with a head, should it pay (byte_layout.h).
   // Throws InvalidArgument naming the row that is not finite. `f32_needed` says that
   // float32 blocks will be asked for, kept or not.
-  void prepare(const Residency& residency, FastFormat format, bool f32_needed, const Team& team);
+  void prepare(const Residency& residency, FastFormat format, bool head, bool f32_needed,
+               const Team& team);
 
   // Packs the fast blocks once more, in another format, keeping them or not.
   void change_format(FastFormat format, bool keep, const Team& team);
@@ -143,6 +145,8 @@ class Group {
   const Frame<T>& fast_frame() const { return format_ == FastFormat::f32 ? frame_ : fast_frame_; }
   const float* p() const { return p_.data(); }
   const float* q() const { return q_.data(); }
+  // At least the norm of a row's tail (byte_layout.h), padded; null where there is no head.
+  const float* tails() const { return tails_.empty() ? nullptr : tails_.data(); }
   // ||y||^2 in the fast frame, of byte blocks, to a relative error of sq_norm_error().
   const double* fast_sq_norms() const { return fast_sq_norms_.data(); }
   double sq_norm_error() const;
@@ -168,8 +172,8 @@ class Group {
   void check(const std::vector<Seen>& seen) const;
   void set_frame(const std::vector<Seen>& seen, const Team& team);
   std::vector<const T*> sample_rows(RowScratch<T>& row_scratch) const;
-  void guess_fast_frame();
-  void set_byte_layout(const std::vector<const T*>& rows, bool integers);
+  void guess_fast_frame(bool head);
+  void set_byte_layout(const std::vector<const T*>& rows, bool integers, bool head);
   void pack_fast_block(std::int64_t block, std::uint32_t* words, RowScratch<T>& row_scratch,
                        int thread) const;
   void pack_byte_block(std::int64_t block, const RowsAhead& ahead, std::uint32_t* words,
@@ -210,7 +214,7 @@ class Group {
   Buffer<float> f32_blocks_;
   Buffer<std::uint32_t> fast_blocks_;  // bfloat16 or bytes
   std::vector<double> sq_norms_;
-  std::vector<float> p_, q_;
+  std::vector<float> p_, q_, tails_;
   std::vector<double> fast_sq_norms_;
 };
 

@@ -6,6 +6,7 @@
 #include "kmeans/accumulate/accumulate.h"
 #include "kmeans/distance/distance.h"
 #include "kmeans/dots/dots.h"
+#include "kmeans/gram_sum/gram_sum.h"
 #include "kmeans/pack/pack.h"
 #include "kmeans/potential/potential.h"
 #include "kmeans/scan/scan.h"
@@ -17,7 +18,7 @@ struct Kernels {
   explicit Kernels(Isa level)
       : isa(level), pack(pack_ops<T>(level)), dots(dots_ops(level)), scan(scan_ops(level)),
         distance(distance_ops(level)), accumulate(accumulate_ops<T>(level)),
-        potential(potential_ops(level)) {}
+        potential(potential_ops(level)), gram_sum(gram_sum_ops(level)) {}
 
   Isa isa;
   const PackOps<T>& pack;
@@ -26,6 +27,7 @@ struct Kernels {
   const DistanceOps& distance;
   const AccumulateOps<T>& accumulate;
   const PotentialOps& potential;
+  const GramSumOps& gram_sum;
 };
 
 }  // namespace ddkern::kmeans

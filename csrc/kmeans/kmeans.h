@@ -57,7 +57,7 @@ struct GroupReport {
   Algorithm algorithm = Algorithm::streaming;
   FastFormat products = FastFormat::f32;                               // in the last pass
   std::int64_t rows_assigned = 0, rows_rechecked = 0, rows_exact = 0;  // over all passes
-  std::int64_t cells_reseeded = 0;
+  std::int64_t products_skipped = 0, cells_reseeded = 0;
   double seconds_prepare = 0, seconds_seed = 0, seconds_lloyd = 0;
 };
 

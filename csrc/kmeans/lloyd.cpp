@@ -14,7 +14,7 @@
 namespace ddkern::kmeans {
 namespace {
 
-constexpr std::int64_t kFewestFeatures = 256;    // a thread takes in an update
+constexpr std::int64_t kFewestFeatures = 64;     // a thread takes in an update
 constexpr std::int64_t kFewestComparisons = 2;   // a row, that bytes may leave
 constexpr std::int64_t kRowsBetweenChecks = 64;  // for Ctrl-C
 
@@ -35,8 +35,7 @@ class Lloyd {
         moves_of_block_(size(group.n_blocks())),
         nearest_(group, centroids, k, team.n_threads(), options.perturb_scores),
         row_scratch_(team.n_threads(), n_features_, kRowsAtOnce),
-        previous_scratch_(team.n_threads(), n_features_), value_(n_features_),
-        mean_scratch_(team.n_threads() * n_features_) {
+        previous_scratch_(team.n_threads(), n_features_), value_(n_features_) {
     std::fill(sums_.data(), sums_.data() + sums_.size(), 0);
     if (gram != nullptr) {
       gram_scores_.emplace(group, *gram, k);
@@ -97,10 +96,12 @@ class Lloyd {
         group_.n_blocks(), grain, [&](std::int64_t begin, std::int64_t end, int thread) {
           for (std::int64_t b = begin; b < end; ++b) {
             std::int32_t winners[kBlockPoints];
-            nearest_.block(scores, b, winners, thread);
+            const std::int64_t first = b * kBlockPoints;
+            // In the first pass nothing is near yet.
+            const std::int32_t* near = assignment_.data() + first;
+            nearest_.block(scores, b, *near < 0 ? nullptr : near, winners, thread);
             auto& moves = moves_of_block_[size(b)];
             moves.clear();
-            const std::int64_t first = b * kBlockPoints;
             const std::int64_t n = std::min<std::int64_t>(kBlockPoints, group_.n() - first);
             for (std::int64_t p = 0; p < n; ++p) {
               std::int32_t& current = assignment_[size(first + p)];
@@ -126,6 +127,7 @@ class Lloyd {
   }
 
   void use_finer_format() {
+    products_skipped_ += direct_scores_->n_skipped();
     group_.change_format(plan_.finer_format, plan_.keep_finer, team_);
     direct_scores_.emplace(group_, k_, plan_.cache_scores, team_.n_threads());
     moved_.resize(size(k_));
@@ -271,16 +273,17 @@ class Lloyd {
     std::vector<char> differs(cells.size());
     team_.for_ranges(static_cast<std::int64_t>(cells.size()), 1,
                      [&](std::int64_t begin, std::int64_t end, int thread) {
-                       T* previous = previous_scratch_.get(thread);
                        for (std::int64_t i = begin; i < end; ++i) {
-                         const std::int64_t c = cells[size(i)], row = reseeded_with[size(c)];
-                         T* centroid = centroids_ + c * n_features_;
-                         std::copy(centroid, centroid + n_features_, previous);
-                         row >= 0 ? copy_row(row, centroid, thread) : finish_cell(c, thread);
-                         shifts[size(i)] = group_.kernels().distance(centroid, previous,
-                                                                     group_.scale(), n_features_);
-                         differs[size(i)] =
-                             std::memcmp(centroid, previous, size(n_features_) * sizeof(T)) != 0;
+                         const std::int64_t c = cells[size(i)];
+                         const bool reseed = reseeded_with[size(c)] >= 0;
+                         const std::int64_t row =
+                             reseed ? reseeded_with[size(c)] : single_value_[c];
+                         FinishArgs<T> found = finish_args(c, reseed || row >= 0);
+                         if (row >= 0) put_row(row, found, thread);
+                         // Of a cell without members there is no mean.
+                         if (!reseed) finish(c, found);
+                         shifts[size(i)] = found.sq_shift;
+                         differs[size(i)] = found.moved;
                        }
                      });
     shift_ = 0;
@@ -299,27 +302,39 @@ class Lloyd {
     std::copy(x, x + n_features_, to);
   }
 
-  // The means of a cell, centred, and as a centroid; and their norm.
-  void find_means(std::int64_t c, double* means, T* centroid) {
-    group_.kernels().accumulate.finish(sums_.data() + c * n_features_,
-                                       static_cast<double>(units_[c]),
-                                       group_.mean_factor() * group_.row_unit(), group_.centre(),
-                                       group_.unscale(), n_features_, means, centroid);
-    mean_sq_norms_[c] = group_.kernels().distance.sq_norm(means, n_features_);
+  FinishArgs<T> finish_args(std::int64_t c, bool keep) {
+    return {sums_.data() + c * n_features_,
+            static_cast<double>(units_[c]),
+            group_.mean_factor() * group_.row_unit(),
+            group_.centre(),
+            group_.scale(),
+            group_.unscale(),
+            n_features_,
+            keep,
+            centroids_ + c * n_features_};
   }
 
-  // How far the stored centroid is from the means.
-  void find_off(std::int64_t c, const double* means) {
-    off_[size(c)] = group_.kernels().distance.sq_off(centroids_ + c * n_features_, group_.centre(),
-                                                     group_.scale(), means, n_features_);
+  // The means of a cell, as its centroid unless that is kept; their norm, and how far it is from
+  // them.
+  void finish(std::int64_t c, FinishArgs<T>& args) {
+    const double shift = args.sq_shift;
+    const bool moved = args.moved;
+    group_.kernels().accumulate.finish(args);
+    if (args.keep) {
+      args.sq_shift = shift;
+      args.moved = moved;
+    }
+    mean_sq_norms_[size(c)] = args.sq_norm;
+    off_[size(c)] = args.sq_off;
   }
 
-  void finish_cell(std::int64_t c, int thread) {
-    T* centroid = centroids_ + c * n_features_;
-    double* means = mean_scratch_.data() + thread * n_features_;
-    find_means(c, means, centroid);
-    if (single_value_[c] >= 0) copy_row(single_value_[c], centroid, thread);
-    find_off(c, means);
+  // A row as the centroid of a cell.
+  void put_row(std::int64_t row, FinishArgs<T>& args, int thread) {
+    T* previous = previous_scratch_.get(thread);
+    std::copy(args.centroid, args.centroid + n_features_, previous);
+    copy_row(row, args.centroid, thread);
+    args.sq_shift = group_.kernels().distance(args.centroid, previous, group_.scale(), n_features_);
+    args.moved = std::memcmp(args.centroid, previous, size(n_features_) * sizeof(T)) != 0;
   }
 
   // single_value_[c]: the first row of a changed cell all of whose rows are equal, or -1. Two rows
@@ -472,12 +487,11 @@ class Lloyd {
   // follows without a pass over the rows, unless the subtraction would cancel.
   double final_distortion() {
     update_sums();
-    team_.for_ranges(k_, 1, [&](std::int64_t begin, std::int64_t end, int thread) {
-      double* means = mean_scratch_.data() + thread * n_features_;
+    team_.for_ranges(k_, 1, [&](std::int64_t begin, std::int64_t end, int) {
       for (std::int64_t c = begin; c < end; ++c) {
         if (units_[c] == 0 || !changed_[c]) continue;
-        find_means(c, means, previous_scratch_.get(thread));
-        find_off(c, means);
+        FinishArgs<T> found = finish_args(c, true);
+        finish(c, found);
       }
     });
     const double within = spread_within();
@@ -509,6 +523,7 @@ class Lloyd {
     result.rows_rechecked = nearest_.counters().n_rechecked;
     result.rows_exact = nearest_.counters().n_exact;
     result.cells_reseeded = cells_reseeded_;
+    if (direct_scores_) result.products_skipped = products_skipped_ + direct_scores_->n_skipped();
     return result;
   }
 
@@ -534,11 +549,10 @@ class Lloyd {
   Nearest<T> nearest_;
   RowScratch<T> row_scratch_, previous_scratch_;
   Buffer<T> value_;
-  Buffer<double> mean_scratch_;
   std::vector<double> history_;
   double mean_sq_norm_ = 0, variance_ = 0, shift_ = 0;
   std::int64_t n_compared_ = 0, n_multiplied_ = 0;  // in the last pass
-  std::int64_t n_updates_ = 0, rows_assigned_ = 0, cells_reseeded_ = 0;
+  std::int64_t n_updates_ = 0, rows_assigned_ = 0, cells_reseeded_ = 0, products_skipped_ = 0;
 };
 
 }  // namespace

@@ -30,6 +30,7 @@ struct LloydResult {
   bool converged = false;
   std::int64_t n_empty_cells = 0;
   std::int64_t rows_assigned = 0, rows_rechecked = 0, rows_exact = 0, cells_reseeded = 0;
+  std::int64_t products_skipped = 0;
 };
 
 // Moves `centroids` [k][n_features], which are the values of `seed_rows` unless that is empty.

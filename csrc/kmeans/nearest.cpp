@@ -35,15 +35,28 @@ const float* Nearest<T>::products_of(Scores<T>& scores, std::int64_t block, int 
   float* scratch = scores_scratch_.data() + thread * n_columns_ * kBlockPoints;
   const float* values = scores.block(block, scratch, thread);
   if (!perturb_) return values;
-  std::copy(values, values + n_columns_ * kBlockPoints, scratch);
-  perturb_scores(scores, block, scratch, thread);
+  perturb_scores(scores, block, scratch, nullptr, thread);
   return scratch;
 }
 
 template <class T>
-void Nearest<T>::perturb_scores(Scores<T>& scores, std::int64_t block, float* values, int thread) {
+OpenColumns Nearest<T>::open_columns(Scores<T>& scores, std::int64_t block,
+                                     const std::int32_t* near, int thread) {
+  float* scratch = scores_scratch_.data() + thread * n_columns_ * kBlockPoints;
+  const OpenColumns found = scores.open(block, near, scratch, thread);
+  if (!perturb_) return found;
+  const bool uses_heads = near != nullptr && scores.tails(block) != nullptr;
+  std::vector<float> heads(static_cast<std::size_t>(uses_heads ? n_columns_ * kBlockPoints : 0));
+  perturb_scores(scores, block, scratch, uses_heads ? heads.data() : nullptr, thread);
+  if (!uses_heads) return scores.every(scratch);
+  return scores.open_by_heads(block, near, scratch, heads.data(), thread);
+}
+
+template <class T>
+void Nearest<T>::perturb_scores(Scores<T>& scores, std::int64_t block, float* values, float* heads,
+                                int thread) {
   // The worst case: the nearest column looks as far, and every other as near, as it may.
-  mislead(scores, group_, centroids_, n_columns_, block, row_scratch_.get(thread), values,
+  mislead(scores, group_, centroids_, n_columns_, block, row_scratch_.get(thread), values, heads,
           [](std::int64_t k, std::int64_t nearest) { return k == nearest; });
 }
 
@@ -78,10 +91,13 @@ void Nearest<T>::drop_clear_losers(const T* x, const T* next, Candidates& candid
 }
 
 template <class T>
-void Nearest<T>::block(Scores<T>& scores, std::int64_t block, std::int32_t* winners, int thread) {
+void Nearest<T>::block(Scores<T>& scores, std::int64_t block, const std::int32_t* near,
+                       std::int32_t* winners, int thread) {
   const ColumnBounds& bounds = scores.bounds();
-  const ScanArgs args{products_of(scores, block, thread),
-                      n_columns_,
+  const OpenColumns open = open_columns(scores, block, near, thread);
+  const ScanArgs args{open.products,
+                      {open.columns[0], open.columns[1]},
+                      {open.n_columns[0], open.n_columns[1]},
                       bounds.base.data(),
                       scores.p(block),
                       scores.q(block),
@@ -113,8 +129,10 @@ void Nearest<T>::block(Scores<T>& scores, std::int64_t block, std::int32_t* winn
       columns.push_back(std::min(found.winner[p], found.runner_up[p]));
       columns.push_back(std::max(found.winner[p], found.runner_up[p]));
     } else {
-      for (std::int64_t k = 0; k < n_columns_; ++k) {
-        if (wild || may_win(args, found, p, k)) columns.push_back(static_cast<std::int32_t>(k));
+      const int half = p / kHalfBlock;
+      for (std::int64_t c = 0; c < open.n_columns[half]; ++c) {
+        const std::int32_t k = open.column(half, c);
+        if (wild || may_win(args, found, p, k)) columns.push_back(k);
       }
     }
     n_compared += static_cast<std::int64_t>(columns.size());

@@ -31,8 +31,10 @@ class Nearest {
   Nearest(const Group<T>& group, const T* centroids, std::int64_t n_columns, int n_threads,
           bool perturb);
 
-  // winners [kBlockPoints]: the nearest column of every point of the block.
-  void block(Scores<T>& scores, std::int64_t block, std::int32_t* winners, int thread);
+  // winners [kBlockPoints]: the nearest column of every point of the block. `near` [points of the
+  // block] holds a guess for each that saves work where it is good, or is null.
+  void block(Scores<T>& scores, std::int64_t block, const std::int32_t* near, std::int32_t* winners,
+             int thread);
 
   // For every point of the block the n_nearest columns in order of distance, ties by index:
   // nearest [points in the block][n_nearest].
@@ -47,7 +49,11 @@ class Nearest {
     std::vector<float> distances;
   };
   const float* products_of(Scores<T>& scores, std::int64_t block, int thread);
-  void perturb_scores(Scores<T>& scores, std::int64_t block, float* values, int thread);
+  OpenColumns open_columns(Scores<T>& scores, std::int64_t block, const std::int32_t* near,
+                           int thread);
+  // heads [n_columns][kBlockPoints], or null.
+  void perturb_scores(Scores<T>& scores, std::int64_t block, float* values, float* heads,
+                      int thread);
   // Of the columns that may win for x, keeps those that float32 cannot rule out. `next` is
   // the row that comes after x.
   void drop_clear_losers(const T* x, const T* next, Candidates& candidates) const;

@@ -68,7 +68,8 @@ MachinePeak probe_peak(Isa isa, int n_threads) {
     if (dots.fast_bytes == nullptr) return 0.0;
     return giga_operations(
         [&](const float* points, const void* const* columns, float* out) {
-          dots.fast_bytes({points, columns, kTileColumns, &run, 1, kInOrder, out});
+          dots.fast_bytes(
+              {points, kBlockPoints, columns, kTileColumns, &run, 1, 0, 1, kInOrder, out});
         },
         8);
   };

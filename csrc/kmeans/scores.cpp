@@ -2,6 +2,7 @@
 #include "kmeans/scores.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 namespace ddkern::kmeans {
@@ -20,16 +21,30 @@ std::int64_t column_words(const Group<T>& group) {
   return 0;
 }
 
+// Heads are given up where more than this share of the tails is multiplied all the same.
+constexpr double kMostTails = 0.85;
+
 }  // namespace
 
 template <class T>
 DirectScores<T>::DirectScores(const Group<T>& group, std::int64_t n_columns, bool cached,
                               int n_threads)
-    : Scores<T>(n_columns), group_(group), n_columns_(n_columns), depth_(column_words(group)),
-      stride_(apart(depth_)), packed_(n_columns * stride_),
+    : Scores<T>(n_columns), group_(group), depth_(column_words(group)), stride_(apart(depth_)),
+      packed_(n_columns * stride_),
       cache_(cached ? group.n_blocks() * n_columns * kBlockPoints : 0),
       block_scratch_(n_threads * group.block_words()),
-      row_scratch_(n_threads, group.n_features(), kBlockPoints) {}
+      row_scratch_(n_threads, group.n_features(), kBlockPoints) {
+  if (group.tails() == nullptr) return;
+  const auto n = static_cast<std::size_t>(n_columns);
+  column_tails_.resize(n);
+  if (cached) whole_.resize(2 * n * static_cast<std::size_t>(group.n_blocks()));
+  lists_.resize(static_cast<std::size_t>(n_threads));
+  for (Lists& lists : lists_) {
+    // One more, for what is written before it is known whether it counts.
+    for (auto* list : {&lists.open[0], &lists.open[1], &lists.missing}) list->resize(n + 1);
+    if (!cached) lists.whole.resize(2 * n);
+  }
+}
 
 // As for the other formats, with norms weighted by segment.
 template <class T>
@@ -45,7 +60,7 @@ void DirectScores<T>::pack_column_bytes(std::int64_t k, const T* centroid) {
        layout.n_runs(), reinterpret_cast<std::uint32_t*>(packed_.data() + k * stride_), sq_norms,
        sq_lost, sq_norms_uncentred});
   double sq_norm = 0, sq_norm_uncentred = 0, norm_u = 0, norm_v = 0, lost_u = 0, lost_v = 0;
-  double least_weight = 1;
+  double least_weight = 1, tail = 0;
   for (std::size_t s = 0; s < n_segments; ++s) {
     const double weight = layout.segments[s].weight;
     sq_norm += sq_norms[s];
@@ -55,6 +70,7 @@ void DirectScores<T>::pack_column_bytes(std::int64_t k, const T* centroid) {
     lost_u += sq_lost[s] * weight;
     lost_v += sq_lost[s] / weight;
     least_weight = std::min(least_weight, weight);
+    if (static_cast<std::int64_t>(s) >= layout.n_head_segments) tail += sq_norms[s];
   }
   // A few roundings a run, and those of the scales; see pack_column() for the rest.
   const double gamma = static_cast<double>(2 * layout.n_runs() + 12) * 0x1.01p-24;
@@ -63,6 +79,10 @@ void DirectScores<T>::pack_column_bytes(std::int64_t k, const T* centroid) {
   const double lost = std::sqrt(lost_v) + arithmetic / least_weight;
   const double norm_of_u = std::sqrt(norm_u) + std::sqrt(lost_u) + arithmetic;
   const double norm_of_v = std::sqrt(norm_v) + lost;
+  if (has_heads()) {
+    column_tails_[static_cast<std::size_t>(k)] =
+        static_cast<float>(2 * (std::sqrt(tail) + arithmetic) * (1 + 0x1p-12));
+  }
   this->bounds_.base[k] = static_cast<float>(sq_norm);
   this->bounds_.set(k, 2 * norm_of_u, 2 * lost + (2 * gamma + 0x1p-20) * norm_of_v,
                     0x1p-20 * (sq_norm + lost * lost));
@@ -114,19 +134,20 @@ void DirectScores<T>::update(const std::vector<const T*>& values,
   this->bounds_.settle();
   if (!cache_.empty()) {
     columns_ = moved;
-  } else if (columns_.empty()) {
+  } else {
     columns_.resize(static_cast<std::size_t>(n_columns_));
     std::iota(columns_.begin(), columns_.end(), 0);
   }
-  const auto n = static_cast<std::int64_t>(columns_.size());
   column_at_.clear();
   for (const std::int64_t k : columns_) column_at_.push_back(packed_.data() + k * stride_);
-  const std::int64_t n_tiles = (n + kTileColumns - 1) / kTileColumns;
-  tiles_.clear();
-  for (std::int64_t t = 0; t < n_tiles; ++t) {
-    const std::int64_t first = n * t / n_tiles, last = n * (t + 1) / n_tiles;
-    tiles_.push_back({first, static_cast<int>(last - first)});
+  // What the last pass shows.
+  std::int64_t n_heads = 0, n_tails = 0;
+  for (Lists& lists : lists_) {
+    n_heads += lists.n_heads;
+    n_tails += lists.n_tails;
+    lists.n_heads = lists.n_tails = 0;
   }
+  if (static_cast<double>(n_tails) > kMostTails * static_cast<double>(n_heads)) heads_pay_ = false;
 }
 
 template <class T>
@@ -135,8 +156,12 @@ DirectScores<T> DirectScores<T>::select(const std::vector<std::int64_t>& columns
   const auto n = static_cast<std::int64_t>(columns.size());
   DirectScores selected(group_, n, true, team.n_threads());
   for (std::int64_t c = 0; c < n; ++c) {
-    if (columns[c] >= 0) selected.bounds_.copy(c, this->bounds_, columns[c]);
+    if (columns[c] < 0) continue;
+    selected.bounds_.copy(c, this->bounds_, columns[c]);
+    if (has_heads()) selected.column_tails_[c] = column_tails_[columns[c]];
   }
+  // Seeding multiplies whole columns.
+  std::fill(selected.whole_.begin(), selected.whole_.end(), 1);
   team.for_ranges(group_.n_blocks(), 4, [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t b = begin; b < end; ++b) {
       for (std::int64_t c = 0; c < n; ++c) {
@@ -150,33 +175,179 @@ DirectScores<T> DirectScores<T>::select(const std::vector<std::int64_t>& columns
 }
 
 template <class T>
-const float* DirectScores<T>::block(std::int64_t block, float* out, int thread) {
-  float* scores = cache_.empty() ? out : cache_.data() + block * n_columns_ * kBlockPoints;
-  const void* points = group_.fast_block(
-      block, block_scratch_.data() + thread * group_.block_words(), row_scratch_, thread);
+const void* DirectScores<T>::points_of(std::int64_t block, int thread) {
+  return group_.fast_block(block, block_scratch_.data() + thread * group_.block_words(),
+                           row_scratch_, thread);
+}
+
+template <class T>
+void DirectScores<T>::multiply_tile(const void* points, int n_points, const void* const* columns,
+                                    int width, Part part, const std::int64_t* rows,
+                                    float* products) const {
   const DotsOps& dots = group_.kernels().dots;
   if (group_.format() == FastFormat::bytes) {
     const ByteLayout& layout = group_.byte_layout();
-    for (const Tile& tile : tiles_) {
-      dots.fast_bytes({points, column_at_.data() + tile.first, tile.width, layout.runs.data(),
-                       layout.n_runs(), columns_.data() + tile.first, scores});
-    }
-    return scores;
+    dots.fast_bytes({points, n_points, columns, width, layout.runs.data(), layout.n_runs(),
+                     part == Part::tail ? layout.n_head_runs : 0,
+                     part == Part::head ? layout.n_head_runs : layout.n_runs(), rows, products});
+    return;
   }
   const auto product = group_.format() == FastFormat::bf16 ? dots.fast_bf16 : dots.fast_f32;
-  for (const Tile& tile : tiles_) {
-    product({points, column_at_.data() + tile.first, 1, tile.width, depth_,
-             columns_.data() + tile.first, scores});
+  product({points, columns, 1, width, depth_, rows, products});
+}
+
+template <class T>
+void DirectScores<T>::multiply_moved(const void* points, Part part, float* products) const {
+  const auto n = static_cast<std::int64_t>(columns_.size());
+  const std::int64_t n_tiles = (n + kTileColumns - 1) / kTileColumns;
+  for (std::int64_t t = 0; t < n_tiles; ++t) {
+    const std::int64_t first = n * t / n_tiles, last = n * (t + 1) / n_tiles;
+    multiply_tile(points, kBlockPoints, column_at_.data() + first, static_cast<int>(last - first),
+                  part, columns_.data() + first, products);
   }
-  return scores;
+}
+
+template <class T>
+void DirectScores<T>::multiply_tails(const std::uint32_t* points, const std::int32_t* columns,
+                                     std::int64_t n_columns, float* products) const {
+  const std::int64_t n_tiles = (n_columns + kTileColumns - 1) / kTileColumns;
+  for (std::int64_t t = 0; t < n_tiles; ++t) {
+    const std::int64_t first = n_columns * t / n_tiles, last = n_columns * (t + 1) / n_tiles;
+    const void* at[kTileColumns];
+    std::int64_t rows[kTileColumns];
+    for (std::int64_t c = first; c < last; ++c) {
+      rows[c - first] = columns[c];
+      at[c - first] = packed_.data() + columns[c] * stride_;
+    }
+    multiply_tile(points, kHalfBlock, at, static_cast<int>(last - first), Part::tail, rows,
+                  products);
+  }
+}
+
+template <class T>
+const float* DirectScores<T>::block(std::int64_t block, float* out, int thread) {
+  float* products = cache_.empty() ? out : cache_.data() + block * n_columns_ * kBlockPoints;
+  multiply_moved(points_of(block, thread), Part::whole, products);
+  if (!whole_.empty()) {
+    char* whole = whole_.data() + 2 * block * n_columns_;
+    for (const std::int64_t k : columns_) whole[k] = whole[n_columns_ + k] = 1;
+  }
+  return products;
+}
+
+// The columns that heads do not rule out. `products` are read for the columns in `near` alone.
+template <class T>
+std::int64_t DirectScores<T>::test_heads(std::int64_t block, int half, const std::int32_t* near,
+                                         const float* products, const float* heads,
+                                         std::int32_t* open) const {
+  const ColumnBounds& bounds = this->bounds_;
+  float limits[kHalfBlock];
+  bool wild = bounds.any_wild;
+  for (int i = 0; i < kHalfBlock; ++i) {
+    const int point = half * kHalfBlock + i;
+    const std::int64_t row = block * kBlockPoints + point;
+    if (row >= group_.n()) {
+      limits[i] = -HUGE_VALF;
+      continue;
+    }
+    wild = wild || group_.wild(row);
+    const std::int32_t k = near[point];
+    const float p = this->p(block)[point], q = this->q(block)[point];
+    const float upper = products[k * kBlockPoints + point] + bounds.base[k] +
+                        (p * bounds.u[k] + q * bounds.v[k] + bounds.e[k]);
+    // A quarter more for what the test itself rounds.
+    limits[i] = upper + 1.25f * (p * bounds.most_u + q * bounds.most_v + bounds.most_e);
+  }
+  if (wild) {
+    std::iota(open, open + n_columns_, 0);
+    return n_columns_;
+  }
+  return group_.kernels().scan.open_columns(
+      {heads + half * kHalfBlock, n_columns_, bounds.base.data(), column_tails_.data(),
+       tails(block) + half * kHalfBlock, limits},
+      open);
+}
+
+template <class T>
+OpenColumns DirectScores<T>::open(std::int64_t block, const std::int32_t* near, float* out,
+                                  int thread) {
+  if (!has_heads() || near == nullptr || (cache_.empty() && !heads_pay_)) {
+    return this->every(this->block(block, out, thread));
+  }
+  float* products = cache_.empty() ? out : cache_.data() + block * n_columns_ * kBlockPoints;
+  const auto* points = static_cast<const std::uint32_t*>(points_of(block, thread));
+  const auto n_moved = static_cast<std::int64_t>(columns_.size());
+  const bool heads = heads_pay_ && n_moved >= kFewestColumnsForHeads;
+  multiply_moved(points, heads ? Part::head : Part::whole, products);
+  Lists& lists = lists_[static_cast<std::size_t>(thread)];
+  char* whole = whole_.empty() ? lists.whole.data() : whole_.data() + 2 * block * n_columns_;
+  std::int32_t* missing = lists.missing.data();
+  OpenColumns found{products, {}, {}};
+  for (int half = 0; half < 2; ++half, whole += n_columns_) {
+    if (n_moved == n_columns_) {
+      std::fill(whole, whole + n_columns_, !heads);
+    } else {
+      for (const std::int64_t k : columns_) whole[k] = !heads;
+    }
+    const int first = half * kHalfBlock;
+    const auto n_points = static_cast<int>(
+        std::clamp<std::int64_t>(group_.n() - block * kBlockPoints - first, 0, kHalfBlock));
+    // What is near first, for it says what the others have to beat.
+    std::int64_t n_missing = 0;
+    for (int i = first; i < first + n_points; ++i) {
+      missing[n_missing] = near[i];
+      n_missing += whole[near[i]] == 0;
+      whole[near[i]] = 1;
+    }
+    multiply_tails(points + first, missing, n_missing, products + first);
+    std::int64_t n_tails = n_missing;
+
+    std::int32_t* open = lists.open[half].data();
+    const std::int64_t n_open = test_heads(block, half, near, products, products, open);
+    n_missing = 0;
+    for (std::int64_t i = 0; i < n_open; ++i) {
+      missing[n_missing] = open[i];
+      n_missing += whole[open[i]] == 0;
+      whole[open[i]] = 1;
+    }
+    multiply_tails(points + first, missing, n_missing, products + first);
+    n_tails += n_missing;
+    if (heads) {
+      lists.n_heads += n_moved;
+      lists.n_tails += n_tails;
+      lists.n_skipped += std::max<std::int64_t>(n_moved - n_tails, 0) * n_points;
+    }
+    found.columns[half] = open;
+    found.n_columns[half] = n_open;
+  }
+  return found;
+}
+
+template <class T>
+std::int64_t DirectScores<T>::n_skipped() const {
+  std::int64_t n = 0;
+  for (const Lists& lists : lists_) n += lists.n_skipped;
+  return n;
+}
+
+template <class T>
+OpenColumns DirectScores<T>::open_by_heads(std::int64_t block, const std::int32_t* near,
+                                           const float* products, const float* heads, int thread) {
+  Lists& lists = lists_[static_cast<std::size_t>(thread)];
+  OpenColumns found{products, {}, {}};
+  for (int half = 0; half < 2; ++half) {
+    found.columns[half] = lists.open[half].data();
+    found.n_columns[half] = test_heads(block, half, near, products, heads, lists.open[half].data());
+  }
+  return found;
 }
 
 // ------------------------------------------------------------------------------------ GramScores
 
 template <class T>
 GramScores<T>::GramScores(const Group<T>& group, const GramMatrix& gram, std::int64_t n_columns)
-    : Scores<T>(n_columns), group_(group), gram_(gram), n_columns_(n_columns),
-      cells_(static_cast<std::size_t>(n_columns)), sums_(gram.stride() * n_columns) {
+    : Scores<T>(n_columns), group_(group), gram_(gram), cells_(static_cast<std::size_t>(n_columns)),
+      sums_(gram.stride() * n_columns) {
   const std::int64_t n_padded = gram.stride();
   p_.resize(static_cast<std::size_t>(n_padded));
   q_.resize(static_cast<std::size_t>(n_padded));
@@ -262,30 +433,28 @@ void GramScores<T>::apply(const std::vector<Change>& changes,
       const Change& change = changes[c];
       const std::int64_t k = change.column;
       Cell& cell = cells_[k];
-      const auto add = [&](std::int64_t row, double weight) {
-        const float* entries = gram_.row(row);
-        for (std::int64_t b = 0; b < group_.n_blocks(); ++b) {
-          double* sums = sums_.data() + (b * n_columns_ + k) * kBlockPoints;
-          for (int p = 0; p < kBlockPoints; ++p) {
-            sums[p] += weight * static_cast<double>(entries[b * kBlockPoints + p]);
-          }
+      std::vector<const float*> rows;
+      std::vector<double> weights;
+      const auto add = [&](const std::vector<std::int64_t>& added, double sign) {
+        for (const std::int64_t i : added) {
+          rows.push_back(gram_.row(i));
+          weights.push_back(sign * group_.weight(i));
         }
-        cell.traffic += std::abs(weight);
-        cell.n_operations += 1;
       };
       if (rebuild[k]) {
-        for (std::int64_t b = 0; b < group_.n_blocks(); ++b) {
-          double* sums = sums_.data() + (b * n_columns_ + k) * kBlockPoints;
-          std::fill(sums, sums + kBlockPoints, 0.0);
-        }
         cell = Cell{};
         cell.rebuild_next = false;
         cell.traffic = 0;
-        for (const std::int64_t i : members[k]) add(i, group_.weight(i));
+        add(members[k], 1);
       } else {
-        for (const std::int64_t i : change.came) add(i, group_.weight(i));
-        for (const std::int64_t i : change.left) add(i, -group_.weight(i));
+        add(change.came, 1);
+        add(change.left, -1);
       }
+      for (const double weight : weights) cell.traffic += std::abs(weight);
+      cell.n_operations += static_cast<double>(weights.size());
+      group_.kernels().gram_sum.add(
+          {rows.data(), weights.data(), static_cast<std::int64_t>(rows.size()), group_.n_blocks(),
+           n_columns_ * kBlockPoints, rebuild[k] != 0, sums_.data() + k * kBlockPoints});
       cell.weight = cell.norm_sum = cell.self = 0;
       cell.n_rows = static_cast<std::int64_t>(members[k].size());
       for (const std::int64_t i : members[k]) {
@@ -306,11 +475,7 @@ template <class T>
 const float* GramScores<T>::block(std::int64_t block, float* out, int) {
   for (std::int64_t k = 0; k < n_columns_; ++k) {
     const double* sums = sums_.data() + (block * n_columns_ + k) * kBlockPoints;
-    const double factor = -2 / cells_[k].weight;
-    float* scores = out + k * kBlockPoints;
-    for (int p = 0; p < kBlockPoints; ++p) {
-      scores[p] = static_cast<float>(factor * sums[p]);
-    }
+    group_.kernels().gram_sum.products(sums, -2 / cells_[k].weight, out + k * kBlockPoints);
   }
   return out;
 }
@@ -319,7 +484,7 @@ const float* GramScores<T>::block(std::int64_t block, float* out, int) {
 
 template <class T>
 void mislead(Scores<T>& scores, const Group<T>& group, const T* columns, std::int64_t n_columns,
-             std::int64_t block, T* row_scratch, float* values,
+             std::int64_t block, T* row_scratch, float* values, float* heads,
              bool (*up)(std::int64_t, std::int64_t)) {
   const ColumnBounds& bounds = scores.bounds();
   const std::int64_t n = group.n_features();
@@ -349,14 +514,18 @@ void mislead(Scores<T>& scores, const Group<T>& group, const T* columns, std::in
           0.0, bound - 0x1p-21 * (std::abs(score) + bound + std::abs(double{bounds.base[k]})));
       const double perturbed = up(k, nearest) ? score + room : score - room;
       values[k * kBlockPoints + p] = static_cast<float>(perturbed - bounds.base[k]);
+      if (heads == nullptr) continue;
+      const double tail = static_cast<double>(scores.tails(block)[p]) * scores.column_tails()[k];
+      heads[k * kBlockPoints + p] = static_cast<float>(
+          (up(k, nearest) ? perturbed + tail : perturbed - tail) - bounds.base[k]);
     }
   }
 }
 
 template void mislead(Scores<float>&, const Group<float>&, const float*, std::int64_t, std::int64_t,
-                      float*, float*, bool (*)(std::int64_t, std::int64_t));
+                      float*, float*, float*, bool (*)(std::int64_t, std::int64_t));
 template void mislead(Scores<double>&, const Group<double>&, const double*, std::int64_t,
-                      std::int64_t, double*, float*, bool (*)(std::int64_t, std::int64_t));
+                      std::int64_t, double*, float*, float*, bool (*)(std::int64_t, std::int64_t));
 
 template class DirectScores<float>;
 template class DirectScores<double>;

@@ -87,7 +87,7 @@ const float* Screening<T>::products(std::int64_t block, int thread) {
   const float* products = scores_.block(block, out, thread);
   if (!perturb_) return products;
   // Every other candidate looks as far as it may, which is what could hide a row.
-  mislead(scores_, group_, values_.data(), n_known_, block, row_scratch_.get(thread), out,
+  mislead(scores_, group_, values_.data(), n_known_, block, row_scratch_.get(thread), out, nullptr,
           [](std::int64_t column, std::int64_t) { return column % 2 == 0; });
   return out;
 }

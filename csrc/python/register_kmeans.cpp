@@ -169,6 +169,7 @@ py::dict describe(const std::vector<GroupReport>& reports) {
   stats["rows_assigned"] = integers(&GroupReport::rows_assigned);
   stats["rows_rechecked"] = integers(&GroupReport::rows_rechecked);
   stats["rows_exact"] = integers(&GroupReport::rows_exact);
+  stats["products_skipped"] = integers(&GroupReport::products_skipped);
   stats["cells_reseeded"] = integers(&GroupReport::cells_reseeded);
   stats["seconds_prepare"] = doubles(&GroupReport::seconds_prepare);
   stats["seconds_seed"] = doubles(&GroupReport::seconds_seed);

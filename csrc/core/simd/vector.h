@@ -90,6 +90,20 @@ DDKERN_SIMD_INLINE half_floats narrow(const doubles& v) {
 #endif
 }
 
+// Rounded once. Without the conversion of AVX-512: both halves as the low bits of doubles 2^84 and
+// 2^52, whose constants go away without rounding before the halves meet.
+DDKERN_SIMD_INLINE doubles to_doubles(const int64s& v) {
+#if defined(__AVX512DQ__)
+  return (doubles)_mm512_cvtepi64_pd((__m512i)v);
+#else
+  typedef std::uint64_t words __attribute__((vector_size(kRegisterBytes)));
+  const words bits = (words)v;
+  const words high = (bits >> 32) ^ 0x4530000080000000u;
+  const words low = (bits & 0xffffffffu) | 0x4330000000000000u;
+  return ((doubles)high - 0x1.00000801p84) + (doubles)low;
+#endif
+}
+
 // kDoubles stored values as doubles.
 DDKERN_SIMD_INLINE doubles load_doubles(const float* from) {
   return widen(load<half_floats>(from));

@@ -6,9 +6,10 @@
 //   add:     sum[j] += q[j]                          or += RN(weight * q[j])
 //   move:    sum[j] -= the same, to[j] += the same
 //            sq_norm = sum of v[j]^2                 in the order of d64 (section 6)
-//   finish:  centroid[j] = fl_T((fl64(sum[j]) / total * factor + centre[j]) * unscale)
+//   finish:  mean[j] = fl64(sum[j]) / total * factor
+//            centroid[j] = fl_T((mean[j] + centre[j]) * unscale)
 //
-// docs/numerics.md sections 4 and 5. Integer addition is exact, so rows may come and go in any
+// docs/numerics.md sections 4, 5 and 10. Integer addition is exact, so rows may come and go in any
 // order and on any thread. The same bits at every level.
 #pragma once
 
@@ -37,12 +38,27 @@ struct AddArgs {
   RowsAhead ahead;    // of the next call
 };
 
+// From a sum to a centroid, and on the way what is asked about both: sums of squares in the order
+// of d64.
+template <class T>
+struct FinishArgs {
+  const std::int64_t* sum;  // [n]
+  double total, factor;
+  const T* centre;  // [n]
+  double scale, unscale;
+  std::int64_t n;
+  bool keep;            // the centroid as it is, and look at it only
+  T* centroid;          // inout [n]
+  double sq_norm = 0;   // out sum of mean^2
+  double sq_off = 0;    // out sum of ((centroid * scale - centre) - mean)^2
+  double sq_shift = 0;  // out squared distance from the centroid as it was
+  bool moved = false;   // out whether any bit of it changed
+};
+
 template <class T>
 struct AccumulateOps {
   void (*add)(const AddArgs<T>& args) noexcept;
-  // means (out, may be null) receives fl64(sum) / total * factor.
-  void (*finish)(const std::int64_t* sum, double total, double factor, const T* centre,
-                 double unscale, std::int64_t n, double* means, T* centroid) noexcept;
+  void (*finish)(FinishArgs<T>& args) noexcept;
 };
 
 struct AccumulateTable {

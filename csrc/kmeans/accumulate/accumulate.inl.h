@@ -9,6 +9,7 @@ namespace {
 
 using namespace ddkern::simd;
 using ddkern::kmeans::AddArgs;
+using ddkern::kmeans::FinishArgs;
 using ddkern::kmeans::kRowsAtOnce;
 
 template <bool kWeighted>
@@ -110,14 +111,66 @@ void add(const AddArgs<T>& args) noexcept {
   }
 }
 
-template <class T>
-void finish(const std::int64_t* sum, double total, double factor, const T* centre, double unscale,
-            std::int64_t n, double* means, T* centroid) noexcept {
-  for (std::int64_t j = 0; j < n; ++j) {
-    const double mean = static_cast<double>(sum[j]) / total * factor;
-    if (means != nullptr) means[j] = mean;
-    centroid[j] = static_cast<T>((mean + static_cast<double>(centre[j])) * unscale);
+// kDoubles stored values from doubles.
+inline void store_narrowed(float* to, const doubles& v) { store(to, narrow(v)); }
+inline void store_narrowed(double* to, const doubles& v) { store(to, v); }
+
+template <bool kKeep, class T>
+inline void finish_sum(FinishArgs<T>& args) {
+  doubles norms[kRegistersOf16] = {}, offs[kRegistersOf16] = {}, shifts[kRegistersOf16] = {};
+  T fresh[16];
+  bool moved = false;
+  std::int64_t j = 0;
+  for (; j + 16 <= args.n; j += 16) {
+    T* const centroid = args.centroid + j;
+    for (int v = 0; v < kRegistersOf16; ++v) {
+      const int at = kDoubles * v;
+      const doubles mean = to_doubles(load<int64s>(args.sum + j + at)) / args.total * args.factor;
+      const doubles centre = load_doubles(args.centre + j + at);
+      if constexpr (!kKeep) store_narrowed(fresh + at, (mean + centre) * args.unscale);
+      const doubles stored = load_doubles((kKeep ? centroid : fresh) + at) * args.scale;
+      const doubles off = (stored - centre) - mean;
+      norms[v] = norms[v] + mean * mean;
+      offs[v] = offs[v] + off * off;
+      if constexpr (!kKeep) {
+        const doubles shift = stored - load_doubles(centroid + at) * args.scale;
+        shifts[v] = shifts[v] + shift * shift;
+      }
+    }
+    if constexpr (!kKeep) {
+      moved = moved || std::memcmp(fresh, centroid, sizeof(fresh)) != 0;
+      std::memcpy(centroid, fresh, sizeof(fresh));
+    }
   }
+  alignas(64) double norm_lanes[16], off_lanes[16], shift_lanes[16];
+  for (int v = 0; v < kRegistersOf16; ++v) {
+    store(norm_lanes + kDoubles * v, norms[v]);
+    store(off_lanes + kDoubles * v, offs[v]);
+    store(shift_lanes + kDoubles * v, shifts[v]);
+  }
+  for (; j < args.n; ++j) {
+    T& centroid = args.centroid[j];
+    const double mean = static_cast<double>(args.sum[j]) / args.total * args.factor;
+    const auto centre = static_cast<double>(args.centre[j]);
+    const T now = kKeep ? centroid : static_cast<T>((mean + centre) * args.unscale);
+    const double stored = static_cast<double>(now) * args.scale;
+    const double off = (stored - centre) - mean;
+    const double shift = stored - static_cast<double>(centroid) * args.scale;
+    norm_lanes[j % 16] += mean * mean;
+    off_lanes[j % 16] += off * off;
+    shift_lanes[j % 16] += shift * shift;
+    moved = moved || std::memcmp(&now, &centroid, sizeof(T)) != 0;
+    centroid = now;
+  }
+  args.sq_norm = add_16_lanes(norm_lanes);
+  args.sq_off = add_16_lanes(off_lanes);
+  args.sq_shift = add_16_lanes(shift_lanes);
+  args.moved = moved;
+}
+
+template <class T>
+void finish(FinishArgs<T>& args) noexcept {
+  args.keep ? finish_sum<true>(args) : finish_sum<false>(args);
 }
 
 }  // namespace

@@ -31,20 +31,6 @@ struct DistanceOps {
   double (*centred_f64)(const double* a, const double* centre, double scale,
                         std::int64_t n) noexcept;
 
-  // Sum of ((a * scale - centre) - mean)^2 in the same order.
-  double (*off_f32)(const float* a, const float* centre, double scale, const double* mean,
-                    std::int64_t n) noexcept;
-  double (*off_f64)(const double* a, const double* centre, double scale, const double* mean,
-                    std::int64_t n) noexcept;
-
-  double sq_off(const float* a, const float* centre, double scale, const double* mean,
-                std::int64_t n) const {
-    return off_f32(a, centre, scale, mean, n);
-  }
-  double sq_off(const double* a, const double* centre, double scale, const double* mean,
-                std::int64_t n) const {
-    return off_f64(a, centre, scale, mean, n);
-  }
   double centred_sq_norm(const float* a, const float* centre, double scale, std::int64_t n) const {
     return centred_f32(a, centre, scale, n);
   }

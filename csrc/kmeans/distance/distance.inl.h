@@ -104,19 +104,6 @@ double centred_sq_norm(const T* a, const T* centre, double scale, std::int64_t n
       });
 }
 
-template <class T>
-double sq_off(const T* a, const T* centre, double scale, const double* mean,
-              std::int64_t n) noexcept {
-  return sum_of_squares(
-      n,
-      [=](std::int64_t j) {
-        return (load_doubles(a + j) * scale - load_doubles(centre + j)) - load_doubles(mean + j);
-      },
-      [=](std::int64_t j) {
-        return (static_cast<double>(a[j]) * scale - static_cast<double>(centre[j])) - mean[j];
-      });
-}
-
 double sq_norm(const double* v, std::int64_t n) noexcept {
   return sum_of_squares(
       n, [=](std::int64_t j) { return load_doubles(v + j); }, [=](std::int64_t j) { return v[j]; });

@@ -2,13 +2,7 @@
 #include "kmeans/distance/distance.inl.h"
 
 namespace ddkern::kmeans {
-extern const DistanceOps distance_avx2 = {sq_distance<float>,
-                                          sq_distance<double>,
-                                          quick,
-                                          sq_norm,
-                                          centred_sq_norm<float>,
-                                          centred_sq_norm<double>,
-                                          sq_off<float>,
-                                          sq_off<double>,
-                                          kQuickChains};
+extern const DistanceOps distance_avx2 = {
+    sq_distance<float>,     sq_distance<double>,     quick,       sq_norm,
+    centred_sq_norm<float>, centred_sq_norm<double>, kQuickChains};
 }

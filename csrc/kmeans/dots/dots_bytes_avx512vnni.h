@@ -15,44 +15,54 @@ namespace {
 using ddkern::kmeans::ByteDotsArgs;
 using ddkern::kmeans::ByteRun;
 using ddkern::kmeans::kBlockPoints;
+using ddkern::kmeans::kHalfBlock;
 
 // GCC 12 copies the accumulators of the intrinsic around in every iteration, at half the speed.
 inline void add_byte_products(__m512i& sum, __m512i points, __m512i column) {
   asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(points), "v"(column));
 }
 
-// At most this many columns at a time: their integer sums of a run and their floating-point sums
-// over runs fill the registers together.
-constexpr int kByteColumns = 6;
+// At most this many columns at a time, for the whole block and for half of it: their integer sums
+// of a run and their floating-point sums over runs fill the registers together.
+constexpr int kByteColumns = 6, kByteColumnsOfHalf = 12;
 
-template <int kWidth>
+template <int kWidth, int kVectors>
 inline void byte_dot_columns(const ByteDotsArgs& args, int first) {
   const auto* const points = static_cast<const std::uint32_t*>(args.points);
   const ByteRun* const runs = args.runs;
   const std::int64_t n_runs = args.n_runs;
   const std::uint32_t* column_at[kWidth];
-  __m512 totals[kWidth][2];
+  __m512 totals[kWidth][kVectors];
 #pragma GCC unroll 16
   for (int c = 0; c < kWidth; ++c) {
     column_at[c] = static_cast<const std::uint32_t*>(args.columns[first + c]);
-    totals[c][0] = totals[c][1] = _mm512_setzero_ps();
+    const float* sum = args.out + args.rows[first + c] * kBlockPoints;
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      totals[c][v] = args.begin > 0 ? _mm512_loadu_ps(sum + 16 * v) : _mm512_setzero_ps();
+    }
   }
-  for (std::int64_t r = 0; r < n_runs; ++r) {
+  for (std::int64_t r = args.begin; r < args.end; ++r) {
     const ByteRun run = runs[r];
-    __m512i sums[kWidth][2];
+    __m512i sums[kWidth][kVectors];
 #pragma GCC unroll 16
     for (int c = 0; c < kWidth; ++c) {
-      sums[c][0] = sums[c][1] = _mm512_set1_epi32(static_cast<int>(column_at[c][n_runs + r]));
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) {
+        sums[c][v] = _mm512_set1_epi32(static_cast<int>(column_at[c][n_runs + r]));
+      }
     }
     const std::uint32_t* point = points + run.point_word * kBlockPoints;
     for (std::int64_t w = 0; w < run.n_words; ++w, point += kBlockPoints) {
-      const __m512i left = _mm512_loadu_si512(point), right = _mm512_loadu_si512(point + 16);
+      __m512i at[kVectors];
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) at[v] = _mm512_loadu_si512(point + 16 * v);
 #pragma GCC unroll 16
       for (int c = 0; c < kWidth; ++c) {
         const __m512i column =
             _mm512_set1_epi32(static_cast<int>(column_at[c][run.column_word + w]));
-        add_byte_products(sums[c][0], left, column);
-        add_byte_products(sums[c][1], right, column);
+#pragma GCC unroll 2
+        for (int v = 0; v < kVectors; ++v) add_byte_products(sums[c][v], at[v], column);
       }
     }
 #pragma GCC unroll 16
@@ -60,7 +70,7 @@ inline void byte_dot_columns(const ByteDotsArgs& args, int first) {
       float scale;
       std::memcpy(&scale, column_at[c] + r, sizeof(scale));
 #pragma GCC unroll 2
-      for (int v = 0; v < 2; ++v) {
+      for (int v = 0; v < kVectors; ++v) {
         totals[c][v] =
             _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[c][v]), _mm512_set1_ps(scale), totals[c][v]);
       }
@@ -69,25 +79,31 @@ inline void byte_dot_columns(const ByteDotsArgs& args, int first) {
 #pragma GCC unroll 16
   for (int c = 0; c < kWidth; ++c) {
     float* out = args.out + args.rows[first + c] * kBlockPoints;
-    _mm512_storeu_ps(out, totals[c][0]);
-    _mm512_storeu_ps(out + 16, totals[c][1]);
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) _mm512_storeu_ps(out + 16 * v, totals[c][v]);
   }
 }
 
-template <int kWidth>
+template <int kWidth, int kVectors>
 inline void dispatch_byte_width(const ByteDotsArgs& args, int first, int width) {
   if constexpr (kWidth > 1) {
-    if (width < kWidth) return dispatch_byte_width<kWidth - 1>(args, first, width);
+    if (width < kWidth) return dispatch_byte_width<kWidth - 1, kVectors>(args, first, width);
   }
-  byte_dot_columns<kWidth>(args, first);
+  byte_dot_columns<kWidth, kVectors>(args, first);
+}
+
+template <int kMaxWidth, int kVectors>
+inline void byte_dots(const ByteDotsArgs& args) {
+  const int n_parts = (args.width + kMaxWidth - 1) / kMaxWidth;
+  for (int part = 0; part < n_parts; ++part) {
+    const int begin = args.width * part / n_parts, end = args.width * (part + 1) / n_parts;
+    dispatch_byte_width<kMaxWidth, kVectors>(args, begin, end - begin);
+  }
 }
 
 void fast_bytes(const ByteDotsArgs& args) noexcept {
-  const int n_parts = (args.width + kByteColumns - 1) / kByteColumns;
-  for (int part = 0; part < n_parts; ++part) {
-    const int begin = args.width * part / n_parts, end = args.width * (part + 1) / n_parts;
-    dispatch_byte_width<kByteColumns>(args, begin, end - begin);
-  }
+  if (args.n_points == kHalfBlock) return byte_dots<kByteColumnsOfHalf, 1>(args);
+  byte_dots<kByteColumns, 2>(args);
 }
 
 }  // namespace

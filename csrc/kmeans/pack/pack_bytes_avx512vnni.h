@@ -166,7 +166,8 @@ void pack_column_bytes(const ByteColumnArgs<T>& args) noexcept {
     std::int8_t* high_again = low + 4 * words_of(segment);
     const __m512d low_steps = _mm512_set1_pd(kLowByte);
     __m512d lost = _mm512_setzero_pd();
-    std::int64_t sum_high = 0, sum_low = 0;
+    // A lane takes at most kLongestSegment / 8 bytes, far from 2^31.
+    __m256i sum_high = _mm256_setzero_si256(), sum_low = sum_high;
     for (std::int64_t j = segment.begin; j < segment.end; j += 8) {
       const ColumnPiece z = column_piece(args, j, segment.end);
       const __m512d in_steps = _mm512_mul_pd(z.centred, _mm512_set1_pd(inverse));
@@ -178,13 +179,13 @@ void pack_column_bytes(const ByteColumnArgs<T>& args) noexcept {
       const auto mask = static_cast<__mmask8>((1u << n) - 1);
       const std::int64_t at = j - segment.begin;
       _mm256_mask_cvtepi32_storeu_epi8(high + at, mask, rounded);
-      sum_high += sum_of(rounded);
+      sum_high = _mm256_add_epi32(sum_high, rounded);
       if (segment.doubled) {
         const __m256i finer =
             _mm512_cvtpd_epi32(_mm512_mul_pd(_mm512_sub_pd(in_steps, rounded_f64), low_steps));
         _mm256_mask_cvtepi32_storeu_epi8(low + at, mask, finer);
         _mm256_mask_cvtepi32_storeu_epi8(high_again + at, mask, rounded);
-        sum_low += sum_of(finer);
+        sum_low = _mm256_add_epi32(sum_low, finer);
         kept = _mm512_add_pd(kept, _mm512_div_pd(_mm512_cvtepi32_pd(finer), low_steps));
       }
       const __m512d rest =
@@ -195,8 +196,8 @@ void pack_column_bytes(const ByteColumnArgs<T>& args) noexcept {
     args.sq_norms_uncentred[s] = _mm512_reduce_add_pd(uncentred);
     args.sq_lost[s] = _mm512_reduce_add_pd(lost);
     const double scale = inverse > 0 ? -2.0 * segment.step * step : 0.0;
-    describe_run(scale, sum_high);
-    if (segment.doubled) describe_run(scale / kLowByte, sum_high + sum_low);
+    describe_run(scale, sum_of(sum_high));
+    if (segment.doubled) describe_run(scale / kLowByte, sum_of(sum_high) + sum_of(sum_low));
   }
 }
 

@@ -17,14 +17,17 @@
 namespace ddkern::kmeans {
 
 struct ScanArgs {
-  const float* products;  // [n_columns][kBlockPoints]
-  std::int64_t n_columns;
-  const float* base;             // [n_columns]
-  const float* p;                // [kBlockPoints]
-  const float* q;                // [kBlockPoints]
-  const float* u;                // [n_columns]
-  const float* v;                // [n_columns]
-  const float* e;                // [n_columns]
+  const float* products;  // [...][kBlockPoints]
+  // Those to look at, ascending, for either half of the block, or null for the first n_columns;
+  // they index all arrays.
+  const std::int32_t* columns[2];
+  std::int64_t n_columns[2];
+  const float* base;
+  const float* p;  // [kBlockPoints]
+  const float* q;  // [kBlockPoints]
+  const float* u;
+  const float* v;
+  const float* e;
   float most_u, most_v, most_e;  // the largest of them
 };
 
@@ -45,9 +48,24 @@ inline bool may_win(const ScanArgs& args, const ScanResult& result, int point,
   return !(score - bound > result.upper[point]);
 }
 
+// Products of heads alone (byte_layout.h): the score of a column is at least
+//     base[k] + product - E - tails[p] * column_tails[k],
+// and where that is above what the nearest column can have, the column is out.
+struct HeadArgs {
+  const float* products;  // [n_columns][kBlockPoints], those of half a block
+  std::int64_t n_columns;
+  const float* base;          // [n_columns]
+  const float* column_tails;  // [n_columns]
+  const float* tails;         // [kHalfBlock]
+  const float* limit;  // [kHalfBlock] an upper bound of the least score and the largest E together
+};
+
 struct ScanOps {
   // No number among the arguments may be NaN.
   void (*scan)(const ScanArgs& args, ScanResult& result) noexcept;
+  // open [n_columns + 1]: the columns that may be nearest to some point of half a block, ascending;
+  // returns how many.
+  std::int64_t (*open_columns)(const HeadArgs& args, std::int32_t* open) noexcept;
 };
 
 extern const ScanOps scan_base;

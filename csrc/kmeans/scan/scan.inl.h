@@ -8,7 +8,9 @@
 namespace {
 
 using namespace ddkern::simd;
+using ddkern::kmeans::HeadArgs;
 using ddkern::kmeans::kBlockPoints;
+using ddkern::kmeans::kHalfBlock;
 using ddkern::kmeans::ScanArgs;
 using ddkern::kmeans::ScanResult;
 
@@ -45,56 +47,101 @@ inline floats score_of(const ScanArgs& args, int first, std::int64_t k) {
   return load<floats>(args.products + k * kBlockPoints + first) + args.base[k];
 }
 
+// The columns of half a block: a list, or all, which need no look-up.
+template <bool kListed>
+struct Columns {
+  const std::int32_t* list;
+  std::int64_t n;
+  std::int32_t operator[](std::int64_t i) const {
+    return kListed ? list[i] : static_cast<std::int32_t>(i);
+  }
+};
+
 // Several minima at a time, for each waits for the one before.
-inline floats least_score(const ScanArgs& args, int first) {
+template <bool kListed>
+inline floats least_score(const ScanArgs& args, int first, const Columns<kListed>& columns) {
   constexpr int kMinima = 4;
   floats minima[kMinima];
   for (floats& m : minima) m = floats{} + __builtin_inff();
-  std::int64_t k = 0;
-  for (; k + kMinima <= args.n_columns; k += kMinima) {
+  std::int64_t i = 0;
+  for (; i + kMinima <= columns.n; i += kMinima) {
     for (int m = 0; m < kMinima; ++m) {
-      minima[m] = lesser(score_of(args, first, k + m), minima[m]);
+      minima[m] = lesser(score_of(args, first, columns[i + m]), minima[m]);
     }
   }
-  for (; k < args.n_columns; ++k) minima[0] = lesser(score_of(args, first, k), minima[0]);
+  for (; i < columns.n; ++i) minima[0] = lesser(score_of(args, first, columns[i]), minima[0]);
   return lesser(lesser(minima[0], minima[1]), lesser(minima[2], minima[3]));
 }
 
 // Most columns are far from winning: a first pass finds the least score, and only columns within
-// what the largest bounds can bridge compete for places.
-void scan(const ScanArgs& args, ScanResult& result) noexcept {
+// what the largest bounds can bridge compete for places. For the points of one register.
+template <bool kListed>
+inline void scan_part(const ScanArgs& args, int first, const Columns<kListed>& columns,
+                      ScanResult& result) {
   constexpr int kAtOnce = 64;
   const floats infinity = floats{} + __builtin_inff();
-  // A part of the block at a time, whose state fits the registers.
+  const floats p = load<floats>(args.p + first), q = load<floats>(args.q + first);
+  // A column that may win is at most two bounds above the least. The third is for roundings: a
+  // bound is larger than eight times those of a score.
+  const floats limit =
+      least_score(args, first, columns) + 3.0f * (p * args.most_u + q * args.most_v + args.most_e);
+  Places places{infinity, infinity, infinity, infinity, {}, {}};
+  for (std::int64_t begin = 0; begin < columns.n; begin += kAtOnce) {
+    const std::int64_t end = begin + kAtOnce < columns.n ? begin + kAtOnce : columns.n;
+    // Listed without branches, which nobody could predict.
+    std::int32_t listed[kAtOnce];
+    int n_listed = 0;
+    for (std::int64_t i = begin; i < end; ++i) {
+      const std::int32_t k = columns[i];
+      listed[n_listed] = k;
+      n_listed += any_up_to(score_of(args, first, k), limit);
+    }
+    for (int i = 0; i < n_listed; ++i) {
+      const std::int32_t k = listed[i];
+      const floats bound = p * args.u[k] + q * args.v[k] + args.e[k];
+      insert(places, score_of(args, first, k), bound, k);
+    }
+  }
+  store(result.winner + first, places.winner);
+  store(result.runner_up + first, places.runner_up);
+  store(result.upper + first, places.upper);
+  result.certain |= lanes_of(places.second > places.upper) << first;
+  result.two |= lanes_of(places.third > places.upper) << first;
+}
+
+void scan(const ScanArgs& args, ScanResult& result) noexcept {
   result.certain = result.two = 0;
   for (int first = 0; first < kBlockPoints; first += kFloats) {
-    const floats p = load<floats>(args.p + first), q = load<floats>(args.q + first);
-    // A column that may win is at most two bounds above the least. The third is for roundings:
-    // a bound is larger than eight times those of a score.
-    const floats limit =
-        least_score(args, first) + 3.0f * (p * args.most_u + q * args.most_v + args.most_e);
-    Places places{infinity, infinity, infinity, infinity, {}, {}};
-    for (std::int64_t begin = 0; begin < args.n_columns; begin += kAtOnce) {
-      const std::int64_t end = begin + kAtOnce < args.n_columns ? begin + kAtOnce : args.n_columns;
-      // Listed without branches, which nobody could predict.
-      std::int32_t listed[kAtOnce];
-      int n_listed = 0;
-      for (std::int64_t k = begin; k < end; ++k) {
-        listed[n_listed] = static_cast<std::int32_t>(k);
-        n_listed += any_up_to(score_of(args, first, k), limit);
-      }
-      for (int i = 0; i < n_listed; ++i) {
-        const std::int32_t k = listed[i];
-        const floats bound = p * args.u[k] + q * args.v[k] + args.e[k];
-        insert(places, score_of(args, first, k), bound, k);
-      }
+    const int half = first / kHalfBlock;
+    const std::int32_t* list = args.columns[half];
+    const std::int64_t n = args.n_columns[half];
+    if (list != nullptr) {
+      scan_part<true>(args, first, {list, n}, result);
+    } else {
+      scan_part<false>(args, first, {list, n}, result);
     }
-    store(result.winner + first, places.winner);
-    store(result.runner_up + first, places.runner_up);
-    store(result.upper + first, places.upper);
-    result.certain |= lanes_of(places.second > places.upper) << first;
-    result.two |= lanes_of(places.third > places.upper) << first;
   }
+}
+
+std::int64_t open_columns(const HeadArgs& args, std::int32_t* open) noexcept {
+  constexpr int kParts = kHalfBlock / kFloats;
+  floats limit[kParts], tail[kParts];
+  for (int v = 0; v < kParts; ++v) {
+    limit[v] = load<floats>(args.limit + kFloats * v);
+    tail[v] = load<floats>(args.tails + kFloats * v);
+  }
+  std::int64_t n_open = 0;
+  const float* products = args.products;
+  for (std::int64_t k = 0; k < args.n_columns; ++k, products += kBlockPoints) {
+    bool any = false;
+    for (int v = 0; v < kParts; ++v) {
+      const floats score = load<floats>(products + kFloats * v) + args.base[k];
+      any |= any_up_to(score - tail[v] * args.column_tails[k], limit[v]);
+    }
+    open[n_open] = static_cast<std::int32_t>(k);
+    n_open += any;
+  }
+  return n_open;
 }
 
 }  // namespace

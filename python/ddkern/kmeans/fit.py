@@ -271,6 +271,7 @@ def _result(
             rows_assigned=stats["rows_assigned"],
             rows_rechecked=stats["rows_rechecked"],
             rows_exact=stats["rows_exact"],
+            products_skipped=stats["products_skipped"],
             cells_reseeded=stats["cells_reseeded"],
             empty_cells=fitted["empty_cells"],
             seconds_prepare=stats["seconds_prepare"],

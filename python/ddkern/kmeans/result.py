@@ -55,6 +55,10 @@ class QuantizeStats:
         stored values, in float32 first and in float64 where that was not enough.
     rows_exact : ndarray of int64
         Of those, how many float64 could not decide either, so that exact arithmetic did.
+    products_skipped : ndarray of int64
+        Products of a row with a centroid that were left unfinished, because their leading features
+        ruled the centroid out. More than 0 only with 64 centroids or more, and where a quarter of
+        the features holds most of the variance.
     cells_reseeded : ndarray of int64
         Cells that lost all their points and were moved to the farthest row.
     empty_cells : ndarray of int64
@@ -73,6 +77,7 @@ class QuantizeStats:
     rows_assigned: NDArray[np.int64]
     rows_rechecked: NDArray[np.int64]
     rows_exact: NDArray[np.int64]
+    products_skipped: NDArray[np.int64]
     cells_reseeded: NDArray[np.int64]
     empty_cells: NDArray[np.int64]
     seconds_prepare: NDArray[np.float64]
