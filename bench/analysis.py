@@ -14,6 +14,12 @@ from bench.shapes import SUITES, Shape
 SAME_RESULT = 1e-5  # relative difference of distortions up to which Lloyd runs are the same run
 SAME_QUALITY = 1e-3  # how much higher a mean distortion may be end to end
 
+# End to end, peers that take more than this many times as long as the fastest one stop after a few
+# seeds: they cannot be the one compared with, and on some lines they would take nine tenths of the
+# time.
+SEEDS_FOR_ALL = 3
+SLOW_PEER = 2.0
+
 _ISA_ORDER = ("avx512bf16", "avx512vnni", "avx512", "avx2", "neon", "base")
 
 
@@ -56,6 +62,29 @@ class Line:
         """Mean distortion over the rounds: over the seeds, end to end."""
         return statistics.fmean(self.results[key]["distortion"])
 
+    def excess(self, key: str) -> float:
+        """Mean distortion of a peer relative to ddkern's over the same rounds, minus 1.
+
+        A slow peer runs fewer of them.
+        """
+        theirs = self.results[key]["distortion"]
+        return statistics.fmean(theirs) / statistics.fmean(self._own(theirs)) - 1.0
+
+    def _own(self, theirs: list[float]) -> list[float]:
+        own: list[float] = self.results[SUBJECT.key]["distortion"][: len(theirs)]
+        return own
+
+    def is_as_good(self, key: str) -> bool:
+        """Tell whether a peer's mean distortion may be compared with ddkern's.
+
+        It is set aside only where it is higher by more than chance explains: noise must not remove
+        the strongest opponent.
+        """
+        theirs = self.results[key]["distortion"]
+        own = self._own(theirs)
+        chance = 2.0 * math.sqrt(_variance_of_mean(theirs) + _variance_of_mean(own))
+        return self.excess(key) <= max(SAME_QUALITY, chance / statistics.fmean(own))
+
     def peers(self) -> list[str]:
         """Keys of the peers that were measured."""
         return [e.key for e in PEERS if self.seconds(e.key) is not None]
@@ -95,6 +124,17 @@ class Verdict:
     remark: str
 
 
+def slow_peers(results: dict[str, dict[str, Any]]) -> set[str]:
+    """Return the peers that need not run more seeds."""
+    medians = {
+        entry.key: statistics.median(results[entry.key]["seconds"])
+        for entry in PEERS
+        if results.get(entry.key, {}).get("seconds")
+    }
+    limit = SLOW_PEER * min(medians.values(), default=0.0)
+    return {key for key, seconds in medians.items() if seconds > limit}
+
+
 def judge(line: Line) -> Verdict:
     """Compare results first, then times."""
     own = line.seconds(SUBJECT.key)
@@ -124,33 +164,21 @@ def _judge_same(line: Line, own: float) -> Verdict:
 
 
 def _judge_quality(line: Line, own: float) -> Verdict:
-    mine = line.distortion(SUBJECT.key)
-    excess = mine / min(line.distortion(key) for key in line.peers()) - 1.0
+    excess = max(1.0 / (1.0 + line.excess(key)) for key in line.peers()) - 1.0
     if excess > SAME_QUALITY:
         return Verdict(None, None, excess, "results differ: ddkern's distortion is higher")
-    comparable = [key for key in line.peers() if _as_good(line, key)]
+    comparable = [key for key in line.peers() if line.is_as_good(key)]
     if not comparable:
         return Verdict(None, None, excess, "results differ: every peer's distortion is higher")
     best = _fastest(line, comparable)
     reference = line.seconds(best) or 0.0
     aside = [
         f"{ENTRIES[key].title} takes {milliseconds(line.seconds(key))} ms at "
-        f"{100 * (line.distortion(key) / mine - 1):+.2f} % distortion"
+        f"{100 * line.excess(key):+.2f} % distortion"
         for key in line.peers()
         if key not in comparable and (line.seconds(key) or math.inf) < reference
     ]
     return Verdict(best, _ratio(line, best, own), excess, "; ".join(aside))
-
-
-def _as_good(line: Line, key: str) -> bool:
-    # A peer is set aside only where its distortion is higher by more than chance explains: noise
-    # must not remove the strongest opponent.
-    theirs, ours = line.results[key]["distortion"], line.results[SUBJECT.key]["distortion"]
-    gap = line.distortion(key) - line.distortion(SUBJECT.key)
-    return gap <= max(
-        SAME_QUALITY * line.distortion(SUBJECT.key),
-        2.0 * math.sqrt(_variance_of_mean(theirs) + _variance_of_mean(ours)),
-    )
 
 
 def _variance_of_mean(values: list[float]) -> float:

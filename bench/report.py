@@ -16,6 +16,8 @@ from bench import record
 from bench.analysis import (
     SAME_QUALITY,
     SAME_RESULT,
+    SEEDS_FOR_ALL,
+    SLOW_PEER,
     Line,
     Setting,
     Verdict,
@@ -77,6 +79,8 @@ that came back.
   over the seeds, relative to ddkern's. There is a ratio only where ddkern's mean distortion is
   at most {100 * SAME_QUALITY:g} % above the lowest; a peer whose own is higher by more than that
   and by more than two standard errors is not the one compared with, and is named if it was faster.
+  A peer that takes more than {SLOW_PEER:g} times as long as the fastest one after
+  {SEEDS_FOR_ALL} seeds stops there; its distortion is compared with ddkern's over the same seeds.
 * **Ratio**: the fastest peer's time over ddkern's.
 * **Shares**: operations are counted as if every iteration recomputed every distance (2 n D k; end
   to end also every candidate of the seeding), bytes as if it read the float32 data once, and
@@ -165,7 +169,9 @@ def _cell(line: Line, key: str) -> str:
         return "failed" if "error" in line.results.get(key, {}) else "-"
     text = milliseconds(seconds)
     if line.suite == "end_to_end" and line.seconds(SUBJECT.key) is not None:
-        text += f" ({100 * (line.distortion(key) / line.distortion(SUBJECT.key) - 1):+.2f} %)"
+        seeds = len(line.results[key]["seconds"])
+        fewer = f", {seeds} seeds" if seeds < len(line.results[SUBJECT.key]["seconds"]) else ""
+        text += f" ({100 * line.excess(key):+.2f} %{fewer})"
     return text
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench import record
+from bench.analysis import SEEDS_FOR_ALL, slow_peers
 from bench.baselines import ENTRIES, PEERS, SUBJECT
 from bench.shapes import Problem, Shape, make_data, make_seeds
 from bench.worker import Worker, WorkerError
@@ -157,6 +158,7 @@ class Line:
         self._folder = folder
         self._round = 0
         self._results: dict[str, dict[str, Any]] = {}
+        self._stopped: set[str] = set()
         self._order = [key for key in session.workers if key != SUBJECT.key]
         problem = Problem.of(make_data(shape), shape)
         data, seeds = folder / "x.npy", folder / "seeds.npy"
@@ -172,11 +174,12 @@ class Line:
 
     def run_peers(self) -> None:
         """Run one round of all peers, in an order that rotates from round to round."""
+        if self._session.suite == "end_to_end" and self._round == SEEDS_FOR_ALL:
+            self._stopped = slow_peers(self._results)
         turn = self._round % max(1, len(self._order))
         seeds: dict[str, Any] = {"seconds": 0.0, "paths": []}
-        needs_seeds = {
-            key for key in self._alive() if self._session.workers[key].started["needs_seeds"]
-        }
+        running = [key for key in self._alive() if key not in self._stopped]
+        needs_seeds = {key for key in running if self._session.workers[key].started["needs_seeds"]}
         if self._session.suite == "end_to_end" and needs_seeds:
             drawn = self._call("sklearn", "draw_seeds", self._round, str(self._folder))
             if drawn is None:
@@ -185,7 +188,7 @@ class Line:
             else:
                 seeds = drawn
         for key in self._order[turn:] + self._order[:turn]:
-            if key in self._alive():
+            if key in running and key in self._alive():
                 time.sleep(_PAUSE_SECONDS)
                 self._run(key, seeds if key in needs_seeds else {"seconds": 0.0, "paths": []})
                 self._evaluate(key)

@@ -218,3 +218,24 @@ def test_data_and_seeds_are_the_same_every_time_and_seeds_are_distinct_rows() ->
         own = problem.centroids(seeds, group)
         hits = [np.flatnonzero((problem.rows(group) == seed).all(axis=1)) for seed in own]
         assert len({int(hit[0]) for hit in hits}) == LLOYD.k
+
+
+def test_a_peer_with_fewer_seeds_is_compared_over_those() -> None:
+    """Seeds differ in difficulty: the mean over three says nothing about the mean over ten."""
+    own, peer = result(1.0), result(4.0)
+    own["seconds"], own["distortion"] = [1.0] * 4, [1.0, 1.0, 1.0, 5.0]
+    peer["distortion"] = [1.01] * 3
+    documents = [document("end_to_end", SEEDED, {"ddkern": own, "sklearn": peer})]
+    (lines,) = analysis.collect(documents).values()
+    line = lines["end_to_end"][0]
+    assert line.excess("sklearn") == pytest.approx(0.01)
+    assert not line.is_as_good("sklearn")
+    text = report.render_page(documents)
+    assert "(+1.00 %, 3 seeds)" in text
+
+
+def test_slow_peers_stop() -> None:
+    results = {"ddkern": result(0.1), "sklearn": result(1.0), "faiss": result(2.0)}
+    results |= {"torch": result(2.1), "sklearnex": {"error": "gone"}}
+    assert analysis.slow_peers(results) == {"torch"}
+    assert analysis.slow_peers({"ddkern": result(0.1)}) == set()
