@@ -79,7 +79,7 @@ that came back.
   over the seeds, relative to ddkern's. There is a ratio only where ddkern's mean distortion is
   at most {100 * SAME_QUALITY:g} % above the lowest; a peer whose own is higher by more than that
   and by more than two standard errors is not the one compared with, and is named if it was faster.
-  A peer that takes more than {SLOW_PEER:g} times as long as the fastest one after
+  A peer that takes more than {SLOW_PEER:g} times as long as the fastest one with greedy seeds after
   {SEEDS_FOR_ALL} seeds stops there; its distortion is compared with ddkern's over the same seeds.
 * **Ratio**: the fastest peer's time over ddkern's.
 * **Shares**: operations are counted as if every iteration recomputed every distance (2 n D k; end

@@ -2,7 +2,6 @@
 // Where approximate scores come from. The assignment (nearest.h) does not care: it certifies them.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <vector>
 

@@ -238,4 +238,6 @@ def test_slow_peers_stop() -> None:
     results = {"ddkern": result(0.1), "sklearn": result(1.0), "faiss": result(2.0)}
     results |= {"torch": result(2.1), "sklearnex": {"error": "gone"}}
     assert analysis.slow_peers(results) == {"torch"}
+    results["faiss_own_seeds"] = result(0.2)
+    assert analysis.slow_peers(results) == {"torch"}, "plain seeding sets no pace"
     assert analysis.slow_peers({"ddkern": result(0.1)}) == set()
