@@ -14,9 +14,9 @@ from bench.shapes import SUITES, Shape
 SAME_RESULT = 1e-5  # relative difference of distortions up to which Lloyd runs are the same run
 SAME_QUALITY = 1e-3  # how much higher a mean distortion may be end to end
 
-# End to end, peers that take more than this many times as long as the fastest one stop after a few
-# seeds: they cannot be the one compared with, and on some lines they would take nine tenths of the
-# time.
+# End to end, peers that take more than this many times as long as the fastest one with greedy seeds
+# stop after a few seeds: they cannot be the one compared with, and on some lines they would take
+# nine tenths of the time.
 SEEDS_FOR_ALL = 3
 SLOW_PEER = 2.0
 

@@ -57,8 +57,8 @@ class QuantizeStats:
         Of those, how many float64 could not decide either, so that exact arithmetic did.
     products_skipped : ndarray of int64
         Products of a row with a centroid that were left unfinished, because their leading features
-        ruled the centroid out. More than 0 only with 64 centroids or more, and where a quarter of
-        the features holds most of the variance.
+        ruled the centroid out. More than 0 only where products are of bytes, with 64 centroids or
+        more, and where a quarter of the features holds most of the variance.
     cells_reseeded : ndarray of int64
         Cells that lost all their points and were moved to the farthest row.
     empty_cells : ndarray of int64
