@@ -6,6 +6,9 @@
 #include <string>
 
 #include "core/error.h"
+#include "kmeans/column_set.h"
+#include "kmeans/group.h"
+#include "kmeans/margins.h"
 #include "kmeans/seeding.h"
 
 namespace ddkern::kmeans {
@@ -21,6 +24,11 @@ constexpr std::int64_t kLastLevelCache = std::int64_t{32} << 20;
 
 // Products of seeding candidates beyond this cost more in fresh pages than they save.
 constexpr std::int64_t kMostBytesOfCandidates = std::int64_t{64} << 20;
+
+// Margins rule out little where 16 rows are of several cells: with few columns any rows are near to
+// all of them, and small cells do not fill a block. Sorting must have passes left in which to pay.
+constexpr std::int64_t kFewestColumnsForMargins = 24, kFewestRowsOfCell = 48;
+constexpr std::int64_t kFewestPassesForMargins = 8;
 
 std::int64_t padded_rows(const GroupShape& shape) {
   return n_blocks_of(shape.n_rows) * kBlockPoints;
@@ -81,7 +89,7 @@ std::int64_t least_bytes(const GroupShape& shape, const FitOptions& options, int
   // Lloyd: sums, a previous centroid; DirectScores: packed columns and blocks; Nearest: scores.
   const std::int64_t columns = k * (8 * d + 4 * apart(d) + 96) + t * row;
   const std::int64_t scratch =
-      t * (block + block_rows + (4 * kBlockPoints + 16) * k + 2 * row + 16 * d);
+      t * (block + block_rows + (4 * kBlockPoints + 24) * k + 2 * row + 16 * d);
   // Norms, labels, moves (of every block, and together), rows by cell or distances; in Gram space
   // the members of cells, and bounds.
   const std::int64_t labels = n * (8 + 4 + 24 + 48 + 8) + (maybe_gram ? n * (8 + 16 + 32) : 0);
@@ -153,9 +161,15 @@ GroupPlan plan_group(const GroupShape& shape, const FitOptions& options,
     plan.residency.rows = take(shape.n_rows * shape.n_features * shape.item_bytes);
   }
   if (!gram && shape.n_features >= kFewestFeaturesToCacheScores) {
-    // With a mark for every half of a block, whether the product is whole.
-    plan.cache_scores = take(n * shape.k * 4 + n / kHalfBlock * shape.k);
+    // With two sets of columns for every half of a block, whose products are there.
+    const std::int64_t set = ColumnSet::n_words_of(shape.k) * 8;
+    plan.cache_scores = take(n * shape.k * 4 + n / kHalfBlock * 2 * set);
   }
+  // With restarts the rows are needed again in their own order.
+  plan.margins =
+      !gram && options.n_init == 1 && shape.k >= kFewestColumnsForMargins &&
+      shape.n_rows >= kFewestRowsOfCell * shape.k && options.max_iter >= kFewestPassesForMargins &&
+      take(Margins::bytes(shape.n_rows, shape.k) + bytes_to_reorder(shape.n_rows, n_threads));
   if (!gram && plan.format == FastFormat::bytes && options.init == Init::plus_plus) {
     plan.candidates_kept = candidates_worth_keeping(shape, plan.cache_scores);
     if (!take(plan.candidates_kept * (n + apart(shape.n_features * 5 / 4)) * 4)) {

@@ -27,6 +27,7 @@ struct GroupPlan {
   bool head = false;                    // of bytes, should the rows have one that pays
   bool needs_f32 = false;  // seeding or the Gram matrix asks for float32 blocks, kept or not
   bool cache_scores = false;
+  bool margins = false;  // rule columns out from one pass to the next, with rows sorted by cell
   std::int64_t candidates_kept = 0;  // rows whose products seeding keeps, for they are drawn again
   bool keeps_finer_blocks = false;   // should bytes prove too coarse
   std::int64_t bytes = 0;            // of everything above

@@ -53,7 +53,10 @@ FastFormat fastest_format(const DotsOps& dots) {
 
 // With restarts the bytes are needed again, for seeding.
 LloydPlan lloyd_plan(const GroupPlan& plan, const FitOptions& options, const DotsOps& dots) {
-  LloydPlan lloyd{plan.cache_scores, FastFormat::bytes, plan.keeps_finer_blocks};
+  LloydPlan lloyd;
+  lloyd.cache_scores = plan.cache_scores;
+  lloyd.margins = plan.margins;
+  lloyd.keep_finer = plan.keeps_finer_blocks;
   if (options.n_init == 1) {
     lloyd.finer_format = dots.fast_bf16 != nullptr ? FastFormat::bf16 : FastFormat::f32;
   }
@@ -170,7 +173,7 @@ PlusPlusSeeds<T> draw_seeds(const Group<T>& group, const GramMatrix* gram,
                             const Draws& draws, const Team& team) {
   if (options.init == Init::plus_plus) {
     return seed_plus_plus(group, gram, k, draws, plan.candidates_kept, plan.cache_scores,
-                          options.perturb_scores, team);
+                          options.mislead != Mislead::no, team);
   }
   return {seed_random(group, k, draws, team), {}};
 }
@@ -377,10 +380,11 @@ void assign(const RowSource& source, const Groups& groups, const FitOptions& opt
         const GroupPlan plan = plan_group(shapes[g], streaming, budget, team.n_threads());
         group.prepare_in_frame(frame_of(mine, k, n_features), plan.residency, plan.format, team);
         DirectScores<T> scores(group, k, false, team.n_threads());
+        scores.mislead(misleading(options.mislead, mine));
         std::vector<std::int64_t> all(static_cast<std::size_t>(k));
         std::iota(all.begin(), all.end(), 0);
-        scores.update(mine, all, team);
-        Nearest<T> nearest(group, mine, k, team.n_threads(), options.perturb_scores);
+        scores.update(mine, all, {}, team);
+        Nearest<T> nearest(group, mine, k, team.n_threads());
         RowScratch<T> row_scratch(team.n_threads(), n_features);
         RowScratch<double> difference_scratch(distance == nullptr ? 0 : team.n_threads(),
                                               n_features);

@@ -49,6 +49,7 @@ double inflation(std::int64_t n_features) {
 
 constexpr int kLargestExponent = 800;
 constexpr int kSampledRows = 64;
+constexpr std::int64_t kWordsMoved = 1 << 17;  // at a time, half of a second cache
 
 // Counted by their exponents, many at a time.
 template <class T>
@@ -65,7 +66,17 @@ bool all_finite(const T* x, std::int64_t n) {
   return n_bad == 0;
 }
 
+std::int64_t words_moved_at_once(std::int64_t n_points, std::int64_t n_words) {
+  return std::clamp<std::int64_t>(kWordsMoved / n_points, 1, n_words) * n_points;
+}
+
 }  // namespace
+
+std::int64_t bytes_to_reorder(std::int64_t n_rows, int n_threads) {
+  const std::int64_t n_points = n_blocks_of(n_rows) * kBlockPoints;
+  // The order and a copy of one array, or what the threads move.
+  return n_points * 16 + n_threads * std::max(kWordsMoved, n_points) * 4;
+}
 
 template <class T>
 Group<T>::Group(const RowReader<T>& reader, const std::int64_t* rows, std::int64_t first_row,
@@ -161,6 +172,57 @@ void Group<T>::change_format(FastFormat format, bool keep, const Team& team) {
       std::uint32_t* words =
           keep ? fast_blocks_.data() + b * fast_words() : scratch.data() + thread * fast_words();
       pack_fast_block_with_bounds(b, {}, words, row_scratch, thread);
+    }
+  });
+}
+
+template <class T>
+void Group<T>::reorder(std::vector<std::int64_t> order, const Team& team) {
+  for (std::int64_t p = n_; p < n_blocks() * kBlockPoints; ++p) order.push_back(p);
+  const auto move = [&order](auto& values) {
+    const auto before = values;
+    for (std::size_t p = 0; p < values.size(); ++p) {
+      values[p] = before[static_cast<std::size_t>(order[p])];
+    }
+  };
+  for (auto* values : {&p_, &q_, &tails_}) move(*values);
+  for (auto* values : {&sq_norms_, &fast_sq_norms_}) move(*values);
+  if (format_ != FastFormat::f32 && !fast_blocks_.empty()) {
+    move_points(order, fast_words() / kBlockPoints, fast_blocks_.data(), team);
+  }
+  if (!f32_blocks_.empty()) {
+    move_points(order, n_features_, reinterpret_cast<std::uint32_t*>(f32_blocks_.data()), team);
+  }
+  order_ = std::move(order);
+}
+
+// A few words of all points at a time, so that what is read here and there is in cache.
+template <class T>
+void Group<T>::move_points(const std::vector<std::int64_t>& order, std::int64_t n_words,
+                           std::uint32_t* blocks, const Team& team) const {
+  const auto n_points = static_cast<std::int64_t>(order.size());
+  const std::int64_t at_once = words_moved_at_once(n_points, n_words);
+  const std::int64_t depth = at_once / n_points;
+  Buffer<std::uint32_t> before(team.n_threads() * at_once);
+  team.for_ranges(n_words, depth, [&](std::int64_t begin, std::int64_t end, int thread) {
+    std::uint32_t* const scratch = before.data() + thread * at_once;
+    for (std::int64_t first = begin; first < end; first += depth) {
+      const std::int64_t n = std::min(depth, end - first) * kBlockPoints;
+      for (std::int64_t b = 0; b < n_blocks(); ++b) {
+        const std::uint32_t* from = blocks + (b * n_words + first) * kBlockPoints;
+        std::copy(from, from + n, scratch + b * n);
+      }
+      for (std::int64_t b = 0; b < n_blocks(); ++b) {
+        const std::uint32_t* from[kBlockPoints];
+        for (int p = 0; p < kBlockPoints; ++p) {
+          const std::int64_t position = order[static_cast<std::size_t>(b * kBlockPoints + p)];
+          from[p] = scratch + position / kBlockPoints * n + position % kBlockPoints;
+        }
+        std::uint32_t* to = blocks + (b * n_words + first) * kBlockPoints;
+        for (std::int64_t w = 0; w < n; w += kBlockPoints) {
+          for (int p = 0; p < kBlockPoints; ++p) to[w + p] = from[p][w];
+        }
+      }
     }
   });
 }
@@ -447,7 +509,7 @@ int Group<T>::find_rows(std::int64_t block, const T** rows, RowScratch<T>& row_s
                         int thread) const {
   const std::int64_t begin = block * kBlockPoints;
   const int n_rows = static_cast<int>(std::min<std::int64_t>(kBlockPoints, n_ - begin));
-  for (int p = 0; p < n_rows; ++p) rows[p] = row(begin + p, row_scratch.get(thread, p));
+  for (int p = 0; p < n_rows; ++p) rows[p] = row(row_at(begin + p), row_scratch.get(thread, p));
   return n_rows;
 }
 
@@ -585,6 +647,17 @@ const void* Group<T>::fast_block(std::int64_t block, float* scratch, RowScratch<
 template <class T>
 double Group<T>::sq_norm_error() const {
   return 2 * (inflation(n_features_) - 1) + 0x1p-20;
+}
+
+template <class T>
+std::vector<float> Group<T>::largest_sq_norms() const {
+  std::vector<float> found(q_.size());
+  for (std::size_t i = 0; i < q_.size(); ++i) {
+    const double norm = q_[i];
+    found[i] = round_up(format_ == FastFormat::bytes ? fast_sq_norms_[i] * (1 + sq_norm_error())
+                                                     : norm * norm);
+  }
+  return found;
 }
 
 template <class T>

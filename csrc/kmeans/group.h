@@ -51,6 +51,9 @@ struct Frame {
   double scale() const { return std::ldexp(1.0, -exponent); }
 };
 
+// The memory that Group::reorder() takes, some of it for good.
+std::int64_t bytes_to_reorder(std::int64_t n_rows, int n_threads);
+
 template <class T>
 class Group {
  public:
@@ -69,6 +72,10 @@ class Group {
   // Packs the fast blocks once more, in another format, keeping them or not.
   void change_format(FastFormat format, bool keep, const Team& team);
 
+  // Brings the rows of the blocks into another order, once: position i, counted through all blocks,
+  // takes row order[i].
+  void reorder(std::vector<std::int64_t> order, const Team& team);
+
   // Only what assign() needs: fast blocks in a given frame; no weights, no sums.
   void prepare_in_frame(const Frame<T>& frame, const Residency& residency, FastFormat format,
                         const Team& team);
@@ -78,6 +85,11 @@ class Group {
   std::int64_t n_features() const { return n_features_; }
   const Kernels<T>& kernels() const { return kernels_; }
   std::int64_t row_number(std::int64_t i) const { return rows_ != nullptr ? rows_[i] : first_ + i; }
+
+  // The row at a position of the blocks. Everything padded to whole blocks goes by position.
+  std::int64_t row_at(std::int64_t position) const {
+    return order_.empty() ? position : order_[static_cast<std::size_t>(position)];
+  }
 
   // Stored row i; `scratch` [n_features] is used where it must be converted.
   const T* row(std::int64_t i, T* scratch) const {
@@ -150,10 +162,12 @@ class Group {
   // ||y||^2 in the fast frame, of byte blocks, to a relative error of sq_norm_error().
   const double* fast_sq_norms() const { return fast_sq_norms_.data(); }
   double sq_norm_error() const;
+  // At least ||y||^2 of every row in the frame of the fast blocks, padded.
+  std::vector<float> largest_sq_norms() const;
   float p_f32(std::int64_t i) const;  // the same for the float32 blocks
   float q_f32(std::int64_t i) const;
-  // Rows whose numbers leave float32's comfort: never certain.
-  bool wild(std::int64_t i) const { return !(q_[i] < 0x1p40f); }
+  // Positions of rows whose numbers leave float32's comfort: never certain.
+  bool wild(std::int64_t position) const { return !(q_[position] < 0x1p40f); }
 
  private:
   void set_weights(const double* sample_weight);
@@ -187,6 +201,9 @@ class Group {
   void pack_block(std::int64_t block, const Frame<T>& frame, float* f32, std::uint32_t* bf16,
                   double* sq_norms, double* sq_residuals, RowScratch<T>& row_scratch,
                   int thread) const;
+  // n_words of every point in `blocks`.
+  void move_points(const std::vector<std::int64_t>& order, std::int64_t n_words,
+                   std::uint32_t* blocks, const Team& team) const;
   void set_bounds(std::int64_t block, const double* sq_norms, const double* sq_residuals);
   std::int64_t fast_words() const {
     return (format_ == FastFormat::bytes ? layout_.n_point_words : (n_features_ + 1) / 2) *
@@ -208,6 +225,7 @@ class Group {
   int row_exponent_ = 0;
   std::vector<double> row_shift_;
 
+  std::vector<std::int64_t> order_;  // rows by position, padded, or empty
   FastFormat format_ = FastFormat::f32;
   ByteLayout layout_;
   Buffer<T> converted_;

@@ -10,6 +10,7 @@
 #include "kmeans/pack/pack.h"
 #include "kmeans/potential/potential.h"
 #include "kmeans/scan/scan.h"
+#include "kmeans/shortlist/shortlist.h"
 
 namespace ddkern::kmeans {
 
@@ -17,13 +18,15 @@ template <class T>
 struct Kernels {
   explicit Kernels(Isa level)
       : isa(level), pack(pack_ops<T>(level)), dots(dots_ops(level)), scan(scan_ops(level)),
-        distance(distance_ops(level)), accumulate(accumulate_ops<T>(level)),
-        potential(potential_ops(level)), gram_sum(gram_sum_ops(level)) {}
+        shortlist(shortlist_ops(level)), distance(distance_ops(level)),
+        accumulate(accumulate_ops<T>(level)), potential(potential_ops(level)),
+        gram_sum(gram_sum_ops(level)) {}
 
   Isa isa;
   const PackOps<T>& pack;
   const DotsOps& dots;
   const ScanOps& scan;
+  const ShortlistOps& shortlist;
   const DistanceOps& distance;
   const AccumulateOps<T>& accumulate;
   const PotentialOps& potential;

@@ -35,6 +35,11 @@ struct Groups {
   std::int64_t n_rows(std::int64_t g) const { return offsets[g + 1] - offsets[g]; }
 };
 
+// For tests: replaces every score by the worst that its bound allows. `closer`: the nearest column
+// looks far and the others near, which could hide who wins. `apart`: the other way round, which
+// could hide who comes close.
+enum class Mislead { no, closer, apart };
+
 // The defaults are those of ddkern.quantize; tests/architecture compares the two.
 struct FitOptions {
   Init init = Init::plus_plus;
@@ -44,7 +49,7 @@ struct FitOptions {
   Algorithm algorithm = Algorithm::automatic;
   int n_threads = 1;
   std::int64_t max_memory_in_bytes = std::int64_t{1} << 30;
-  bool perturb_scores = false;  // for tests: replace every score by the worst its bound allows
+  Mislead mislead = Mislead::no;
 };
 
 struct GroupReport {

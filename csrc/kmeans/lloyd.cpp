@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/simd/round.h"
+#include "kmeans/gram_scores.h"
 #include "kmeans/nearest.h"
 #include "kmeans/weighted_mean.h"
 
@@ -17,6 +18,7 @@ namespace {
 constexpr std::int64_t kFewestFeatures = 64;     // a thread takes in an update
 constexpr std::int64_t kFewestComparisons = 2;   // a row, that bytes may leave
 constexpr std::int64_t kRowsBetweenChecks = 64;  // for Ctrl-C
+constexpr std::int64_t kRowsAMove = 12;          // of the last pass, where cells are settled
 
 struct Move {
   std::int64_t row;
@@ -32,8 +34,7 @@ class Lloyd {
       : group_(group), k_(k), n_features_(group.n_features()), options_(options), plan_(plan),
         team_(team), centroids_(centroids), sums_(k * n_features_), units_(size(k), 0),
         mean_sq_norms_(size(k), 0.0), off_(size(k), 0.0), assignment_(size(group.n()), -1),
-        moves_of_block_(size(group.n_blocks())),
-        nearest_(group, centroids, k, team.n_threads(), options.perturb_scores),
+        moves_of_block_(size(group.n_blocks())), nearest_(group, centroids, k, team.n_threads()),
         row_scratch_(team.n_threads(), n_features_, kRowsAtOnce),
         previous_scratch_(team.n_threads(), n_features_), value_(n_features_) {
     std::fill(sums_.data(), sums_.data() + sums_.size(), 0);
@@ -87,30 +88,19 @@ class Lloyd {
   // A_it: every row to its nearest stored centroid; `moves_` holds the rows that changed cell.
   void assign() {
     if (bytes_are_too_coarse()) use_finer_format();
+    if (plan_.margins) settle();
     const std::int64_t n_compared_before = nearest_.counters().n_compared;
-    n_multiplied_ = plan_.cache_scores ? static_cast<std::int64_t>(moved_.size()) : k_;
-    if (direct_scores_) direct_scores_->update(centroids_, moved_, team_);
+    if (direct_scores_) {
+      direct_scores_->update(centroids_, moved_, settled_ ? sq_shifts_ : std::vector<double>{},
+                             team_);
+    }
     Scores<T>& scores = this->scores();
+    scores.mislead(misleading(options_.mislead, std::as_const(centroids_)));
     const std::int64_t grain = direct_scores_ ? 1 : 8;
-    team_.for_ranges(
-        group_.n_blocks(), grain, [&](std::int64_t begin, std::int64_t end, int thread) {
-          for (std::int64_t b = begin; b < end; ++b) {
-            std::int32_t winners[kBlockPoints];
-            const std::int64_t first = b * kBlockPoints;
-            // In the first pass nothing is near yet.
-            const std::int32_t* near = assignment_.data() + first;
-            nearest_.block(scores, b, *near < 0 ? nullptr : near, winners, thread);
-            auto& moves = moves_of_block_[size(b)];
-            moves.clear();
-            const std::int64_t n = std::min<std::int64_t>(kBlockPoints, group_.n() - first);
-            for (std::int64_t p = 0; p < n; ++p) {
-              std::int32_t& current = assignment_[size(first + p)];
-              if (winners[p] == current) continue;
-              moves.push_back({first + p, current, winners[p]});
-              current = winners[p];
-            }
-          }
-        });
+    team_.for_ranges(group_.n_blocks(), grain,
+                     [&](std::int64_t begin, std::int64_t end, int thread) {
+                       for (std::int64_t b = begin; b < end; ++b) assign_block(scores, b, thread);
+                     });
     moves_.clear();
     for (const auto& moves : moves_of_block_)
       moves_.insert(moves_.end(), moves.begin(), moves.end());
@@ -118,17 +108,60 @@ class Lloyd {
     n_compared_ = nearest_.counters().n_compared - n_compared_before;
   }
 
+  void assign_block(Scores<T>& scores, std::int64_t block, int thread) {
+    std::int64_t rows[kBlockPoints];
+    std::int32_t near[kBlockPoints], winners[kBlockPoints];
+    const std::int64_t first = block * kBlockPoints;
+    const auto n = static_cast<int>(std::min<std::int64_t>(kBlockPoints, group_.n() - first));
+    for (int p = 0; p < n; ++p) {
+      rows[p] = group_.row_at(first + p);
+      near[p] = assignment_[size(rows[p])];
+    }
+    // In the first pass nothing is near yet.
+    nearest_.block(scores, block, n_updates_ > 0 ? near : nullptr, winners, thread);
+    std::vector<Move>& moves = moves_of_block_[size(block)];
+    moves.clear();
+    for (int p = 0; p < n; ++p) {
+      if (winners[p] == near[p]) continue;
+      moves.push_back({rows[p], near[p], winners[p]});
+      assignment_[size(rows[p])] = winners[p];
+    }
+  }
+
   // Bytes save about a sixty-fourth of a comparison of stored values a feature, row and column that
   // is multiplied. The first pass is no measure: seeds are rows, which are longer than means.
   bool bytes_are_too_coarse() const {
     return direct_scores_ && group_.format() == FastFormat::bytes && n_updates_ > 1 &&
            plan_.finer_format != FastFormat::bytes &&
-           n_compared_ > group_.n() * std::max(kFewestComparisons, n_multiplied_ / 8);
+           n_compared_ >
+               std::max(kFewestComparisons * group_.n(), direct_scores_->n_multiplied() / 8);
   }
 
   void use_finer_format() {
-    products_skipped_ += direct_scores_->n_skipped();
     group_.change_format(plan_.finer_format, plan_.keep_finer, team_);
+    start_direct_scores();
+  }
+
+  // Margins are for the passes in which cells change little. Then blocks of rows from one cell rule
+  // out columns that blocks of any rows do not.
+  void settle() {
+    if (settled_ || n_updates_ < 2 || !direct_scores_) return;
+    settled_ = static_cast<std::int64_t>(moves_.size()) * kRowsAMove <= group_.n();
+    if (settled_) sort_rows();
+  }
+
+  void sort_rows() {
+    std::vector<std::int64_t> next(size(k_) + 1, 0), order(size(group_.n()));
+    for (const std::int32_t c : assignment_) ++next[size(c) + 1];
+    std::partial_sum(next.begin(), next.end(), next.begin());
+    for (std::int64_t i = 0; i < group_.n(); ++i)
+      order[size(next[size(assignment_[size(i)])]++)] = i;
+    group_.reorder(std::move(order), team_);
+    start_direct_scores();
+  }
+
+  void start_direct_scores() {
+    products_skipped_ += direct_scores_->n_skipped();
     direct_scores_.emplace(group_, k_, plan_.cache_scores, team_.n_threads());
     moved_.resize(size(k_));
     std::iota(moved_.begin(), moved_.end(), 0);
@@ -288,8 +321,10 @@ class Lloyd {
                      });
     shift_ = 0;
     moved_.clear();
+    if (plan_.margins) sq_shifts_.assign(size(k_), 0.0);
     for (std::size_t i = 0; i < cells.size(); ++i) {
       shift_ += shifts[i];
+      if (plan_.margins) sq_shifts_[size(cells[i])] = shifts[i];
       if (differs[i]) moved_.push_back(cells[i]);
     }
     if (gram_scores_) follow_in_gram_space(reseeded);
@@ -543,6 +578,7 @@ class Lloyd {
   std::vector<Move> moves_;
   std::vector<char> changed_;               // [k] cells whose members changed
   std::vector<std::int64_t> moved_;         // cells whose stored centroid changed
+  std::vector<double> sq_shifts_;           // [k] of the centroids, where margins are kept
   std::vector<std::int64_t> single_value_;  // [k]
   std::optional<DirectScores<T>> direct_scores_;
   std::optional<GramScores<T>> gram_scores_;
@@ -551,7 +587,8 @@ class Lloyd {
   Buffer<T> value_;
   std::vector<double> history_;
   double mean_sq_norm_ = 0, variance_ = 0, shift_ = 0;
-  std::int64_t n_compared_ = 0, n_multiplied_ = 0;  // in the last pass
+  std::int64_t n_compared_ = 0;  // in the last pass
+  bool settled_ = false;
   std::int64_t n_updates_ = 0, rows_assigned_ = 0, cells_reseeded_ = 0, products_skipped_ = 0;
 };
 

@@ -6,13 +6,15 @@
 #include <optional>
 #include <vector>
 
+#include "kmeans/direct_scores.h"
+#include "kmeans/gram.h"
 #include "kmeans/kmeans.h"
-#include "kmeans/scores.h"
 
 namespace ddkern::kmeans {
 
 struct LloydPlan {
   bool cache_scores = false;
+  bool margins = false;
   // What to go over to when products of bytes leave too many rows open, and whether its blocks may
   // be kept.
   FastFormat finer_format = FastFormat::bytes;

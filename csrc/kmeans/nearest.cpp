@@ -11,8 +11,8 @@ namespace ddkern::kmeans {
 
 template <class T>
 Nearest<T>::Nearest(const Group<T>& group, const T* centroids, std::int64_t n_columns,
-                    int n_threads, bool perturb)
-    : group_(group), centroids_(centroids), n_columns_(n_columns), perturb_(perturb),
+                    int n_threads)
+    : group_(group), centroids_(centroids), n_columns_(n_columns),
       scores_scratch_(n_threads * n_columns * kBlockPoints),
       row_scratch_(n_threads, group.n_features()),
       candidates_(static_cast<std::size_t>(n_threads)) {}
@@ -28,36 +28,6 @@ int Nearest<T>::compare(const T* x, std::int64_t a, double distance_a, std::int6
   *exact = true;
   const std::int64_t n = group_.n_features();
   return compare_distances(x, centroids_ + a * n, centroids_ + b * n, n);
-}
-
-template <class T>
-const float* Nearest<T>::products_of(Scores<T>& scores, std::int64_t block, int thread) {
-  float* scratch = scores_scratch_.data() + thread * n_columns_ * kBlockPoints;
-  const float* values = scores.block(block, scratch, thread);
-  if (!perturb_) return values;
-  perturb_scores(scores, block, scratch, nullptr, thread);
-  return scratch;
-}
-
-template <class T>
-OpenColumns Nearest<T>::open_columns(Scores<T>& scores, std::int64_t block,
-                                     const std::int32_t* near, int thread) {
-  float* scratch = scores_scratch_.data() + thread * n_columns_ * kBlockPoints;
-  const OpenColumns found = scores.open(block, near, scratch, thread);
-  if (!perturb_) return found;
-  const bool uses_heads = near != nullptr && scores.tails(block) != nullptr;
-  std::vector<float> heads(static_cast<std::size_t>(uses_heads ? n_columns_ * kBlockPoints : 0));
-  perturb_scores(scores, block, scratch, uses_heads ? heads.data() : nullptr, thread);
-  if (!uses_heads) return scores.every(scratch);
-  return scores.open_by_heads(block, near, scratch, heads.data(), thread);
-}
-
-template <class T>
-void Nearest<T>::perturb_scores(Scores<T>& scores, std::int64_t block, float* values, float* heads,
-                                int thread) {
-  // The worst case: the nearest column looks as far, and every other as near, as it may.
-  mislead(scores, group_, centroids_, n_columns_, block, row_scratch_.get(thread), values, heads,
-          [](std::int64_t k, std::int64_t nearest) { return k == nearest; });
 }
 
 // A float32 look at the stored values: its error is relative to the distance, not to the norms, so
@@ -94,7 +64,7 @@ template <class T>
 void Nearest<T>::block(Scores<T>& scores, std::int64_t block, const std::int32_t* near,
                        std::int32_t* winners, int thread) {
   const ColumnBounds& bounds = scores.bounds();
-  const OpenColumns open = open_columns(scores, block, near, thread);
+  const OpenColumns open = scores.open(block, near, scratch(thread), thread);
   const ScanArgs args{open.products,
                       {open.columns[0], open.columns[1]},
                       {open.n_columns[0], open.n_columns[1]},
@@ -121,7 +91,7 @@ void Nearest<T>::block(Scores<T>& scores, std::int64_t block, const std::int32_t
       continue;
     }
     ++n_rechecked;
-    const T* x = group_.row(begin + p, row_scratch_.get(thread));
+    const T* x = group_.row(group_.row_at(begin + p), row_scratch_.get(thread));
     Candidates& candidates = candidates_[static_cast<std::size_t>(thread)];
     std::vector<std::int32_t>& columns = candidates.columns;
     columns.clear();
@@ -140,7 +110,8 @@ void Nearest<T>::block(Scores<T>& scores, std::int64_t block, const std::int32_t
     const std::uint32_t later = found.certain | ((std::uint32_t{2} << p) - 1);
     const T* next = x;
     if (group_.rows_in_place() && ~later != 0) {
-      next = group_.row(begin + std::min(__builtin_ctz(~later), n_points - 1), nullptr);
+      const std::int64_t p_next = std::min(__builtin_ctz(~later), n_points - 1);
+      next = group_.row(group_.row_at(begin + p_next), nullptr);
     }
     drop_clear_losers(x, next, candidates);
     std::int64_t best = columns[0];
@@ -168,7 +139,7 @@ void Nearest<T>::block(Scores<T>& scores, std::int64_t block, const std::int32_t
 template <class T>
 void Nearest<T>::block_sorted(Scores<T>& scores, std::int64_t block, std::int64_t n_nearest,
                               std::int64_t* nearest, int thread) {
-  const float* values = products_of(scores, block, thread);
+  const float* values = scores.block(block, scratch(thread), thread);
   const ColumnBounds& bounds = scores.bounds();
   const bool any_wild = bounds.any_wild;
   const std::int64_t begin = block * kBlockPoints;
@@ -193,7 +164,7 @@ void Nearest<T>::block_sorted(Scores<T>& scores, std::int64_t block, std::int64_
       limit = uppers[n_nearest - 1];
     }
     candidates.clear();
-    const T* x = group_.row(begin + p, row_scratch_.get(thread));
+    const T* x = group_.row(group_.row_at(begin + p), row_scratch_.get(thread));
     for (std::int64_t k = 0; k < n_columns_; ++k) {
       if (score(k) - bound(k) > limit) continue;
       candidates.push_back(k);

@@ -25,14 +25,11 @@ struct NearestCounters {
 template <class T>
 class Nearest {
  public:
-  // centroids [n_columns][n_features] are the stored ones that `scores` approximates. With
-  // `perturb` every score is off by all that its bound allows, in the direction that misleads: for
-  // tests.
-  Nearest(const Group<T>& group, const T* centroids, std::int64_t n_columns, int n_threads,
-          bool perturb);
+  // centroids [n_columns][n_features] are the stored ones that `scores` approximates.
+  Nearest(const Group<T>& group, const T* centroids, std::int64_t n_columns, int n_threads);
 
   // winners [kBlockPoints]: the nearest column of every point of the block. `near` [points of the
-  // block] holds a guess for each that saves work where it is good, or is null.
+  // block] holds what was nearest before the columns moved, or is null.
   void block(Scores<T>& scores, std::int64_t block, const std::int32_t* near, std::int32_t* winners,
              int thread);
 
@@ -48,12 +45,7 @@ class Nearest {
     std::vector<std::int32_t> columns;
     std::vector<float> distances;
   };
-  const float* products_of(Scores<T>& scores, std::int64_t block, int thread);
-  OpenColumns open_columns(Scores<T>& scores, std::int64_t block, const std::int32_t* near,
-                           int thread);
-  // heads [n_columns][kBlockPoints], or null.
-  void perturb_scores(Scores<T>& scores, std::int64_t block, float* values, float* heads,
-                      int thread);
+  float* scratch(int thread) { return scores_scratch_.data() + thread * n_columns_ * kBlockPoints; }
   // Of the columns that may win for x, keeps those that float32 cannot rule out. `next` is
   // the row that comes after x.
   void drop_clear_losers(const T* x, const T* next, Candidates& candidates) const;
@@ -64,7 +56,6 @@ class Nearest {
   const Group<T>& group_;
   const T* centroids_;
   std::int64_t n_columns_;
-  bool perturb_;
   Buffer<float> scores_scratch_;
   RowScratch<T> row_scratch_;
   std::vector<Candidates> candidates_;  // of every thread

@@ -7,13 +7,13 @@
 namespace ddkern::kmeans {
 
 template <class T>
-Screening<T>::Screening(const Group<T>& group, int n_candidates, std::int64_t n_kept, bool perturb,
+Screening<T>::Screening(const Group<T>& group, int n_candidates, std::int64_t n_kept, bool mislead,
                         const Team& team)
-    : group_(group), team_(team), n_columns_(n_kept > 0 ? n_kept : n_candidates), perturb_(perturb),
+    : group_(group), team_(team), n_columns_(n_kept > 0 ? n_kept : n_candidates), mislead_(mislead),
       scores_(group, n_columns_, n_kept > 0, team.n_threads()),
       column_of_row_(n_kept > 0 ? static_cast<std::size_t>(group.n()) : 0, -1),
-      values_(perturb ? n_columns_ * group.n_features() : 0),
-      products_(n_kept > 0 && !perturb ? 0 : team.n_threads() * n_columns_ * kBlockPoints),
+      values_(mislead ? n_columns_ * group.n_features() : 0),
+      products_(n_kept > 0 ? 0 : team.n_threads() * n_columns_ * kBlockPoints),
       row_scratch_(team.n_threads(), group.n_features(), kBlockPoints),
       value_scratch_(1, group.n_features(), n_candidates),
       wild_blocks_(static_cast<std::size_t>(group.n_blocks()), 0),
@@ -40,6 +40,11 @@ Screening<T>::Screening(const Group<T>& group, int n_candidates, std::int64_t n_
   }
   // d32 is made from three chains over rows rounded to float32.
   chain_error_ = 1.05 * accumulation_bound(group.n_features(), 1.0) + 0x1p-20;
+  if (!mislead) return;
+  std::fill(values_.data(), values_.data() + values_.size(), T{0});
+  // Every other candidate looks as far as it may, which is what could hide a row.
+  scores_.mislead(
+      {values_.data(), [](std::int64_t column, std::int64_t) { return column % 2 == 0; }});
 }
 
 template <class T>
@@ -59,7 +64,7 @@ void Screening<T>::set_candidates(const std::vector<std::int64_t>& rows) {
     }
     column_norms_[static_cast<std::size_t>(column)] = norms_[static_cast<std::size_t>(row)];
     const T* x = group_.row(row, value_scratch_.get(0, static_cast<int>(fresh.size())));
-    if (perturb_) {
+    if (mislead_) {
       std::copy(x, x + group_.n_features(), values_.data() + column * group_.n_features());
     }
     values.push_back(x);
@@ -83,13 +88,7 @@ std::optional<SeededScores<T>> Screening<T>::scores_of(
 
 template <class T>
 const float* Screening<T>::products(std::int64_t block, int thread) {
-  float* out = products_.data() + thread * n_columns_ * kBlockPoints;
-  const float* products = scores_.block(block, out, thread);
-  if (!perturb_) return products;
-  // Every other candidate looks as far as it may, which is what could hide a row.
-  mislead(scores_, group_, values_.data(), n_known_, block, row_scratch_.get(thread), out, nullptr,
-          [](std::int64_t column, std::int64_t) { return column % 2 == 0; });
-  return out;
+  return scores_.block(block, products_.data() + thread * n_columns_ * kBlockPoints, thread);
 }
 
 template <class T>

@@ -11,7 +11,7 @@
 #include <optional>
 #include <vector>
 
-#include "kmeans/scores.h"
+#include "kmeans/direct_scores.h"
 
 namespace ddkern::kmeans {
 
@@ -19,9 +19,9 @@ template <class T>
 class Screening {
  public:
   // Up to n_candidates at a time. With n_kept > 0 the products of that many rows are kept, which
-  // must be all that are ever drawn. With `perturb` every score is off by all that its bound
+  // must be all that are ever drawn. With `mislead` every score is off by all that its bound
   // allows: for tests.
-  Screening(const Group<T>& group, int n_candidates, std::int64_t n_kept, bool perturb,
+  Screening(const Group<T>& group, int n_candidates, std::int64_t n_kept, bool mislead,
             const Team& team);
 
   void set_candidates(const std::vector<std::int64_t>& rows);
@@ -48,7 +48,7 @@ class Screening {
   const Group<T>& group_;
   const Team& team_;
   std::int64_t n_columns_;
-  bool perturb_;
+  bool mislead_;
   DirectScores<T> scores_;
   std::vector<std::int32_t> column_of_row_;  // [n] where products are kept, or -1
   std::int64_t n_known_ = 0;                 // columns in use

@@ -54,7 +54,7 @@ template <class T>
 class PlusPlus {
  public:
   PlusPlus(const Group<T>& group, const GramMatrix* gram, std::int64_t k, const Draws& draws,
-           std::int64_t n_kept, bool perturb, const Team& team)
+           std::int64_t n_kept, bool mislead, const Team& team)
       : group_(group), gram_(gram), k_(k), draws_(draws), team_(team),
         n_trials_(n_seeding_trials(k)), masses_(group.n()), units_(group.n()),
         norms_(static_cast<std::size_t>(padded())), closest_(static_cast<std::size_t>(padded())),
@@ -63,7 +63,7 @@ class PlusPlus {
         value_scratch_(team.n_threads(), group.n_features()),
         block_scratch_(gather_words() > 0 ? team.n_threads() * group.block_words() : 0),
         columns_(gather_words() * kTileColumns) {
-    if (screens(group, gram)) screening_.emplace(group, n_trials_, n_kept, perturb, team);
+    if (screens(group, gram)) screening_.emplace(group, n_trials_, n_kept, mislead, team);
     for (std::int64_t i = 0; i < group.n(); ++i) units_.data()[i] = group.units(i);
     units_.total_up();
     find_norms();
@@ -438,8 +438,8 @@ int n_seeding_trials(std::int64_t k) {
 template <class T>
 PlusPlusSeeds<T> seed_plus_plus(const Group<T>& group, const GramMatrix* gram, std::int64_t k,
                                 const Draws& draws, std::int64_t n_kept, bool hand_over,
-                                bool perturb, const Team& team) {
-  PlusPlus<T> plus_plus(group, gram, k, draws, n_kept, perturb, team);
+                                bool mislead, const Team& team) {
+  PlusPlus<T> plus_plus(group, gram, k, draws, n_kept, mislead, team);
   const Seeds& seeds = plus_plus.run();
   if (!hand_over) return {seeds, {}};
   return {seeds, plus_plus.scores()};

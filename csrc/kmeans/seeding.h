@@ -7,7 +7,8 @@
 #include <vector>
 
 #include "core/random.h"
-#include "kmeans/scores.h"
+#include "kmeans/direct_scores.h"
+#include "kmeans/gram.h"
 
 namespace ddkern::kmeans {
 
@@ -34,12 +35,12 @@ struct PlusPlusSeeds {
 };
 
 // Greedy k-means++ (Arthur and Vassilvitskii, SODA 2007) with 2 + floor(ln k) trials a step. `gram`
-// may be null; the seeds are the same. `n_kept` is GroupPlan::candidates_kept, `perturb` is
-// FitOptions::perturb_scores; `hand_over` asks for the scores.
+// may be null; the seeds are the same. `n_kept` is GroupPlan::candidates_kept, `mislead` is
+// FitOptions::mislead, not no; `hand_over` asks for the scores.
 template <class T>
 PlusPlusSeeds<T> seed_plus_plus(const Group<T>& group, const GramMatrix* gram, std::int64_t k,
                                 const Draws& draws, std::int64_t n_kept, bool hand_over,
-                                bool perturb, const Team& team);
+                                bool mislead, const Team& team);
 
 // Rows drawn by weight, no value twice while distinct ones remain.
 template <class T>

@@ -29,6 +29,7 @@ using kmeans::FitOptions;
 using kmeans::GroupReport;
 using kmeans::Groups;
 using kmeans::Init;
+using kmeans::Mislead;
 
 using Int64s = py::array_t<std::int64_t, py::array::c_style>;
 using UInt64s = py::array_t<std::uint64_t, py::array::c_style>;
@@ -188,9 +189,11 @@ py::array_t<T> values_of(const py::object& array, std::int64_t size, const char*
   return values;
 }
 
-bool perturbation_asked() {
-  const char* value = std::getenv("DDKERN_DEBUG_PERTURB");
-  return value != nullptr && std::string(value) == "1";
+Mislead asked_to_mislead() {
+  const char* value = std::getenv("DDKERN_DEBUG_MISLEAD");
+  const std::string asked = value != nullptr ? value : "";
+  if (asked == "closer") return Mislead::closer;
+  return asked == "apart" ? Mislead::apart : Mislead::no;
 }
 
 template <class T>
@@ -256,7 +259,7 @@ py::dict fit(const py::array& x, bool bfloat16, int batch_dims, std::optional<In
   options.algorithm = parse_algorithm(algorithm);
   options.n_threads = n_threads;
   options.max_memory_in_bytes = max_memory;
-  options.perturb_scores = perturbation_asked();
+  options.mislead = asked_to_mislead();
   const auto run = reads_as_double(source.dtype) ? &fit_as<double> : &fit_as<float>;
   return run(source, groups, arrays.total_k(), options, init_centroids, progress);
 }
@@ -274,7 +277,7 @@ py::dict seed(const py::array& x, bool bfloat16, int batch_dims, std::optional<I
   options.init = parse_init(init);
   if (options.init == Init::array) throw InvalidArgument("init must be 'k-means++' or 'random'");
   options.algorithm = parse_algorithm(algorithm);
-  options.perturb_scores = perturbation_asked();
+  options.mislead = asked_to_mislead();
   options.n_threads = n_threads;
   options.max_memory_in_bytes = max_memory;
   Int64s rows(arrays.total_k());
@@ -328,7 +331,7 @@ py::dict assign(const py::array& x, bool bfloat16, int batch_dims, std::optional
   FitOptions options;
   options.n_threads = n_threads;
   options.max_memory_in_bytes = max_memory;
-  options.perturb_scores = perturbation_asked();
+  options.mislead = asked_to_mislead();
   Int64s assignment({source.n_rows, n_nearest});
   std::optional<py::array_t<double>> distance;
   if (return_distance) distance.emplace(std::vector<py::ssize_t>{source.n_rows, n_nearest});

@@ -74,6 +74,46 @@ DDKERN_SIMD_INLINE bool any_up_to(const floats& a, const floats& b) {
 #endif
 }
 
+// Bit l: whether a > b in lane l.
+DDKERN_SIMD_INLINE std::uint32_t lanes_above(const floats& a, const floats& b) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ);
+#elif defined(__AVX2__)
+  return static_cast<std::uint32_t>(
+      _mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_GT_OQ)));
+#elif defined(__SSE2__)
+  return static_cast<std::uint32_t>(_mm_movemask_ps(_mm_cmpgt_ps((__m128)a, (__m128)b)));
+#else
+  std::uint32_t bits = 0;
+  for (int l = 0; l < kFloats; ++l) bits |= static_cast<std::uint32_t>(a[l] > b[l]) << l;
+  return bits;
+#endif
+}
+
+DDKERN_SIMD_INLINE float least_lane(const floats& v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_min_ps((__m512)v);
+#else
+  float least = v[0];
+  for (int l = 1; l < kFloats; ++l) least = v[l] < least ? v[l] : least;
+  return least;
+#endif
+}
+
+DDKERN_SIMD_INLINE floats square_root(const floats& v) {
+#if defined(__AVX512F__)
+  return (floats)_mm512_sqrt_ps((__m512)v);
+#elif defined(__AVX2__)
+  return (floats)_mm256_sqrt_ps((__m256)v);
+#elif defined(__SSE2__)
+  return (floats)_mm_sqrt_ps((__m128)v);
+#else
+  floats root = v;
+  for (int l = 0; l < kFloats; ++l) root[l] = __builtin_sqrtf(v[l]);
+  return root;
+#endif
+}
+
 // GCC 12 cuts a generic conversion into halves, so AVX-512 is told.
 DDKERN_SIMD_INLINE doubles widen(const half_floats& v) {
 #if defined(__AVX512F__)

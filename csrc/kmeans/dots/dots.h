@@ -26,11 +26,12 @@ struct DotsArgs {
   const void* points;          // [depth][kBlockPoints] floats or words
   const void* const* columns;  // [width] floats or words, one every column_stride
   std::int64_t column_stride;
-  int width;                 // 1 .. kTileColumns
-  std::int64_t depth;        // n_features, or ceil(n_features / 2) for bfloat16
-  const std::int64_t* rows;  // [width] where the columns go in out
-  float* out;                // out [...][kBlockPoints]
-  bool resume = false;       // go on from the sums in out instead of 0
+  int width;                    // 1 .. kTileColumns
+  std::int64_t depth;           // n_features, or ceil(n_features / 2) for bfloat16
+  const std::int64_t* rows;     // [width] where the columns go in out
+  float* out;                   // out [...][kBlockPoints]
+  bool resume = false;          // go on from the sums in out instead of 0
+  int n_points = kBlockPoints;  // or kHalfBlock of them
 };
 
 // The same for bytes (kmeans/byte_layout.h):

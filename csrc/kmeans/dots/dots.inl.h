@@ -14,6 +14,7 @@ namespace {
 
 using ddkern::kmeans::DotsArgs;
 using ddkern::kmeans::kBlockPoints;
+using ddkern::kmeans::kHalfBlock;
 
 // Simd: Vector, Scalar, kLanes, kVectors, kMaxWidth, zero(), load(), broadcast(), load_sum(),
 // store(), accumulate(acc, point, column).
@@ -72,15 +73,24 @@ inline void dispatch_width(int width, const typename Simd::Scalar* points,
   dot_columns<Simd, kWidth>(points, columns, column_stride, depth, rows, out, resume);
 }
 
+// For half a block, of which more registers would be too many.
+template <class Simd>
+struct OneVector : Simd {
+  static constexpr int kVectors = 1;
+};
+
 template <class Simd>
 inline void dot_tile(const DotsArgs& args) noexcept {
+  if constexpr (Simd::kLanes * Simd::kVectors > kHalfBlock) {
+    if (args.n_points == kHalfBlock) return dot_tile<OneVector<Simd>>(args);
+  }
   const auto* points = static_cast<const typename Simd::Scalar*>(args.points);
   constexpr int kSpan = Simd::kLanes * Simd::kVectors;
   const int n_parts = (args.width + Simd::kMaxWidth - 1) / Simd::kMaxWidth;
   for (int part = 0; part < n_parts; ++part) {
     const int begin = args.width * part / n_parts;
     const int end = args.width * (part + 1) / n_parts;
-    for (int p = 0; p < kBlockPoints; p += kSpan) {
+    for (int p = 0; p < args.n_points; p += kSpan) {
       dispatch_width<Simd, Simd::kMaxWidth>(end - begin, points + p, args.columns + begin,
                                             args.column_stride, args.depth, args.rows + begin,
                                             args.out + p, args.resume);

@@ -22,6 +22,8 @@ inline void add_byte_products(__m512i& sum, __m512i points, __m512i column) {
   asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(points), "v"(column));
 }
 
+constexpr int kWordsAhead = 24;  // 3 KiB
+
 // At most this many columns at a time, for the whole block and for half of it: their integer sums
 // of a run and their floating-point sums over runs fill the registers together.
 constexpr int kByteColumns = 6, kByteColumnsOfHalf = 12;
@@ -56,7 +58,11 @@ inline void byte_dot_columns(const ByteDotsArgs& args, int first) {
     for (std::int64_t w = 0; w < run.n_words; ++w, point += kBlockPoints) {
       __m512i at[kVectors];
 #pragma GCC unroll 2
-      for (int v = 0; v < kVectors; ++v) at[v] = _mm512_loadu_si512(point + 16 * v);
+      for (int v = 0; v < kVectors; ++v) {
+        at[v] = _mm512_loadu_si512(point + 16 * v);
+        // Halves of lines side by side defeat the prefetcher.
+        __builtin_prefetch(point + kWordsAhead * kBlockPoints + 16 * v);
+      }
 #pragma GCC unroll 16
       for (int c = 0; c < kWidth; ++c) {
         const __m512i column =

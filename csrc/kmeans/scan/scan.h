@@ -48,24 +48,9 @@ inline bool may_win(const ScanArgs& args, const ScanResult& result, int point,
   return !(score - bound > result.upper[point]);
 }
 
-// Products of heads alone (byte_layout.h): the score of a column is at least
-//     base[k] + product - E - tails[p] * column_tails[k],
-// and where that is above what the nearest column can have, the column is out.
-struct HeadArgs {
-  const float* products;  // [n_columns][kBlockPoints], those of half a block
-  std::int64_t n_columns;
-  const float* base;          // [n_columns]
-  const float* column_tails;  // [n_columns]
-  const float* tails;         // [kHalfBlock]
-  const float* limit;  // [kHalfBlock] an upper bound of the least score and the largest E together
-};
-
 struct ScanOps {
   // No number among the arguments may be NaN.
   void (*scan)(const ScanArgs& args, ScanResult& result) noexcept;
-  // open [n_columns + 1]: the columns that may be nearest to some point of half a block, ascending;
-  // returns how many.
-  std::int64_t (*open_columns)(const HeadArgs& args, std::int32_t* open) noexcept;
 };
 
 extern const ScanOps scan_base;

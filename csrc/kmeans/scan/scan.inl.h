@@ -8,17 +8,10 @@
 namespace {
 
 using namespace ddkern::simd;
-using ddkern::kmeans::HeadArgs;
 using ddkern::kmeans::kBlockPoints;
 using ddkern::kmeans::kHalfBlock;
 using ddkern::kmeans::ScanArgs;
 using ddkern::kmeans::ScanResult;
-
-inline std::uint32_t lanes_of(const int32s& mask) {
-  std::uint32_t bits = 0;
-  for (int l = 0; l < kFloats; ++l) bits |= static_cast<std::uint32_t>(mask[l] & 1) << l;
-  return bits;
-}
 
 // The three least s - E of each lane so far, with the columns of the first two.
 struct Places {
@@ -105,8 +98,8 @@ inline void scan_part(const ScanArgs& args, int first, const Columns<kListed>& c
   store(result.winner + first, places.winner);
   store(result.runner_up + first, places.runner_up);
   store(result.upper + first, places.upper);
-  result.certain |= lanes_of(places.second > places.upper) << first;
-  result.two |= lanes_of(places.third > places.upper) << first;
+  result.certain |= lanes_above(places.second, places.upper) << first;
+  result.two |= lanes_above(places.third, places.upper) << first;
 }
 
 void scan(const ScanArgs& args, ScanResult& result) noexcept {
@@ -121,27 +114,6 @@ void scan(const ScanArgs& args, ScanResult& result) noexcept {
       scan_part<false>(args, first, {list, n}, result);
     }
   }
-}
-
-std::int64_t open_columns(const HeadArgs& args, std::int32_t* open) noexcept {
-  constexpr int kParts = kHalfBlock / kFloats;
-  floats limit[kParts], tail[kParts];
-  for (int v = 0; v < kParts; ++v) {
-    limit[v] = load<floats>(args.limit + kFloats * v);
-    tail[v] = load<floats>(args.tails + kFloats * v);
-  }
-  std::int64_t n_open = 0;
-  const float* products = args.products;
-  for (std::int64_t k = 0; k < args.n_columns; ++k, products += kBlockPoints) {
-    bool any = false;
-    for (int v = 0; v < kParts; ++v) {
-      const floats score = load<floats>(products + kFloats * v) + args.base[k];
-      any |= any_up_to(score - tail[v] * args.column_tails[k], limit[v]);
-    }
-    open[n_open] = static_cast<std::int32_t>(k);
-    n_open += any;
-  }
-  return n_open;
 }
 
 }  // namespace

@@ -2,5 +2,5 @@
 #include "kmeans/scan/scan.inl.h"
 
 namespace ddkern::kmeans {
-extern const ScanOps scan_avx2 = {scan, open_columns};
+extern const ScanOps scan_avx2 = {scan};
 }

@@ -56,9 +56,11 @@ class QuantizeStats:
     rows_exact : ndarray of int64
         Of those, how many float64 could not decide either, so that exact arithmetic did.
     products_skipped : ndarray of int64
-        Products of a row with a centroid that were left unfinished, because their leading features
-        ruled the centroid out. More than 0 only where products are of bytes, with 64 centroids or
-        more, and where a quarter of the features holds most of the variance.
+        Products of a row with a centroid that had moved which were left out or unfinished. Left
+        out, in streaming runs without restarts and with 24 centroids or more of 48 rows or more,
+        where an earlier pass shows that the centroid is still too far. Unfinished, where products
+        are of bytes, with 64 centroids or more, and a quarter of the features holds most of the
+        variance, if those rule the centroid out.
     cells_reseeded : ndarray of int64
         Cells that lost all their points and were moved to the farthest row.
     empty_cells : ndarray of int64

@@ -60,10 +60,10 @@ def tails_that_decide(n: int, seed: int) -> tuple[NDArray[np.float32], NDArray[n
 
 @pytest.mark.sanitize
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("perturb", ["0", "1"])
+@pytest.mark.parametrize("mislead", ["", "closer", "apart"])
 def test_exact(
     isa: str,
-    perturb: str,
+    mislead: str,
     shape: tuple[int, int, int],
     answers: Answers,
     monkeypatch: pytest.MonkeyPatch,
@@ -71,7 +71,7 @@ def test_exact(
     """Also where heads are off by all that their bounds and the tails allow."""
     n, d, k = shape
     x = with_spectrum(n, d)
-    monkeypatch.setenv("DDKERN_DEBUG_PERTURB", perturb)
+    monkeypatch.setenv("DDKERN_DEBUG_MISLEAD", mislead)
     for max_iter in (1, 2, 4):
         result = ddkern.quantize(
             x, k, algorithm="streaming", init=x[-k:], max_iter=max_iter, n_threads=2

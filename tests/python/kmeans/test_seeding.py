@@ -117,8 +117,8 @@ def test_misleading_scores_change_no_seed(level: str, monkeypatch: pytest.Monkey
             if problem.x.ndim != 2 or len(problem.x) < 2:
                 continue
             found = []
-            for perturb in ("0", "1"):
-                monkeypatch.setenv("DDKERN_DEBUG_PERTURB", perturb)
+            for mislead in ("", "closer"):
+                monkeypatch.setenv("DDKERN_DEBUG_MISLEAD", mislead)
                 found.append(
                     ddkern.seed_centroids(
                         problem.rows,

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+// The body of shortlist. Internal linkage only.
+#pragma once
+
+#include "core/simd/vector.h"
+#include "kmeans/shortlist/shortlist.h"
+
+namespace {
+
+using namespace ddkern::simd;
+using ddkern::kmeans::kBlockPoints;
+using ddkern::kmeans::kHalfBlock;
+using ddkern::kmeans::kMarginsPadding;
+using ddkern::kmeans::MarginArgs;
+using ddkern::kmeans::ProductArgs;
+
+// Margins and what they are compared with are rounded a few times.
+constexpr float kLess = 1 - 0x1p-20f, kMore = 1 + 0x1p-20f;
+
+void by_margin(const MarginArgs& args, std::int64_t n_columns, std::uint64_t* open) noexcept {
+  constexpr int kWord = 64;
+  static_assert(kMarginsPadding % kFloats == 0);
+  const floats near = floats{} + args.travelled_near;
+  for (std::int64_t first = 0; first < n_columns; first += kWord) {
+    const std::int64_t n = n_columns - first < kWord ? n_columns - first : kWord;
+    std::uint64_t out = 0;
+    for (std::int64_t i = 0; i < n; i += kFloats) {
+      const floats used_up = (load<floats>(args.travelled + first + i) + near) * kMore;
+      out |= std::uint64_t{lanes_above(load<floats>(args.margins + first + i) * kLess, used_up)}
+             << i;
+    }
+    // Not the other way round: what is not a number must leave a column open.
+    const std::uint64_t all = n == kWord ? ~std::uint64_t{0} : (std::uint64_t{1} << n) - 1;
+    open[first / kWord] = ~out & all;
+  }
+}
+
+// From the least gaps between squared distances. With D at least the distance to the nearest, and
+// concave in the gap g and falling in D:  d - D >= sqrt(D^2 + g) - D = g / (sqrt(D^2 + g) + D).
+// For `columns`, or, where that is null, those from `first` on.
+inline void set_margins(const ProductArgs& args, const std::int32_t* columns, std::int64_t first,
+                        const float* gaps, int n) {
+  const float reach = args.reach, near = args.margin.travelled_near;
+  const float* const travelled = args.margin.travelled;
+  float* const margins = args.margin.margins;
+  for (int i = 0; i < n; i += kFloats) {
+    const floats gap = greater(load<floats>(gaps + i), floats{});
+    const floats found = gap / (square_root(gap + reach * reach) + reach) * kLess + near;
+    // Padded, so that the last ones may be written whole.
+    if (columns == nullptr) {
+      store(margins + first + i, found + load<floats>(travelled + first + i));
+      continue;
+    }
+#if defined(__AVX512F__)
+    const int left = n - i < kFloats ? n - i : kFloats;
+    const auto lanes = static_cast<__mmask16>((1u << left) - 1);
+    const __m512i at = _mm512_maskz_loadu_epi32(lanes, columns + i);
+    const __m512 gone = _mm512_mask_i32gather_ps(_mm512_setzero_ps(), lanes, at, travelled, 4);
+    _mm512_mask_i32scatter_ps(margins, lanes, at, _mm512_add_ps((__m512)found, gone), 4);
+#else
+    float lanes[kFloats];
+    store(lanes, found);
+    for (int l = 0; l < kFloats && i + l < n; ++l) {
+      margins[columns[i + l]] = lanes[l] + travelled[columns[i + l]];
+    }
+#endif
+  }
+}
+
+template <bool kListed, bool kHeads, bool kMargins>
+inline std::int64_t by_product_of(const ProductArgs& args, std::int32_t* open) {
+  constexpr int kParts = kHalfBlock / kFloats, kAtOnce = 64;
+  floats limit[kParts], tail[kParts];
+  for (int v = 0; v < kParts; ++v) {
+    limit[v] = load<floats>(args.limit + kFloats * v);
+    if constexpr (kHeads) tail[v] = load<floats>(args.tails + kFloats * v);
+  }
+  std::int64_t n_open = 0;
+  for (std::int64_t first = 0; first < args.n_columns; first += kAtOnce) {
+    const auto n = static_cast<int>(args.n_columns - first < kAtOnce ? args.n_columns - first
+                                                                     : std::int64_t{kAtOnce});
+    float gaps[kAtOnce];
+    for (int i = 0; i < n; ++i) {
+      const std::int32_t k =
+          kListed ? args.columns[first + i] : static_cast<std::int32_t>(first + i);
+      const float* products = args.products + k * std::int64_t{kBlockPoints};
+      floats least = floats{} + __builtin_inff();
+      for (int v = 0; v < kParts; ++v) {
+        floats score = load<floats>(products + kFloats * v) + args.base[k];
+        if constexpr (kHeads) score = score - tail[v] * args.column_tails[k];
+        least = lesser(score - limit[v], least);
+      }
+      open[n_open] = k;
+      if constexpr (kMargins) {
+        gaps[i] = least_lane(least);
+        n_open += !(gaps[i] > 0);
+      } else {
+        n_open += any_up_to(least, floats{});
+      }
+    }
+    if constexpr (kMargins) {
+      for (int i = n; i < (n + kFloats - 1) / kFloats * kFloats; ++i) gaps[i] = 0;
+      set_margins(args, kListed ? args.columns + first : nullptr, first, gaps, n);
+    }
+  }
+  return n_open;
+}
+
+template <bool kListed, bool kHeads>
+inline std::int64_t with_or_without_margins(const ProductArgs& args, std::int32_t* open) {
+  return args.margin.margins != nullptr ? by_product_of<kListed, kHeads, true>(args, open)
+                                        : by_product_of<kListed, kHeads, false>(args, open);
+}
+
+template <bool kListed>
+inline std::int64_t with_or_without_heads(const ProductArgs& args, std::int32_t* open) {
+  return args.column_tails != nullptr ? with_or_without_margins<kListed, true>(args, open)
+                                      : with_or_without_margins<kListed, false>(args, open);
+}
+
+std::int64_t by_product(const ProductArgs& args, std::int32_t* open) noexcept {
+  return args.columns != nullptr ? with_or_without_heads<true>(args, open)
+                                 : with_or_without_heads<false>(args, open);
+}
+
+}  // namespace

@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kmeans/shortlist/shortlist.inl.h"
+
+namespace ddkern::kmeans {
+extern const ShortlistOps shortlist_avx2 = {by_margin, by_product};
+}
