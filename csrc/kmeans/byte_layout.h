@@ -5,15 +5,16 @@
 // and a column c become
 //   y ~ step_s * (high + low / 254),   c ~ c's own step in s * (high + low / 254)
 // with bytes in [-127, 127] (rows use -128 as well). `low` is kept, by both, only in the few
-// segments that hold most of
-// what rounding would lose; there a product is high*high + (high*low + low*high) / 254. Integer
-// sums are exact, so all that a certificate must know is what the rounding of the values lost.
+// segments that hold most of what rounding would lose; there a product is
+// high*high + (high*low + low*high) / 254. Integer sums are exact, so all that a certificate must
+// know is what the rounding of the values lost, and how large low*low may be.
 //
 // Where a few features hold most of the variance, the segments with the largest values come first,
 // up to a quarter of all features: the head. Its products alone, with Cauchy and Schwarz for the
 // tail, rule most columns out (partial distances, Bei and Gray, IEEE Trans. Commun. 33, 1985).
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
@@ -32,6 +33,10 @@ struct ByteSegment {
   double weight;
 
   std::int64_t n_words() const { return (end - begin + 3) / 4; }
+  // The largest norm of what the low bytes of a row hold.
+  double largest_low() const {
+    return doubled ? step * 128.0 / kLowByte * std::sqrt(static_cast<double>(end - begin)) : 0.0;
+  }
 };
 
 // One stretch of words that is multiplied and added up in integers. A word is four features.

@@ -67,18 +67,19 @@ template <class T>
 void DirectScores<T>::pack_column_bytes(std::int64_t k, const T* centroid) {
   const ByteLayout& layout = group_.byte_layout();
   const std::size_t n_segments = layout.segments.size();
-  std::vector<double> sums(3 * n_segments);
+  std::vector<double> sums(4 * n_segments);
   double *sq_norms = sums.data(), *sq_lost = sq_norms + n_segments;
-  double* sq_norms_uncentred = sq_lost + n_segments;
+  double *sq_norms_uncentred = sq_lost + n_segments, *sq_low = sq_norms_uncentred + n_segments;
   group_.kernels().pack.pack_column_bytes(
       {centroid, group_.fast_frame().scale(), group_.fast_frame().centre.data(),
        layout.segments.data(), static_cast<std::int64_t>(n_segments), layout.runs.data(),
        layout.n_runs(), reinterpret_cast<std::uint32_t*>(packed_.data() + k * stride_), sq_norms,
-       sq_lost, sq_norms_uncentred});
+       sq_lost, sq_norms_uncentred, sq_low});
   double sq_norm = 0, sq_norm_uncentred = 0, norm_u = 0, norm_v = 0, lost_u = 0, lost_v = 0;
-  double least_weight = 1, tail = 0;
+  double least_weight = 1, tail = 0, low_low = 0;
   for (std::size_t s = 0; s < n_segments; ++s) {
     const double weight = layout.segments[s].weight;
+    low_low += layout.segments[s].largest_low() * std::sqrt(sq_low[s]);
     sq_norm += sq_norms[s];
     sq_norm_uncentred += sq_norms_uncentred[s];
     norm_u += sq_norms[s] * weight;
@@ -101,7 +102,7 @@ void DirectScores<T>::pack_column_bytes(std::int64_t k, const T* centroid) {
   }
   this->bounds_.base[k] = static_cast<float>(sq_norm);
   this->bounds_.set(k, 2 * norm_of_u, 2 * lost + (2 * gamma + 0x1p-20) * norm_of_v,
-                    0x1p-20 * (sq_norm + lost * lost));
+                    2 * low_low + 0x1p-20 * (sq_norm + lost * lost));
 }
 
 template <class T>

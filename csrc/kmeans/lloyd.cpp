@@ -18,7 +18,8 @@ namespace {
 constexpr std::int64_t kFewestFeatures = 64;     // a thread takes in an update
 constexpr std::int64_t kFewestComparisons = 2;   // a row, that bytes may leave
 constexpr std::int64_t kRowsBetweenChecks = 64;  // for Ctrl-C
-constexpr std::int64_t kRowsAMove = 12;          // of the last pass, where cells are settled
+// Of the last pass, where cells are settled; heads have ruled most columns out already.
+constexpr std::int64_t kRowsAMove = 12, kRowsAMoveWithHeads = 20;
 
 struct Move {
   std::int64_t row;
@@ -146,7 +147,8 @@ class Lloyd {
   // out columns that blocks of any rows do not.
   void settle() {
     if (settled_ || n_updates_ < 2 || !direct_scores_) return;
-    settled_ = static_cast<std::int64_t>(moves_.size()) * kRowsAMove <= group_.n();
+    const std::int64_t rows = group_.tails() != nullptr ? kRowsAMoveWithHeads : kRowsAMove;
+    settled_ = static_cast<std::int64_t>(moves_.size()) * rows <= group_.n();
     if (settled_) sort_rows();
   }
 

@@ -97,6 +97,7 @@ struct ByteColumnArgs {
   double* sq_norms;            // out [n_segments] sum of z^2
   double* sq_lost;             // out [n_segments] sum of (z - bytes)^2
   double* sq_norms_uncentred;  // out [n_segments] sum of (c * 2^-e)^2
+  double* sq_low;              // out [n_segments] sum of squares of what the low bytes hold
 };
 
 // Chains (dots.h) of scattered rows with one column, and of every row with itself.

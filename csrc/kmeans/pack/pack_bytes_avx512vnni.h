@@ -165,7 +165,7 @@ void pack_column_bytes(const ByteColumnArgs<T>& args) noexcept {
     std::int8_t* low = high + 4 * words_of(segment);
     std::int8_t* high_again = low + 4 * words_of(segment);
     const __m512d low_steps = _mm512_set1_pd(kLowByte);
-    __m512d lost = _mm512_setzero_pd();
+    __m512d lost = _mm512_setzero_pd(), sq_low = lost;
     // A lane takes at most kLongestSegment / 8 bytes, far from 2^31.
     __m256i sum_high = _mm256_setzero_si256(), sum_low = sum_high;
     for (std::int64_t j = segment.begin; j < segment.end; j += 8) {
@@ -186,7 +186,9 @@ void pack_column_bytes(const ByteColumnArgs<T>& args) noexcept {
         _mm256_mask_cvtepi32_storeu_epi8(low + at, mask, finer);
         _mm256_mask_cvtepi32_storeu_epi8(high_again + at, mask, rounded);
         sum_low = _mm256_add_epi32(sum_low, finer);
-        kept = _mm512_add_pd(kept, _mm512_div_pd(_mm512_cvtepi32_pd(finer), low_steps));
+        const __m512d low_f64 = _mm512_div_pd(_mm512_cvtepi32_pd(finer), low_steps);
+        kept = _mm512_add_pd(kept, low_f64);
+        sq_low = _mm512_fmadd_pd(low_f64, low_f64, sq_low);
       }
       const __m512d rest =
           _mm512_fnmadd_pd(kept, _mm512_set1_pd(inverse > 0 ? step : 0), z.centred);
@@ -195,6 +197,7 @@ void pack_column_bytes(const ByteColumnArgs<T>& args) noexcept {
     args.sq_norms[s] = _mm512_reduce_add_pd(norm);
     args.sq_norms_uncentred[s] = _mm512_reduce_add_pd(uncentred);
     args.sq_lost[s] = _mm512_reduce_add_pd(lost);
+    args.sq_low[s] = _mm512_reduce_add_pd(sq_low) * step * step;
     const double scale = inverse > 0 ? -2.0 * segment.step * step : 0.0;
     describe_run(scale, sum_of(sum_high));
     if (segment.doubled) describe_run(scale / kLowByte, sum_of(sum_high) + sum_of(sum_low));

@@ -567,6 +567,30 @@ def test_rounding_error_along_the_difference(isa: str, n_features: int) -> None:
     np.testing.assert_array_equal(ddkern.assign(x, centroids), expected)
 
 
+@pytest.mark.parametrize("rest", [0.3, 0.4, 0.43])
+def test_low_bytes_that_agree(isa: str, rest: float, answers: Answers) -> None:
+    """What the low bytes of rows and centroids have in common is not multiplied: bounds know it.
+
+    Sixteen large features, whose bytes are in two parts; all of them are `rest` of a step off the
+    whole steps, in rows to one side and in centroids to both, so that the products of the low parts
+    add up instead of averaging out. The largest values make the steps 1.
+    """
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        whole = rng.integers(-3, 4, (200, 16)) + rng.choice([20, 40, -30], (1, 16))
+        x = 1e-4 * rng.normal(size=(200, 64))
+        x[:, :16] = whole + rest
+        x[0, :16] = 84.6
+        centroids = np.zeros((30, 64))
+        centroids[:, :16] = whole[rng.integers(0, 200, 30)] + rest * rng.choice([-1, 1], (30, 1))
+        centroids[:, 0] = 126.9
+        # Their mirror images keep the centre at 0.
+        x = np.concatenate([x, -x]).astype(np.float32)
+        centroids = np.concatenate([centroids, -centroids]).astype(np.float32)
+        found = ddkern.assign(x, centroids, n_threads=1)
+        np.testing.assert_array_equal(found, answers.nearest(x, centroids), err_msg=f"{seed=}")
+
+
 @pytest.mark.parametrize("n_features", [140_000, 300_000])
 def test_products_of_very_many_features(isa: str, n_features: int) -> None:
     """Long rows along one line: their products are as large as integers can make them."""
