@@ -89,8 +89,9 @@ void DirectScores<T>::pack_column_bytes(std::int64_t k, const T* centroid) {
     least_weight = std::min(least_weight, weight);
     if (static_cast<std::int64_t>(s) >= layout.n_head_segments) tail += sq_norms[s];
   }
-  // A few roundings a run, and those of the scales; see pack_column() for the rest.
-  const double gamma = static_cast<double>(2 * layout.n_runs() + 12) * 0x1.01p-24;
+  // A few roundings a run, and those of the scales. High and cross terms of a doubled segment may
+  // each be a few times as long as their sum. See pack_column() for the rest.
+  const double gamma = static_cast<double>(8 * layout.n_runs() + 48) * 0x1.01p-24;
   const double arithmetic = 0x1p-52 * (std::sqrt(sq_norm) + std::sqrt(sq_norm_uncentred)) +
                             std::sqrt(static_cast<double>(group_.n_features())) * 0x1p-120;
   const double lost = std::sqrt(lost_v) + arithmetic / least_weight;

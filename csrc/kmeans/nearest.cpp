@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <type_traits>
 
 #include "core/exact_sum.h"
@@ -51,9 +52,10 @@ void Nearest<T>::drop_clear_losers(const T* x, const T* next, Candidates& candid
     const double error = group_.kernels().distance.quick_error(n);
     const double underflow = static_cast<double>(n) * kQuickUnderflow;
     const double limit = (least * (1 + error) + 2 * underflow) * (1 + error) * (1 + error);
+    // Near the end of float32 its errors are not relative: what overflowed may be nearer.
+    if (!(limit < std::numeric_limits<float>::max() * (1 - 2 * error))) return;
     std::size_t n_left = 0;
     for (std::size_t c = 0; c < columns.size(); ++c) {
-      // Also true where something overflowed.
       if (!(distances[c] > limit)) columns[n_left++] = columns[c];
     }
     columns.resize(n_left);

@@ -40,6 +40,8 @@ Screening<T>::Screening(const Group<T>& group, int n_candidates, std::int64_t n_
   }
   // d32 is made from three chains over rows rounded to float32.
   chain_error_ = 1.05 * accumulation_bound(group.n_features(), 1.0) + 0x1p-20;
+  // Every multiply-add of the three may also lose half a denormal, those of the dots twice.
+  chain_underflow_ = static_cast<double>(group.n_features()) * 0x1p-147;
   if (!mislead) return;
   std::fill(values_.data(), values_.data() + values_.size(), T{0});
   // Every other candidate looks as far as it may, which is what could hide a row.
@@ -100,8 +102,8 @@ std::uint32_t Screening<T>::screen(int candidate, std::int64_t block, const floa
   std::uint32_t open = group_.kernels().potential.screen(
       {products + c * kBlockPoints, bounds.base[c], bounds.u[c], bounds.v[c], bounds.e[c],
        scores_.p(block), scores_.q(block), group_.fast_sq_norms() + first, group_.sq_norm_error(),
-       unit_, norms_.data() + first, column_norms_[c], chain_error_, closest + first, lower,
-       upper});
+       unit_, norms_.data() + first, column_norms_[c], chain_error_, chain_underflow_,
+       closest + first, lower, upper});
   if (bounds.wild[c] == 0 && wild_blocks_[static_cast<std::size_t>(block)] == 0) return open;
   for (int p = 0; p < kBlockPoints; ++p) {
     if (bounds.wild[c] == 0 && !group_.wild(first + p)) continue;

@@ -63,7 +63,7 @@ class Screening {
   Buffer<float> aim_;  // [n_features] in the canonical frame
   float aim_chain_norm_ = 0;
   std::vector<float> chain_norms_;  // [n] canonical
-  double unit_, chain_error_;
+  double unit_, chain_error_, chain_underflow_;
 };
 
 extern template class Screening<float>;

@@ -29,7 +29,7 @@ struct PotentialArgs {
 // What approximate scores (columns.h) tell about d32 between a candidate and one block of points:
 //   d      = (sq_norm[p] + score) * unit
 //   lower, upper = d -+ ((p u + q v + e + sq_norm_error * sq_norm[p]) * unit
-//                        + chain_error * (norm[p] + candidate_norm)^2)
+//                        + chain_error * (norm[p] + candidate_norm)^2 + chain_underflow)
 struct ScreenArgs {
   const float* products;   // [kBlockPoints]
   float base, u, v, e;     // of the candidate's column
@@ -40,6 +40,7 @@ struct ScreenArgs {
   const double* norms;     // [kBlockPoints] bounds on the norms in the canonical frame
   double candidate_norm;   // the candidate's
   double chain_error;      // of d32, relative to the square of the sum of both norms
+  double chain_underflow;  // and absolute
   const double* closest;   // [kBlockPoints]
   double* lower;           // out [kBlockPoints]
   double* upper;           // out [kBlockPoints]

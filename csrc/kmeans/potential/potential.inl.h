@@ -40,7 +40,8 @@ std::uint32_t screen(const ScreenArgs& args) noexcept {
                           load_doubles(args.q + i) * static_cast<double>(args.v) +
                           static_cast<double>(args.e) + sq_norm * args.sq_norm_error;
     const doubles norms = load<doubles>(args.norms + i) + args.candidate_norm;
-    const doubles error = bound * args.unit + norms * norms * args.chain_error;
+    const doubles error =
+        bound * args.unit + norms * norms * args.chain_error + args.chain_underflow;
     const doubles distance = (sq_norm + score) * args.unit;
     // A distance is not negative, and neither is what nobody knows (NaN).
     const doubles lower = greater(distance - error, doubles{});

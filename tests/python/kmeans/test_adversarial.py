@@ -567,6 +567,21 @@ def test_rounding_error_along_the_difference(isa: str, n_features: int) -> None:
     np.testing.assert_array_equal(ddkern.assign(x, centroids), expected)
 
 
+def test_one_of_two_squared_distances_overflows_float32(isa: str) -> None:
+    """Rounding takes the nearer of two beyond the range, and the other not."""
+    rng = np.random.default_rng(0)
+    v = rng.uniform(1.2e19, 1.4e19, 1_000_000).astype(np.float32)
+    w = np.sqrt(2.0**128 - 2.0**103 - v.astype(np.float64) ** 2).astype(np.float32)
+    exact = v.astype(np.float64) ** 2 + w.astype(np.float64) ** 2
+    with np.errstate(over="ignore"):
+        rounded = v * v + w * w
+    nearer = np.where(np.isinf(rounded), exact, np.inf).argmin()
+    farther = np.where(np.isfinite(rounded), exact, 0).argmax()
+    assert exact[nearer] < exact[farther]
+    centroids = np.array([[-v[farther], -w[farther]], [v[nearer], w[nearer]]], np.float32)
+    assert ddkern.assign(np.zeros((1, 2), np.float32), centroids).item() == 1
+
+
 @pytest.mark.parametrize("rest", [0.3, 0.4, 0.43])
 def test_low_bytes_that_agree(isa: str, rest: float, answers: Answers) -> None:
     """What the low bytes of rows and centroids have in common is not multiplied: bounds know it.

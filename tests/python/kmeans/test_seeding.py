@@ -130,3 +130,18 @@ def test_misleading_scores_change_no_seed(level: str, monkeypatch: pytest.Monkey
                 )
             np.testing.assert_array_equal(found[0].indices, found[1].indices, err_msg=problem.name)
             assert_same_array_bits(found[0].potential, found[1].potential, problem.name)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_distances_in_the_last_bits_of_float32(level: str) -> None:
+    """Once two large rows are seeds, the others differ by less than the squares of float32 hold."""
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(256, 8)) * 2.0**-73).astype(np.float32)
+    x[1], x[2] = 1.0, -1.0  # not among the rows that the bytes are laid out for
+    for seed in range(20):
+        with forced_isa(level):
+            found = ddkern.seed_centroids(x, 32, random_state=seed, algorithm="streaming")
+        with forced_isa("base"):
+            expected = ddkern.seed_centroids(x, 32, random_state=seed, algorithm="streaming")
+        np.testing.assert_array_equal(found.indices, expected.indices)
+        assert_same_array_bits(found.potential, expected.potential, f"{seed=}")
