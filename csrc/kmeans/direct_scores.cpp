@@ -309,7 +309,7 @@ void DirectScores<T>::find_candidates(Half& half) {
     return;
   }
   if (margins_) {
-    half.margin = margins_->of(half.first_point / kHalfBlock, half.near, half.n_points);
+    half.margin = margins_->follow(half.first_point / kHalfBlock, half.near, half.n_points);
   }
   if (!margins_ || !half.certain) {
     half.candidates.fill(n_columns_);

@@ -38,7 +38,7 @@ void Margins::advance(const std::vector<double>& shifts) {
   }
 }
 
-MarginArgs Margins::of(std::int64_t half, const std::int32_t* near, int n_points) {
+MarginArgs Margins::follow(std::int64_t half, const std::int32_t* near, int n_points) {
   double farthest = 0;
   for (int p = 0; p < n_points; ++p) {
     farthest = std::max(farthest, shifts_[static_cast<std::size_t>(near[p])]);

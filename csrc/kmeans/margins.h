@@ -27,9 +27,9 @@ class Margins {
   // Before a pass: columns moved by `shifts` [n_columns], none of them by less.
   void advance(const std::vector<double>& shifts);
 
-  // Half a block, counted from the first. `near` [n_points]: the nearest column of every point
-  // before the columns moved.
-  MarginArgs of(std::int64_t half, const std::int32_t* near, int n_points);
+  // Half a block, counted from the first, in every pass once: it goes along with `near` [n_points],
+  // the nearest column of every point before the columns moved.
+  MarginArgs follow(std::int64_t half, const std::int32_t* near, int n_points);
 
   const float* sq_norms(std::int64_t half) const { return sq_norms_.data() + half * kHalfBlock; }
 
