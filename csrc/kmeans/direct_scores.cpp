@@ -284,7 +284,7 @@ float* DirectScores<T>::multiply(std::int64_t block, float* out, int thread) {
       ColumnSet(known_.data() + (4 * block + set) * n_words(), n_words()).add(updated_);
     }
   }
-  scratch_[static_cast<std::size_t>(thread)].counters.n_whole +=
+  scratch_[static_cast<std::size_t>(thread)].counters.n_multiplied +=
       static_cast<std::int64_t>(columns_.size()) * kBlockPoints;
   return products;
 }
@@ -447,7 +447,7 @@ OpenColumns DirectScores<T>::open(std::int64_t block, const std::int32_t* near, 
     counters.n_candidates += half.n_candidates;
     counters.n_heads += half.n_heads;
     if (heads) counters.n_tails += half.n_whole;
-    counters.n_whole += half.n_whole * half.n_points;
+    counters.n_multiplied += (heads ? half.n_heads : half.n_whole) * half.n_points;
     const auto n_updated = static_cast<std::int64_t>(columns_.size());
     counters.n_skipped += std::max<std::int64_t>(n_updated - half.n_whole, 0) * half.n_points;
   }
@@ -457,7 +457,7 @@ OpenColumns DirectScores<T>::open(std::int64_t block, const std::int32_t* near, 
 template <class T>
 std::int64_t DirectScores<T>::n_multiplied() const {
   std::int64_t n = 0;
-  for (const Scratch& scratch : scratch_) n += scratch.counters.n_whole;
+  for (const Scratch& scratch : scratch_) n += scratch.counters.n_multiplied;
   return n;
 }
 

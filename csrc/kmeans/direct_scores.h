@@ -41,8 +41,8 @@ class DirectScores final : public Scores<T> {
   const float* q(std::int64_t block) const override { return group_.q() + block * kBlockPoints; }
   const Frame<T>& frame() const override { return group_.fast_frame(); }
 
-  // Whole products of a point and a column in the last pass, and those of moved columns that were
-  // left out or at the head in all passes.
+  // Products of a point and a column in the last pass, the whole or the head, and those of moved
+  // columns that were left out or at the head in all passes.
   std::int64_t n_multiplied() const;
   std::int64_t n_skipped() const;
 
@@ -53,13 +53,13 @@ class DirectScores final : public Scores<T> {
   struct Counters {
     std::int64_t n_columns = 0, n_candidates = 0;  // of every half
     std::int64_t n_heads = 0, n_tails = 0;         // multiplied
-    std::int64_t n_whole = 0, n_skipped = 0;       // products
+    std::int64_t n_multiplied = 0, n_skipped = 0;  // products
     Counters& operator+=(const Counters& other) {
       n_columns += other.n_columns;
       n_candidates += other.n_candidates;
       n_heads += other.n_heads;
       n_tails += other.n_tails;
-      n_whole += other.n_whole;
+      n_multiplied += other.n_multiplied;
       n_skipped += other.n_skipped;
       return *this;
     }
