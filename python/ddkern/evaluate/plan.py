@@ -284,6 +284,7 @@ def plan_evaluation(
         )
     where = choose_device(device)
     seed = as_seed("random_state", random_state)
+    _check_network(model, options, distilled)
     lr = chosen.recipe.optimizer.lr
     if chosen.uses_student_lr and distilled.student_lr is not None:
         lr = distilled.student_lr
@@ -328,6 +329,29 @@ def fingerprint(distilled: DistilledSet) -> str:
     rest = [decoder, distilled.student_lr, distilled.soft_label_kind]
     digest.update(json.dumps(rest, sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def _check_network(
+    model: str | ModelFactory, options: Mapping[str, Any], distilled: DistilledSet
+) -> None:
+    """Build one and let it look at two black images, so that nothing fails after hours."""
+    channels, height, width = distilled.image_shape
+    network = make_model(
+        model,
+        n_classes=distilled.n_classes,
+        image_size=(height, width),
+        in_channels=channels,
+        seed=0,
+        **options,
+    ).eval()
+    with torch.inference_mode():
+        logits = network(torch.zeros(2, channels, height, width))
+    if not isinstance(logits, torch.Tensor) or logits.shape != (2, distilled.n_classes):
+        found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ValueError(
+            f"model={_name_of(model)!r} gave {found} for 2 images; it must give logits of shape "
+            f"(2, {distilled.n_classes})"
+        )
 
 
 def _check_same_task(distilled: DistilledSet, test: ImageDataset) -> None:
