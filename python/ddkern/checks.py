@@ -46,11 +46,19 @@ def as_count(name: str, value: Any, *, at_least: int = 1, at_most: int | None = 
     return count
 
 
-def as_number(name: str, value: Any, *, at_least: float, at_most: float = math.inf) -> float:
-    """``value`` as a finite float of the closed range."""
-    rule = f"it must be a finite number of at least {at_least:g}"
-    if at_most < math.inf:
-        rule += f" and at most {at_most:g}"
+def as_number(
+    name: str,
+    value: Any,
+    *,
+    at_least: float,
+    at_most: float = math.inf,
+    rule: str | None = None,
+) -> float:
+    """``value`` as a finite float of the closed range, which ``rule`` may put into words."""
+    if rule is None:
+        rule = f"it must be a finite number of at least {at_least:g}"
+        if at_most < math.inf:
+            rule += f" and at most {at_most:g}"
     if isinstance(value, (bool, np.bool_, str, bytes)):
         raise TypeError(f"{name}={value!r} is a {type(value).__name__}; {rule}")
     try:

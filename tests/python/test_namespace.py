@@ -40,6 +40,7 @@ def test_version_is_that_of_the_extension() -> None:
         "ddkern.augment.dsa",
         "ddkern.augment.patches",
         "ddkern.estimators.kmeans",
+        "ddkern.evaluate.scores",
         "ddkern.kmeans.fit",
         "ddkern.kmeans.nearest",
         "ddkern.kmeans.seeding",
