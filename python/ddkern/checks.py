@@ -46,11 +46,19 @@ def as_count(name: str, value: Any, *, at_least: int = 1, at_most: int | None = 
     return count
 
 
-def as_number(name: str, value: Any, *, at_least: float, at_most: float = math.inf) -> float:
-    """``value`` as a finite float of the closed range."""
-    rule = f"it must be a finite number of at least {at_least:g}"
-    if at_most < math.inf:
-        rule += f" and at most {at_most:g}"
+def as_number(
+    name: str,
+    value: Any,
+    *,
+    at_least: float,
+    at_most: float = math.inf,
+    rule: str | None = None,
+) -> float:
+    """``value`` as a finite float of the closed range, which ``rule`` may put into words."""
+    if rule is None:
+        rule = f"it must be a finite number of at least {at_least:g}"
+        if at_most < math.inf:
+            rule += f" and at most {at_most:g}"
     if isinstance(value, (bool, np.bool_, str, bytes)):
         raise TypeError(f"{name}={value!r} is a {type(value).__name__}; {rule}")
     try:
@@ -67,13 +75,13 @@ def as_fraction(name: str, value: Any) -> float:
     return as_number(name, value, at_least=0, at_most=1)
 
 
-def as_image_size(value: Any) -> tuple[int, int]:
-    """``image_size``, one side or (height, width), as (height, width)."""
+def as_image_size(value: Any, name: str = "image_size") -> tuple[int, int]:
+    """``value``, one side or (height, width), as (height, width)."""
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         if len(value) != 2:
-            raise ValueError(f"image_size={value!r}; it must be a side or (height, width)")
-        return as_count("image_size[0]", value[0]), as_count("image_size[1]", value[1])
-    side = as_count("image_size", value)
+            raise ValueError(f"{name}={value!r}; it must be a side or (height, width)")
+        return as_count(f"{name}[0]", value[0]), as_count(f"{name}[1]", value[1])
+    side = as_count(name, value)
     return side, side
 
 

@@ -111,3 +111,11 @@ def test_image_sizes_are_at_least_1(value: Any) -> None:
 def test_image_sizes_of_wrong_type(value: Any) -> None:
     with pytest.raises(TypeError, match=r"^image_size.* is a \w+; it must be an integer"):
         checks.as_image_size(value)
+
+
+@pytest.mark.parametrize("value", [1.5, -1, float("nan")])
+def test_a_rule_of_the_callers_replaces_the_range(value: float) -> None:
+    with pytest.raises(ValueError, match=f"^share={float(value)}; it must be a part of one$"):
+        checks.as_number("share", value, at_least=0, at_most=1, rule="it must be a part of one")
+    with pytest.raises(TypeError, match="^share='1' is a str; it must be a part of one$"):
+        checks.as_number("share", "1", at_least=0, at_most=1, rule="it must be a part of one")

@@ -36,8 +36,11 @@ def test_version_is_that_of_the_extension() -> None:
 @pytest.mark.parametrize(
     "module",
     [
+        "ddkern.augment.crop",
         "ddkern.augment.dsa",
+        "ddkern.augment.patches",
         "ddkern.estimators.kmeans",
+        "ddkern.evaluate.scores",
         "ddkern.kmeans.fit",
         "ddkern.kmeans.nearest",
         "ddkern.kmeans.seeding",

@@ -98,12 +98,12 @@ def test_bar_on_a_terminal_with_rich(monkeypatch: pytest.MonkeyPatch) -> None:
     threads_before = threading.active_count()
     with report_progress(True, "work", "groups") as record:
         assert record is not None
-        record(1, 4, 2.0, "loss [0.31]")
+        record(1, 4, 2.0, "loss [bold]")
         assert threading.active_count() == threads_before
         record(4, 4, 8.0)
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
     assert "work" in shown
-    assert "1/4 groups loss [0.31]" in shown
+    assert "1/4 groups loss [bold]" in shown
     assert "0:06 left" in shown
     assert "4/4" in shown
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operations of DSA and their draws in plain loops over float64 numbers, pixel by pixel."""
+"""The operations on images and their draws in plain loops over float64 numbers, pixel by pixel."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from reference.canonical import philox
 Images = NDArray[np.float64]
 
 
-def uniform(seed: int, iteration: int, step: int, purpose: int, sample: int) -> list[float]:
+def uniform(
+    seed: int, iteration: int, step: int, purpose: int, sample: int, block: int = 0
+) -> list[float]:
     """Return the four numbers in [0, 1) that one counter gives."""
-    words = philox((sample, step, iteration, purpose), (seed % (1 << 32), seed >> 32))
+    words = philox((sample, step, iteration, purpose | block << 16), (seed % (1 << 32), seed >> 32))
     return [word / (1 << 32) for word in words]
 
 
@@ -94,3 +96,58 @@ def scale(images: Images, factor: Any) -> Images:
 def rotate(images: Images, angle: Any) -> Images:
     matrices = [[[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]] for a in angle]
     return affine(images, matrices)
+
+
+def resized_crop(images: Images, box: Any, size: tuple[int, int]) -> Images:
+    """Cut out each box and sample it at centres of pixels that divide it evenly."""
+    out = np.empty((*images.shape[:2], *size))
+    for n, i, j in np.ndindex(len(images), *size):
+        top, bottom, left, right = (int(edge) for edge in box[n])
+        cut = images[n, :, top:bottom, left:right]
+        row = (i + 0.5) * (bottom - top) / size[0] - 0.5
+        column = (j + 0.5) * (right - left) / size[1] - 0.5
+        total = np.zeros(len(cut))
+        for a, b in np.ndindex(2, 2):
+            below, beside = math.floor(row) + a, math.floor(column) + b
+            share = (1 - abs(row - below)) * (1 - abs(column - beside))
+            # Beyond an edge the outermost pixel goes on.
+            nearest = min(max(below, 0), bottom - top - 1), min(max(beside, 0), right - left - 1)
+            total += share * cut[:, nearest[0], nearest[1]]
+        out[n, :, i, j] = total
+    return out
+
+
+def crop_box(
+    numbers: list[list[float]],
+    image_size: tuple[int, int],
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> list[int]:
+    """Return the first box that fits, of four numbers for each attempt, or the central one."""
+    height, width = image_size
+    for share, shape, down, right in numbers:
+        area = height * width * (scale[0] * (1 - share) + scale[1] * share)
+        aspect = ratio[0] ** (1 - shape) * ratio[1] ** shape
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 1 <= w <= width and 1 <= h <= height:
+            top, left = math.floor(down * (height - h + 1)), math.floor(right * (width - w + 1))
+            return [top, top + h, left, left + w]
+    w, h = width, height
+    if width / height < ratio[0]:
+        h = max(1, round(width / ratio[0]))
+    if width / height > ratio[1]:
+        w = max(1, round(height * ratio[1]))
+    top, left = (height - h) // 2, (width - w) // 2
+    return [top, top + h, left, left + w]
+
+
+def shuffle_patches(images: Images, rows: Any, columns: Any) -> Images:
+    """Cut each image into strips twice and put them together in their new order."""
+    out = np.empty_like(images)
+    for n, image in enumerate(images):
+        for axis, order in ((1, rows[n]), (2, columns[n])):
+            thickness = image.shape[axis] // len(order)
+            strips = np.split(image, [thickness * k for k in range(1, len(order))], axis=axis)
+            image = np.concatenate([strips[k] for k in order], axis=axis)  # noqa: PLW2901
+        out[n] = image
+    return out

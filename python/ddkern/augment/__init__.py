@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Augmentation of image batches: DSA, cutmix and mixup, replayable by key.
+"""Augmentation of image batches: DSA, crops, patches, cutmix and mixup, replayable by key.
 
 Nothing here holds a random state. Every draw is a pure function of a :class:`DrawKey`, so a
 training run can be replayed from any step, on any device, and the real and the synthetic batch of
@@ -10,8 +10,22 @@ Importing this package needs torch: ``pip install ddkern[torch]``.
 
 from __future__ import annotations
 
+from ddkern.augment.crop import CropDraw, RandomResizedCrop
 from ddkern.augment.draws import DrawKey
 from ddkern.augment.dsa import DSA, DSADraw
 from ddkern.augment.mix import CutMix, MixDraw, MixedBatch, MixUp
+from ddkern.augment.patches import PatchDraw, ShufflePatches
 
-__all__ = ["DSA", "CutMix", "DSADraw", "DrawKey", "MixDraw", "MixUp", "MixedBatch"]
+__all__ = [
+    "DSA",
+    "CropDraw",
+    "CutMix",
+    "DSADraw",
+    "DrawKey",
+    "MixDraw",
+    "MixUp",
+    "MixedBatch",
+    "PatchDraw",
+    "RandomResizedCrop",
+    "ShufflePatches",
+]

@@ -2,8 +2,9 @@
 """Random numbers by counter: the same key gives the same numbers, in any order, on any device.
 
 The generator is Philox-4x32-10. Its key is the 64-bit seed, low half first; its counter is
-``(sample, step, iteration, purpose)``. A block of four words becomes four uniform numbers, the word
-times 2**-32. All of it is integer arithmetic on the CPU; devices only ever see finished numbers.
+``(sample, step, iteration, purpose + 2**16 * block)``. A block of four words becomes four uniform
+numbers, the word times 2**-32; what needs more numbers takes more blocks. All of it is integer
+arithmetic on the CPU; devices only ever see finished numbers.
 
 References
 ----------
@@ -24,7 +25,9 @@ __all__ = [
     "DrawKey",
     "Purpose",
     "as_samples",
+    "check_key",
     "philox",
+    "sample_ids",
     "uniform_integers",
 ]
 
@@ -35,6 +38,9 @@ _WORD_BITS = np.uint64(32)
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
+
+# Purposes have the lower half of the counter's last word, blocks the upper.
+_BLOCK_LIMIT = 1 << 16
 
 
 class Purpose(IntEnum):
@@ -50,6 +56,10 @@ class Purpose(IntEnum):
     MIX_SHARE = 7
     MIX_BOX = 8
     MIX_PARTNER = 9
+    RESIZED_CROP = 10
+    RESIZED_CROP_FLIP = 11
+    PATCH_ROWS = 12
+    PATCH_COLUMNS = 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +94,17 @@ class DrawKey:
             count = as_count(name, getattr(self, name), at_least=0, at_most=WORD_LIMIT - 1)
             object.__setattr__(self, name, count)
 
-    def words(self, purpose: Purpose, samples: NDArray[np.int64]) -> NDArray[np.uint32]:
+    def words(
+        self, purpose: Purpose, samples: NDArray[np.int64], block: int = 0
+    ) -> NDArray[np.uint32]:
         """Four random words for each sample.
 
         Parameters
         ----------
         purpose : Purpose
         samples : ndarray of int64, shape (n,), in [0, 2**32)
+        block : int
+            Which four, 0 <= block < 2**16.
 
         Returns
         -------
@@ -98,12 +112,15 @@ class DrawKey:
         """
         counter = np.empty((4, len(samples)), np.uint32)
         counter[0] = samples
-        counter[1], counter[2], counter[3] = self.step, self.iteration, int(purpose)
+        counter[1], counter[2] = self.step, self.iteration
+        counter[3] = int(purpose) + _BLOCK_LIMIT * block
         return philox(counter, (self.seed % WORD_LIMIT, self.seed // WORD_LIMIT))
 
-    def uniform(self, purpose: Purpose, samples: NDArray[np.int64]) -> NDArray[np.float64]:
+    def uniform(
+        self, purpose: Purpose, samples: NDArray[np.int64], block: int = 0
+    ) -> NDArray[np.float64]:
         """Four numbers in [0, 1) for each sample, shape (4, n), multiples of 2**-32."""
-        return self.words(purpose, samples).astype(np.float64) * 2.0**-32
+        return self.words(purpose, samples, block).astype(np.float64) * 2.0**-32
 
 
 def philox(counter: NDArray[np.uint32], key: tuple[int, int]) -> NDArray[np.uint32]:
@@ -135,7 +152,9 @@ def philox(counter: NDArray[np.uint32], key: tuple[int, int]) -> NDArray[np.uint
     return np.stack([c0, c1, c2, c3]).astype(np.uint32)
 
 
-def uniform_integers(uniform: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+def uniform_integers(
+    uniform: NDArray[np.float64], count: int | NDArray[np.int64]
+) -> NDArray[np.int64]:
     """Integers in [0, count) from numbers in [0, 1)."""
     return np.floor(uniform * count).astype(np.int64)
 
@@ -152,3 +171,28 @@ def as_samples(samples: ArrayLike, n_samples: int) -> NDArray[np.int64]:
     if outside.any():
         raise ValueError(f"samples holds {ids[outside][0]}; {rule}")
     return ids.astype(np.int64)
+
+
+def check_key(key: object) -> None:
+    """Raise TypeError unless ``key`` is a :class:`DrawKey`."""
+    if not isinstance(key, DrawKey):
+        raise TypeError(f"key is a {type(key).__name__}; it must be a DrawKey")
+
+
+def sample_ids(n_samples: int, siamese: bool, samples: ArrayLike | None) -> NDArray[np.int64]:
+    """What the draws of a batch hang on: an id for each image, or a single one where siamese.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of another type or out of range, or ``samples`` is combined with
+        ``siamese``.
+    """
+    n_samples = as_count("n_samples", n_samples)
+    if siamese and samples is not None:
+        raise ValueError("samples cannot be combined with siamese, where all images are alike")
+    if siamese:
+        return np.zeros(1, np.int64)
+    if samples is None:
+        return np.arange(n_samples, dtype=np.int64)
+    return as_samples(samples, n_samples)

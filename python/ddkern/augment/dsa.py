@@ -21,10 +21,11 @@ from ddkern.augment import operations
 from ddkern.augment.draws import (
     DrawKey,
     Purpose,
-    as_samples,
+    check_key,
+    sample_ids,
     uniform_integers,
 )
-from ddkern.checks import as_count, as_fraction, as_image_size, as_number, check_choice
+from ddkern.checks import as_fraction, as_image_size, as_number, check_choice
 from ddkern.typing import ArrayLike
 
 __all__ = ["DSA", "DSADraw"]
@@ -259,18 +260,9 @@ class DSA:
             If an argument is of another type or out of range, or ``samples`` is combined with
             ``siamese``.
         """
-        if not isinstance(key, DrawKey):
-            raise TypeError(f"key is a {type(key).__name__}; it must be a DrawKey")
-        n_samples = as_count("n_samples", n_samples)
+        check_key(key)
         size = as_image_size(image_size)
-        if siamese and samples is not None:
-            raise ValueError("samples cannot be combined with siamese, where all images are alike")
-        if siamese:
-            ids = np.zeros(1, np.int64)
-        elif samples is None:
-            ids = np.arange(n_samples, dtype=np.int64)
-        else:
-            ids = as_samples(samples, n_samples)
+        ids = sample_ids(n_samples, siamese, samples)
         chosen = tuple(self.strategy.split("_"))
         if self.mode == "one":
             u = key.uniform(Purpose.OPERATION, np.zeros(1, np.int64))[0]

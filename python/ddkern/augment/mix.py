@@ -21,6 +21,7 @@ from torch import Tensor
 from ddkern.augment.draws import (
     DrawKey,
     Purpose,
+    check_key,
     uniform_integers,
 )
 from ddkern.augment.operations import check_images
@@ -351,8 +352,7 @@ def _check_mixing(options: CutMix | MixUp) -> None:
 
 def _draw_partner(key: DrawKey, n_samples: int) -> NDArray[np.int64]:
     """A permutation of the batch: the order of one random number for each image."""
-    if not isinstance(key, DrawKey):
-        raise TypeError(f"key is a {type(key).__name__}; it must be a DrawKey")
+    check_key(key)
     samples = np.arange(as_count("n_samples", n_samples), dtype=np.int64)
     words = key.words(Purpose.MIX_PARTNER, samples)
     # 64 bits, so that equal numbers, which would keep their order, do not occur in practice.

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What DSA does to a batch of images, as functions of parameters that were drawn elsewhere.
+"""What is done to a batch of images, as functions of parameters that were drawn elsewhere.
 
 Every function takes ``images``, a floating-point tensor of shape (n, channels, height, width), and
 parameters with one row for each image or a single row for all of them; it returns a new tensor of
-the same shape, dtype and device. All are differentiable any number of times with respect to the
-images; parameters are constants.
+the same dtype and device, and of the same shape unless it resizes. All are differentiable any
+number of times with respect to the images; parameters are constants.
 
 References
 ----------
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -28,11 +29,13 @@ __all__ = [
     "crop",
     "cutout",
     "flip",
+    "resized_crop",
     "rotate",
     "scale",
     "scale_contrast",
     "scale_saturation",
     "shift_brightness",
+    "shuffle_patches",
 ]
 
 
@@ -107,11 +110,7 @@ def crop(images: Tensor, offset: ArrayLike) -> Tensor:
     framed = functional.pad(images, (1, 1, 1, 1))
     rows = torch.arange(1, height + 1, device=images.device) + offsets[:, :1]
     columns = torch.arange(1, width + 1, device=images.device) + offsets[:, 1:]
-    rows, columns = rows.clamp(0, height + 1), columns.clamp(0, width + 1)
-    if len(offsets) == 1:
-        return framed.index_select(2, rows[0]).index_select(3, columns[0])
-    shifted = torch.take_along_dim(framed, rows[:, None, :, None], dim=2)
-    return torch.take_along_dim(shifted, columns[:, None, None, :], dim=3)
+    return _pick(framed, rows.clamp(0, height + 1), columns.clamp(0, width + 1))
 
 
 def cutout(images: Tensor, box: ArrayLike) -> Tensor:
@@ -142,6 +141,64 @@ def flip(images: Tensor, flipped: ArrayLike) -> Tensor:
     """
     chosen = _parameter("flipped", flipped, images, torch.bool)[:, None, None, None]
     return torch.where(chosen, images.flip(3), images)
+
+
+def resized_crop(images: Tensor, box: ArrayLike, size: tuple[int, int]) -> Tensor:
+    """Cut a rectangle out of each image and resize it.
+
+    Parameters
+    ----------
+    images : Tensor, shape (n, channels, height, width)
+    box : array of int, shape (n, 4) or (1, 4)
+        First row, end of rows, first column, end of columns; ends are exclusive. Not empty, and
+        inside the image.
+    size : (int, int)
+        Height and width of the result.
+
+    Notes
+    -----
+    Bilinear, and at the edge of the box its outermost pixels go on, so that nothing from beyond it
+    takes part: what ``torch.nn.functional.interpolate`` with ``align_corners=False`` makes of each
+    box alone, up to the rounding of positions. There is no antialiasing.
+    """
+    # On the CPU for every device, where nobody waits for an answer and all divide alike.
+    boxes = _parameter("box", box, images, torch.int64, columns=4, device="cpu")
+    height, width = images.shape[2:]
+    fits = (boxes[:, ::2] >= 0) & (boxes[:, ::2] < boxes[:, 1::2])
+    fits &= boxes[:, 1::2] <= torch.tensor([height, width])
+    if not fits.all():
+        wrong = boxes[~fits.all(dim=1)][0].tolist()
+        raise ValueError(
+            f"box holds {wrong}; it must be first row, end of rows, first column and end of "
+            f"columns of a rectangle inside images of height and width {(height, width)}"
+        )
+    work = _sampling_dtype(images)
+    y = _crop_coordinates(boxes[:, :2], size[0], height).to(images.device, work)
+    x = _crop_coordinates(boxes[:, 2:], size[1], width).to(images.device, work)
+    shape = (len(boxes), *size)
+    grid = torch.stack([x[:, None, :].expand(shape), y[:, :, None].expand(shape)], dim=-1)
+    return _sample(images, grid)
+
+
+def shuffle_patches(images: Tensor, rows: ArrayLike, columns: ArrayLike) -> Tensor:
+    """Put the strips of rows of an image, and its strips of columns, in another order.
+
+    Parameters
+    ----------
+    images : Tensor, shape (n, channels, height, width)
+    rows : array of int, shape (n, factor) or (1, factor)
+        Permutations of range(factor): strip k of the result is strip ``rows[i, k]`` of image i.
+        Strips have ``height // factor`` rows; the last has what remains as well.
+    columns : array of int, shape (n, factor) or (1, factor)
+        Likewise along the width.
+    """
+    check_images(images)
+    orders = (
+        _parameter(name, order, images, torch.int64, columns=np.shape(order)[-1])
+        for name, order in (("rows", rows), ("columns", columns))
+    )
+    pixels = (_pixels_of_strips(o, s) for o, s in zip(orders, images.shape[2:], strict=True))
+    return _pick(images, *pixels)
 
 
 def scale(images: Tensor, factor: ArrayLike) -> Tensor:
@@ -190,11 +247,16 @@ def rotate(images: Tensor, angle: ArrayLike) -> Tensor:
 
 
 def _parameter(
-    name: str, value: ArrayLike, images: Tensor, dtype: torch.dtype, columns: int | None = None
+    name: str,
+    value: ArrayLike,
+    images: Tensor,
+    dtype: torch.dtype,
+    columns: int | None = None,
+    device: str | None = None,
 ) -> Tensor:
-    """``value`` beside the images, with one row for each or for all of them."""
+    """``value`` beside the images, or on ``device``, with one row for each or for all of them."""
     check_images(images)
-    rows = torch.as_tensor(value, dtype=dtype, device=images.device)
+    rows = torch.as_tensor(value, dtype=dtype, device=device or images.device)
     tail = () if columns is None else (columns,)
     if tuple(rows.shape) not in {(len(images), *tail), (1, *tail)}:
         raise ValueError(
@@ -202,6 +264,23 @@ def _parameter(
             f"each image, or {(1, *tail)}, one for all"
         )
     return rows
+
+
+def _pick(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Pixels (rows[i, k], columns[i, l]) of image i; a single row of either serves all images."""
+    if len(rows) == len(columns) == 1:
+        return images.index_select(2, rows[0]).index_select(3, columns[0])
+    picked = torch.take_along_dim(images, rows[:, None, :, None], dim=2)
+    return torch.take_along_dim(picked, columns[:, None, None, :], dim=3)
+
+
+def _pixels_of_strips(order: Tensor, side: int) -> Tensor:
+    """Which pixel stands where along a side once its strips are in ``order``."""
+    factor = order.shape[1]
+    strip = (torch.arange(side, device=order.device) // (side // factor)).clamp(max=factor - 1)
+    # The inverse of a permutation is what sorts it: where each strip, and so its pixels, goes.
+    place = order.argsort(dim=1)[:, strip]
+    return place.argsort(dim=1, stable=True)
 
 
 def _sampling_dtype(images: Tensor) -> torch.dtype:
@@ -215,6 +294,17 @@ def _coordinates(images: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     x = torch.arange(1 - width, width, 2, dtype=dtype, device=images.device) / width
     y = torch.arange(1 - height, height, 2, dtype=dtype, device=images.device) / height
     return x[None, :], y[:, None]
+
+
+def _crop_coordinates(span: Tensor, n_positions: int, side: int) -> Tensor:
+    """Positions between -1 and 1 on a side of the image that resize spans to a number of pixels.
+
+    float64 of shape (m, n_positions) for ``span`` of shape (m, 2), first pixels and ends.
+    """
+    first, length = span[:, :1].double(), (span[:, 1:] - span[:, :1]).double()
+    centres = torch.arange(n_positions, dtype=torch.float64) + 0.5
+    inside = (centres * (length / n_positions) - 0.5).clamp(min=0).minimum(length - 1)
+    return (2 * (first + inside) + 1) / side - 1
 
 
 def _sample(images: Tensor, grid: Tensor) -> Tensor:
@@ -241,22 +331,24 @@ class _GridSample(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG004
         ctx.save_for_backward(inputs[1])
+        ctx.image_size = tuple(inputs[0].shape[2:])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (grid,) = ctx.saved_tensors
-        return _GridSampleAdjoint.apply(grads[0], grid), None  # type: ignore[no-untyped-call]
+        adjoint = _GridSampleAdjoint.apply(grads[0], grid, ctx.image_size)  # type: ignore[no-untyped-call]
+        return adjoint, None
 
 
 class _GridSampleAdjoint(torch.autograd.Function):
-    """The transpose of :class:`_GridSample`, for images of the size of the grid."""
+    """The transpose of :class:`_GridSample`, for images of a given height and width."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(grad: Tensor, grid: Tensor) -> Tensor:
+    def forward(grad: Tensor, grid: Tensor, image_size: tuple[int, int]) -> Tensor:
         # The operation takes the images for their shape alone when only their gradient is wanted.
-        images = torch.zeros_like(grad)
+        images = grad.new_zeros((*grad.shape[:2], *image_size))
         bilinear, zeros_beyond, align_corners = 0, 0, False
         wanted = [True, False]
         adjoint: Tensor = torch.ops.aten.grid_sampler_2d_backward(
@@ -265,10 +357,10 @@ class _GridSampleAdjoint(torch.autograd.Function):
         return adjoint
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG004
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Any], output: Tensor) -> None:  # noqa: ARG004
         ctx.save_for_backward(inputs[1])
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (grid,) = ctx.saved_tensors
-        return _GridSample.apply(grads[0], grid), None  # type: ignore[no-untyped-call]
+        return _GridSample.apply(grads[0], grid), None, None  # type: ignore[no-untyped-call]

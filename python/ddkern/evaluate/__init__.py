@@ -25,17 +25,27 @@ from ddkern.evaluate.evaluation import evaluate, evaluate_across, run_plan
 from ddkern.evaluate.plan import EvaluationPlan, plan_evaluation
 from ddkern.evaluate.protocols import Protocol, get_protocol, protocol_names
 from ddkern.evaluate.result import Evaluation, NetworkResult
+from ddkern.evaluate.scores import (
+    AugmentationRobustScore,
+    LabelRobustScore,
+    augmentation_robust_score,
+    label_robust_score,
+)
 from ddkern.evaluate.weighting import Weighting, loss_weight
 
 __all__ = [
+    "AugmentationRobustScore",
     "Evaluation",
     "EvaluationPlan",
+    "LabelRobustScore",
     "NetworkResult",
     "Protocol",
     "Weighting",
+    "augmentation_robust_score",
     "evaluate",
     "evaluate_across",
     "get_protocol",
+    "label_robust_score",
     "loss_weight",
     "plan_evaluation",
     "protocol_names",

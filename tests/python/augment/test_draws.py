@@ -52,6 +52,26 @@ def test_counter_holds_sample_step_iteration_purpose() -> None:
         assert got[:, column].tolist() == expected
 
 
+def test_blocks_have_the_upper_half_of_the_last_word() -> None:
+    key, samples = DrawKey(5, 6, 7), np.array([3])
+    for block in (0, 1, 9, 2**16 - 1):
+        expected = twin.uniform(5, 6, 7, int(Purpose.PATCH_ROWS), 3, block)
+        assert key.uniform(Purpose.PATCH_ROWS, samples, block)[:, 0].tolist() == expected
+        words = key.words(Purpose.PATCH_ROWS, samples, block)[:, 0]
+        assert words.tolist() == [number * 2**32 for number in expected]
+
+
+def test_numbers_of_purposes_are_part_of_the_definition() -> None:
+    names = (
+        *("OPERATION", "COLOR", "CROP", "CUTOUT", "FLIP", "SCALE", "ROTATE"),
+        *("MIX_SHARE", "MIX_BOX", "MIX_PARTNER"),
+        *("RESIZED_CROP", "RESIZED_CROP_FLIP", "PATCH_ROWS", "PATCH_COLUMNS"),
+    )
+    assert {purpose.name: int(purpose) for purpose in Purpose} == {
+        name: number for number, name in enumerate(names)
+    }
+
+
 def test_every_part_of_a_key_counts() -> None:
     keys = [DrawKey(0), DrawKey(1), DrawKey(1 << 32), DrawKey(0, 1), DrawKey(0, 0, 1)]
     drawn = {tuple(key.words(p, np.array([0]))[:, 0]) for key in keys for p in Purpose}
