@@ -161,3 +161,33 @@ def test_model_on_several_devices() -> None:
     ):
         pass
     assert net[1].weight.device.type == "meta"
+
+
+@pytest.mark.parametrize(("device", "moves"), [(None, []), ("cpu", ["cpu", "cpu"])])
+def test_network_moves_only_where_a_device_is_given(device: str | None, moves: list[str]) -> None:
+    seen = []
+
+    class Net(torch.nn.Linear):
+        def to(self, where: torch.device) -> Net:
+            seen.append(str(where))
+            return super().to(where)
+
+        def embed(self, images: torch.Tensor) -> torch.Tensor:
+            return images.flatten(1)
+
+    _features(NetworkFeatures(model=Net(2, 2), device=device), DATASET, 1)
+    assert seen == moves
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_network_visits_the_gpu() -> None:
+    net = _network()
+    expected = _features(NetworkFeatures(model=net), DATASET, 2)
+    space = NetworkFeatures(model=net, device="cuda")
+    with space.opened(DATASET, NORM) as embed:
+        assert next(net.parameters()).device.type == "cuda"
+        found = features_of_class(DATASET, NORM, embed, 2)
+    assert {tensor.device.type for tensor in net.state_dict().values()} == {"cpu"}
+    # TF32, where torch allows it for convolutions, keeps ten bits.
+    np.testing.assert_allclose(found, expected, rtol=2e-2, atol=2e-2)
