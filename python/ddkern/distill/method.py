@@ -10,7 +10,7 @@ from ddkern.checks import as_seed
 from ddkern.data import DistilledSet, ImageDataset, Normalization, Provenance
 from ddkern.distill.options import Configured
 from ddkern.kmeans.options import draw_seed
-from ddkern.kmeans.progress import ProgressArgument
+from ddkern.progress import ProgressArgument
 
 __all__ = ["Method", "distill"]
 

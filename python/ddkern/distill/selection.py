@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ddkern.data import DistilledSet, ImageDataset, Normalization, Provenance
 from ddkern.distill.features import FeatureSpace, features_of_class
-from ddkern.kmeans.progress import ProgressArgument, report_progress
+from ddkern.progress import ProgressArgument, report_progress
 
 __all__ = ["Choice", "check_class_counts", "select_by_class", "select_by_features"]
 
@@ -72,7 +72,7 @@ def select_by_class(
     """
     rows, weights = [], []
     started = time.perf_counter()
-    with report_progress(progress, title) as record:
+    with report_progress(progress, title, "classes") as record:
         for label in range(dataset.n_classes):
             choice = choose(label)
             rows.append(dataset.rows_of_class(label)[choice.members])

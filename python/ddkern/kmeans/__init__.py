@@ -6,9 +6,9 @@ from __future__ import annotations
 from ddkern.backend import show_config
 from ddkern.kmeans.fit import quantize
 from ddkern.kmeans.nearest import assign
-from ddkern.kmeans.progress import Progress
 from ddkern.kmeans.result import QuantizeResult, QuantizeStats, SeedResult
 from ddkern.kmeans.seeding import seed_centroids
+from ddkern.progress import Progress
 
 __all__ = [
     "Progress",

@@ -24,8 +24,8 @@ from ddkern.kmeans.problem import (
     parse_sample_weight,
     require_rows,
 )
-from ddkern.kmeans.progress import ProgressArgument, report_progress
 from ddkern.kmeans.result import QuantizeResult, QuantizeStats
+from ddkern.progress import ProgressArgument, report_progress
 from ddkern.typing import Algorithm, ArrayLike, InitMethod
 
 __all__ = ["ALGORITHMS", "INIT_METHODS", "quantize"]
@@ -182,7 +182,7 @@ def quantize(
         )
     max_iter = as_count("max_iter", max_iter)
     recorded_seed, seeds = parse_random_state(random_state, problem)
-    with report_progress(progress, "quantize") as core_progress:
+    with report_progress(progress, "quantize", "groups") as core_progress:
         fitted = _core.fit(
             **problem.core_arguments(),
             k=counts,

@@ -21,8 +21,8 @@ from ddkern.kmeans.problem import (
     parse_sample_weight,
     require_rows,
 )
-from ddkern.kmeans.progress import ProgressArgument, report_progress
 from ddkern.kmeans.result import SeedResult
+from ddkern.progress import ProgressArgument, report_progress
 from ddkern.typing import Algorithm, ArrayLike, InitMethod
 
 __all__ = ["seed_centroids"]
@@ -90,7 +90,7 @@ def seed_centroids(
     weight = parse_sample_weight(sample_weight, problem)
     require_rows(counts, weight, problem)
     recorded_seed, seeds = parse_random_state(random_state, problem)
-    with report_progress(progress, "seed_centroids") as core_progress:
+    with report_progress(progress, "seed_centroids", "groups") as core_progress:
         seeded = _core.seed(
             **problem.core_arguments(),
             k=counts,

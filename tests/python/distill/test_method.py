@@ -112,7 +112,8 @@ def test_drawn_seed_is_recorded() -> None:
 def test_progress_counts_classes(method: Method) -> None:
     seen: list[ddkern.Progress] = []
     distill(DATASET, method, random_state=0, progress=seen.append)
-    assert [(p.groups_done, p.groups_total) for p in seen] == [(1, 3), (2, 3), (3, 3)]
+    assert [(p.done, p.total) for p in seen] == [(1, 3), (2, 3), (3, 3)]
+    assert {p.unit for p in seen} == {"classes"}
     elapsed = [p.seconds_elapsed for p in seen]
     assert elapsed == sorted(elapsed)
     assert elapsed[0] >= 0
@@ -121,7 +122,7 @@ def test_progress_counts_classes(method: Method) -> None:
 
 def test_progress_in_lines_of_text(capsys: pytest.CaptureFixture[str]) -> None:
     distill(DATASET, Random(ipc=1), random_state=0, progress=True)
-    assert "random: 3 of 3" in capsys.readouterr().err
+    assert "random: 3 of 3 classes" in capsys.readouterr().err
     distill(DATASET, Random(ipc=1), random_state=0)
     assert capsys.readouterr().err == ""
 

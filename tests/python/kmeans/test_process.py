@@ -224,3 +224,33 @@ WORKER = """
 def test_data_loader_worker_works() -> None:
     pytest.importorskip("torch")
     assert _run(WORKER) == "fine\n"
+
+
+@pytest.mark.parametrize("function", [ddkern.quantize, ddkern.seed_centroids])
+@pytest.mark.sanitize
+def test_calls_report_every_group(function: Any) -> None:
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    seen: list[ddkern.Progress] = []
+    function(x, 2, groups=np.arange(40) % 5, random_state=0, progress=seen.append)
+    done = [report.done for report in seen]
+    assert done == sorted(done)
+    assert seen[-1].done == 5
+    assert {(report.total, report.unit, report.note) for report in seen} == {(5, "groups", "")}
+    assert all(report.seconds_elapsed >= 0 for report in seen)
+
+
+def test_true_writes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    ddkern.quantize(np.arange(6.0), 2, random_state=0, progress=True)
+    assert "quantize: 1 of 1 groups" in capsys.readouterr().err
+
+
+def test_an_exception_ends_the_call() -> None:
+    class EnoughError(Exception):
+        pass
+
+    def stop(_: ddkern.Progress) -> None:
+        raise EnoughError
+
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    with pytest.raises(EnoughError):
+        ddkern.quantize(x, 2, groups=np.arange(40) % 5, random_state=0, progress=stop)

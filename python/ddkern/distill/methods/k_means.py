@@ -15,7 +15,7 @@ from ddkern.distill.features import FeatureSpace, PixelFeatures, check_features
 from ddkern.distill.options import options_of
 from ddkern.distill.selection import Choice, check_class_counts, select_by_features
 from ddkern.kmeans import assign, quantize
-from ddkern.kmeans.progress import ProgressArgument
+from ddkern.progress import ProgressArgument
 
 __all__ = ["KMeansNearest"]
 

@@ -12,7 +12,7 @@ from ddkern.checks import as_count
 from ddkern.data import DistilledSet, ImageDataset, Normalization
 from ddkern.distill.options import options_of
 from ddkern.distill.selection import Choice, check_class_counts, select_by_class
-from ddkern.kmeans.progress import ProgressArgument
+from ddkern.progress import ProgressArgument
 
 __all__ = ["Random"]
 

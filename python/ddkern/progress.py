@@ -9,9 +9,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
-__all__ = ["CoreProgress", "Progress", "ProgressArgument", "report_progress"]
+__all__ = ["Progress", "ProgressArgument", "RecordProgress", "report_progress"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,21 +20,33 @@ class Progress:
 
     Attributes
     ----------
-    groups_done, groups_total : int
-        Groups (or items of a batch) finished, and in all.
+    done, total : int
+        Pieces of work finished, and in all.
+    unit : str
+        What is counted, in the plural: "groups" (or items of a batch), "epochs", "classes".
     seconds_elapsed : float
         Since the call began.
     seconds_left : float or None
-        Estimated from the groups done so far; None before the first one is.
+        Estimated from the pieces done so far; None before the first one is.
+    note : str
+        What else the call has to say, such as "network 2 of 5, loss 0.31"; empty if nothing.
     """
 
-    groups_done: int
-    groups_total: int
+    done: int
+    total: int
+    unit: str
     seconds_elapsed: float
     seconds_left: float | None
+    note: str = ""
 
 
-CoreProgress: TypeAlias = Callable[[int, int, float], None]
+class RecordProgress(Protocol):
+    """What working code calls whenever a piece of work is finished."""
+
+    def __call__(self, done: int, total: int, seconds: float, note: str = "") -> None:
+        """Say that ``done`` of ``total`` pieces are finished, ``seconds`` after the beginning."""
+
+
 ProgressArgument: TypeAlias = bool | Callable[[Progress], object] | None
 
 # Lines of text are written no more often than this.
@@ -42,8 +54,10 @@ _SECONDS_BETWEEN_LINES = 0.5
 
 
 @contextlib.contextmanager
-def report_progress(progress: ProgressArgument, title: str) -> Iterator[CoreProgress | None]:
-    """Turn the ``progress`` argument into the function that the extension module calls.
+def report_progress(
+    progress: ProgressArgument, title: str, unit: str
+) -> Iterator[RecordProgress | None]:
+    """Turn the ``progress`` argument of a public function into what its working code calls.
 
     Parameters
     ----------
@@ -53,15 +67,22 @@ def report_progress(progress: ProgressArgument, title: str) -> Iterator[CoreProg
         terminal, and writes lines of text to standard error otherwise.
     title : str
         What the display calls the work.
+    unit : str
+        What is counted, in the plural.
+
+    Yields
+    ------
+    RecordProgress or None
+        None where nothing is to be shown, so that working code need not prepare anything.
     """
     if progress is None or progress is False:
         yield None
     elif progress is True:
         rich_works = importlib.util.find_spec("rich") is not None and sys.stderr.isatty()
         with _rich_bar(title) if rich_works else _text_lines(title) as show:
-            yield _recorder(show)
+            yield _recorder(show, unit)
     elif callable(progress):
-        yield _recorder(progress)
+        yield _recorder(progress, unit)
     else:
         raise TypeError(
             f"progress={progress!r} is a {type(progress).__name__}; "
@@ -69,10 +90,10 @@ def report_progress(progress: ProgressArgument, title: str) -> Iterator[CoreProg
         )
 
 
-def _recorder(show: Callable[[Progress], object]) -> CoreProgress:
-    def record(done: int, total: int, seconds: float) -> None:
+def _recorder(show: Callable[[Progress], object], unit: str) -> RecordProgress:
+    def record(done: int, total: int, seconds: float, note: str = "") -> None:
         left = seconds / done * (total - done) if done else None
-        show(Progress(done, total, seconds, left))
+        show(Progress(done, total, unit, seconds, left, note))
 
     return record
 
@@ -85,7 +106,7 @@ def _text_lines(title: str) -> Iterator[Callable[[Progress], None]]:
     def show(progress: Progress) -> None:
         nonlocal last_line_at, finished
         now = time.monotonic()
-        if progress.groups_done < progress.groups_total:
+        if progress.done < progress.total:
             if now - last_line_at < _SECONDS_BETWEEN_LINES:
                 return
         elif finished:
@@ -93,13 +114,13 @@ def _text_lines(title: str) -> Iterator[Callable[[Progress], None]]:
         else:
             finished = True
         last_line_at = now
-        left = "" if progress.seconds_left is None else f", {_clock(progress.seconds_left)} left"
-        print(
-            f"{title}: {progress.groups_done} of {progress.groups_total} groups, "
-            f"{_clock(progress.seconds_elapsed)} elapsed{left}",
-            file=sys.stderr,
-            flush=True,
-        )
+        parts = [f"{progress.done} of {progress.total} {progress.unit}"]
+        if progress.note:
+            parts.append(progress.note)
+        parts.append(f"{_clock(progress.seconds_elapsed)} elapsed")
+        if progress.seconds_left is not None:
+            parts.append(f"{_clock(progress.seconds_left)} left")
+        print(f"{title}: {', '.join(parts)}", file=sys.stderr, flush=True)
 
     yield show
 
@@ -109,24 +130,29 @@ def _rich_bar(title: str) -> Iterator[Callable[[Progress], None]]:
     import rich.console
     import rich.progress
 
-    # auto_refresh would start a thread; the library starts none behind the caller's back.
+    # auto_refresh would start a thread; the library starts none behind the caller's back. Without
+    # markup, for what a note has in brackets is text.
     bar: Any = rich.progress.Progress(
-        rich.progress.TextColumn("{task.description}"),
+        rich.progress.TextColumn("{task.description}", markup=False),
         rich.progress.BarColumn(),
         rich.progress.MofNCompleteColumn(),
-        rich.progress.TextColumn("{task.fields[left]}"),
+        rich.progress.TextColumn("{task.fields[unit]}", markup=False),
+        rich.progress.TextColumn("{task.fields[note]}", markup=False),
+        rich.progress.TextColumn("{task.fields[left]}", markup=False),
         console=rich.console.Console(file=sys.stderr),
         auto_refresh=False,
     )
     with bar:
-        task = bar.add_task(title, total=None, left="")
+        task = bar.add_task(title, total=None, unit="", note="", left="")
 
         def show(progress: Progress) -> None:
             left = progress.seconds_left
             bar.update(
                 task,
-                completed=progress.groups_done,
-                total=progress.groups_total,
+                completed=progress.done,
+                total=progress.total,
+                unit=progress.unit,
+                note=progress.note,
                 left="" if left is None else f"{_clock(left)} left",
             )
             bar.refresh()

@@ -8,12 +8,10 @@ import sys
 import threading
 from typing import Any
 
-import numpy as np
 import pytest
 
-import ddkern
-from ddkern.kmeans import progress as module
-from ddkern.kmeans.progress import Progress, report_progress
+from ddkern import progress as module
+from ddkern.progress import Progress, report_progress
 
 
 class Terminal(io.StringIO):
@@ -23,24 +21,29 @@ class Terminal(io.StringIO):
 
 @pytest.mark.parametrize("silent", [None, False])
 def test_silence(silent: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    with report_progress(silent, "work") as record:
+    with report_progress(silent, "work", "groups") as record:
         assert record is None
     assert capsys.readouterr() == ("", "")
 
 
 def test_callable_receives_the_numbers() -> None:
     seen: list[Progress] = []
-    with report_progress(seen.append, "work") as record:
+    with report_progress(seen.append, "work", "epochs") as record:
         assert record is not None
         record(0, 4, 1.0)
-        record(1, 4, 2.0)
-        record(4, 4, 8.0)
-    assert seen == [Progress(0, 4, 1.0, None), Progress(1, 4, 2.0, 6.0), Progress(4, 4, 8.0, 0.0)]
+        record(1, 4, 2.0, "loss 0.31")
+        record(4, 4, 8.0, note="loss 0.02")
+    assert seen == [
+        Progress(0, 4, "epochs", 1.0, None, ""),
+        Progress(1, 4, "epochs", 2.0, 6.0, "loss 0.31"),
+        Progress(4, 4, "epochs", 8.0, 0.0, "loss 0.02"),
+    ]
 
 
 @pytest.mark.parametrize("wrong", [1, "yes", []])
 def test_wrong_type(wrong: Any) -> None:
-    with pytest.raises(TypeError, match="^progress=.* is a"), report_progress(wrong, "work"):
+    refused = pytest.raises(TypeError, match="^progress=.* is a")
+    with refused, report_progress(wrong, "work", "groups"):
         pass
 
 
@@ -50,7 +53,7 @@ def test_text_where_there_is_no_terminal(
     # What the clock says when the call begins, and at each report.
     clock = iter((100.0, 100.4, 100.6, 101.0, 101.2, 101.3, 102.5))
     monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
-    with report_progress(True, "work") as record:
+    with report_progress(True, "work", "groups") as record:
         assert record is not None
         for done in (0, 1, 2, 3, 4, 4):
             record(done, 4, 60.0 * done)
@@ -64,10 +67,25 @@ def test_text_where_there_is_no_terminal(
     )
 
 
+def test_text_shows_unit_and_note(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter((100.0, 101.0, 102.0))
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    with report_progress(True, "train", "epochs") as record:
+        assert record is not None
+        record(0, 2, 1.0, "network 2 of 5")
+        record(2, 2, 2.0, "loss [0.31]")
+    assert capsys.readouterr().err == (
+        "train: 0 of 2 epochs, network 2 of 5, 0:01 elapsed\n"
+        "train: 2 of 2 epochs, loss [0.31], 0:02 elapsed, 0:00 left\n"
+    )
+
+
 def test_text_on_a_terminal_without_rich(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(sys, "stderr", Terminal())
-    with report_progress(True, "work") as record:
+    with report_progress(True, "work", "groups") as record:
         assert record is not None
         record(1, 1, 2.0)
     assert sys.stderr.getvalue() == "work: 1 of 1 groups, 0:02 elapsed, 0:00 left\n"
@@ -78,46 +96,16 @@ def test_bar_on_a_terminal_with_rich(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     threads_before = threading.active_count()
-    with report_progress(True, "work") as record:
+    with report_progress(True, "work", "groups") as record:
         assert record is not None
-        record(1, 4, 2.0)
+        record(1, 4, 2.0, "loss [0.31]")
         assert threading.active_count() == threads_before
         record(4, 4, 8.0)
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
     assert "work" in shown
-    assert "1/4" in shown
+    assert "1/4 groups loss [0.31]" in shown
     assert "0:06 left" in shown
     assert "4/4" in shown
-
-
-@pytest.mark.parametrize("function", [ddkern.quantize, ddkern.seed_centroids])
-@pytest.mark.sanitize
-def test_calls_report_every_group(function: Any) -> None:
-    x = np.random.default_rng(0).normal(size=(40, 3))
-    seen: list[Progress] = []
-    function(x, 2, groups=np.arange(40) % 5, random_state=0, progress=seen.append)
-    done = [report.groups_done for report in seen]
-    assert done == sorted(done)
-    assert seen[-1].groups_done == 5
-    assert {report.groups_total for report in seen} == {5}
-    assert all(report.seconds_elapsed >= 0 for report in seen)
-
-
-def test_true_writes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    ddkern.quantize(np.arange(6.0), 2, random_state=0, progress=True)
-    assert "quantize: 1 of 1 groups" in capsys.readouterr().err
-
-
-def test_an_exception_ends_the_call() -> None:
-    class EnoughError(Exception):
-        pass
-
-    def stop(_: Progress) -> None:
-        raise EnoughError
-
-    x = np.random.default_rng(0).normal(size=(40, 3))
-    with pytest.raises(EnoughError):
-        ddkern.quantize(x, 2, groups=np.arange(40) % 5, random_state=0, progress=stop)
 
 
 def test_clock() -> None:
