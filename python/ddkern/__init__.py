@@ -75,11 +75,15 @@ _MODULES = frozenset(
         "augment",
         "backend",
         "data",
+        "distill",
         "errors",
         "estimators",
+        "evaluate",
+        "experts",
         "kmeans",
         "models",
         "report",
+        "training",
         "typing",
     }
 )

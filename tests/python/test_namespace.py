@@ -39,6 +39,8 @@ def test_version_is_that_of_the_extension() -> None:
         "ddkern.augment.crop",
         "ddkern.augment.dsa",
         "ddkern.augment.patches",
+        "ddkern.distill.make",
+        "ddkern.distill.method",
         "ddkern.estimators.kmeans",
         "ddkern.evaluate.scores",
         "ddkern.kmeans.fit",
@@ -48,7 +50,7 @@ def test_version_is_that_of_the_extension() -> None:
     ],
 )
 def test_docstring_examples(module: str) -> None:
-    if module.startswith("ddkern.estimators"):
+    if module.startswith(("ddkern.distill.method", "ddkern.estimators")):
         pytest.importorskip("sklearn")
     if module.startswith(("ddkern.augment", "ddkern.models")):
         pytest.importorskip("torch")
