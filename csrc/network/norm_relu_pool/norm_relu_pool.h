@@ -21,6 +21,7 @@
 // same reason. z is computed in both directions by the same operations, so the backward pass finds
 // the mask of the forward pass without its being stored.
 //
+// Squares of x - mean have to be finite in float32: deviations up to 2^60, far from any map.
 // NaN and infinities spread as in the formulas: max(NaN, 0) is NaN, and its gradient passes.
 //
 // Channels are lanes that never meet, no multiplication is fused with an addition, and the order of

@@ -6,6 +6,6 @@ Importing this package needs torch: ``pip install ddkern[torch]``.
 
 from __future__ import annotations
 
-from ddkern.layers.norm_relu_pool import norm_relu_pool, norm_relu_pool_reference
+from ddkern.layers.fused import norm_relu_pool, norm_relu_pool_reference
 
 __all__ = ["norm_relu_pool", "norm_relu_pool_reference"]

@@ -82,7 +82,7 @@ def norm_relu_pool(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -
             )
     if not _kernel_takes(x, weight, bias):
         return norm_relu_pool_reference(x, weight, bias, eps)
-    out: Tensor = _NormReluPool.apply(
+    out: Tensor = _NormReluPool.apply(  # type: ignore[no-untyped-call]
         x.contiguous(memory_format=torch.channels_last), weight.float(), bias.float(), eps
     )
     return out
@@ -110,9 +110,7 @@ class _NormReluPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         n, c, h, w = x.shape
-        out = torch.empty(
-            (n, c, h // 2, w // 2), dtype=x.dtype, memory_format=torch.channels_last
-        )
+        out = torch.empty((n, c, h // 2, w // 2), dtype=x.dtype, memory_format=torch.channels_last)
         mean, rstd = torch.empty(2, n, c)
         _core.norm_relu_pool_forward(
             x=_host_maps(x),
@@ -134,7 +132,10 @@ class _NormReluPool(torch.autograd.Function):
         wanted = ctx.needs_input_grad
         if torch.is_grad_enabled():
             gradients = _differentiable_gradients(grad_out, x, weight, bias, ctx.eps)
-            return (*(g if asked else None for g, asked in zip(gradients, wanted, strict=False)), None)
+            return (
+                *(g if asked else None for g, asked in zip(gradients, wanted, strict=False)),
+                None,
+            )
         grad_x = torch.empty_like(x) if wanted[0] else None
         grad_weight, grad_bias = torch.empty(2, len(weight))
         _core.norm_relu_pool_backward(
