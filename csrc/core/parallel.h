@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Threads: one OpenMP team a call, exceptions carried out of it, cancellation by polling.
 //
-// Nothing here changes a result: every sum in the library is exact (docs/numerics.md), so work may
-// be cut and handed out in any way.
+// Nothing here changes a result: every sum in the library is exact (docs/numerics.md) or stays
+// within one piece of work, so work may be cut and handed out in any way.
 #pragma once
 
 #include <atomic>

@@ -14,4 +14,5 @@ PYBIND11_MODULE(_core, module) {
   module.attr("__version__") = DDKERN_VERSION;
   ddkern::python::register_backend(module);
   ddkern::python::register_kmeans(module);
+  ddkern::python::register_network(module);
 }

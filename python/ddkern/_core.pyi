@@ -19,6 +19,8 @@ __all__: list[str] = [
     "isa_available",
     "isa_force",
     "max_threads",
+    "norm_relu_pool_backward",
+    "norm_relu_pool_forward",
     "option_defaults",
     "plan",
     "probe_peak",
@@ -92,6 +94,38 @@ def isa_force(name: str | None) -> None:
 def max_threads() -> int:
     """
     What n_threads=None means now.
+    """
+
+def norm_relu_pool_backward(
+    *,
+    grad_out: numpy.ndarray,
+    x: numpy.ndarray,
+    mean: numpy.ndarray,
+    rstd: numpy.ndarray,
+    weight: numpy.ndarray,
+    bias: numpy.ndarray,
+    grad_x: numpy.ndarray | None,
+    grad_weight: numpy.ndarray,
+    grad_bias: numpy.ndarray,
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    Gradients of norm_relu_pool_forward, which gave mean and rstd; grad_x may be None.
+    """
+
+def norm_relu_pool_forward(
+    *,
+    x: numpy.ndarray,
+    weight: numpy.ndarray,
+    bias: numpy.ndarray,
+    eps: typing.SupportsFloat | typing.SupportsIndex,
+    out: numpy.ndarray,
+    mean: numpy.ndarray,
+    rstd: numpy.ndarray,
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    Instance norm, ReLU and average pooling of maps (n, h, w, c): see ddkern.layers.
     """
 
 def option_defaults() -> dict[str, typing.Any]:

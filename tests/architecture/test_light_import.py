@@ -56,7 +56,7 @@ def test_import_loads_no_optional_package(program: str) -> None:
 
 def test_packages_on_torch_load_no_other() -> None:
     pytest.importorskip("torch")
-    assert heavy_modules_after("import ddkern.augment, ddkern.models") == ["torch"]
+    assert heavy_modules_after("import ddkern.augment, ddkern.layers, ddkern.models") == ["torch"]
 
 
 def test_a_heavy_import_would_be_seen() -> None:

@@ -46,13 +46,15 @@ def test_version_is_that_of_the_extension() -> None:
         "ddkern.kmeans.fit",
         "ddkern.kmeans.nearest",
         "ddkern.kmeans.seeding",
+        "ddkern.layers.fused",
+        "ddkern.models.accelerate",
         "ddkern.models.make",
     ],
 )
 def test_docstring_examples(module: str) -> None:
     if module.startswith(("ddkern.distill.method", "ddkern.estimators")):
         pytest.importorskip("sklearn")
-    if module.startswith(("ddkern.augment", "ddkern.models")):
+    if module.startswith(("ddkern.augment", "ddkern.layers", "ddkern.models")):
         pytest.importorskip("torch")
     failed, attempted = doctest.testmod(importlib.import_module(module))
     assert attempted > 0

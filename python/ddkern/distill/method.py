@@ -87,7 +87,7 @@ def distill(
     >>> made
     DistilledSet(images=20 x (1, 8, 8) uint8, classes=10, ipc=2)
     >>> made.provenance.method, made.provenance.options["ipc"]
-    ('k-means-nearest', 2)
+    ('k-means', 2)
     """
     if not isinstance(dataset, ImageDataset):
         raise TypeError(f"dataset is a {type(dataset).__name__}; it must be an ImageDataset")

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from ddkern.augment import DSA, CutMix, RandomResizedCrop, ShufflePatches
 from ddkern.checks import as_count
-from ddkern.training import Decay, Optimizer, Recipe
+from ddkern.training import Augmentation, Decay, Optimizer, Recipe
 
 __all__ = ["Protocol", "get_protocol", "protocol_names"]
 
@@ -118,8 +118,7 @@ class Protocol:
         """
         recipe = self.recipe
         if max(image_size) < _PATCHES_FROM_SIDE:
-            kept = tuple(a for a in recipe.augment if not isinstance(a, ShufflePatches))
-            recipe = replace(recipe, augment=kept)
+            recipe = replace(recipe, augment=_without_patches(recipe.augment))
         if not self.epochs_by_share:
             return recipe
         if share is None:
@@ -186,6 +185,15 @@ def get_protocol(protocol: str | Protocol) -> Protocol:
 def protocol_names() -> tuple[str, ...]:
     """The ids of all protocols, in the order of their numbers."""
     return tuple(dict.fromkeys(p.id for p in _PROTOCOLS))
+
+
+def _without_patches(augment: tuple[Augmentation, ...]) -> tuple[Augmentation, ...]:
+    """What is left for images of one patch: RDED's crops begin at the share of a patch, here 1."""
+    if not any(isinstance(a, ShufflePatches) for a in augment):
+        return augment
+    whole = RandomResizedCrop(scale=(1.0, 1.0))
+    kept = (a for a in augment if not isinstance(a, ShufflePatches))
+    return tuple(whole if isinstance(a, RandomResizedCrop) else a for a in kept)
 
 
 def _describe(value: Any) -> Any:

@@ -11,6 +11,7 @@ transformers need that as well: ``pip install ddkern[models]``.
 
 from __future__ import annotations
 
+from ddkern.models.accelerate import accelerate
 from ddkern.models.alexnet import AlexNet, AlexNetOptions
 from ddkern.models.classifier import Classifier, ClassifierOptions, embed
 from ddkern.models.convnet import ConvNet, ConvNetOptions
@@ -30,6 +31,7 @@ __all__ = [
     "ResNet",
     "ResNetOptions",
     "VGGOptions",
+    "accelerate",
     "embed",
     "make_model",
     "model_names",

@@ -10,12 +10,15 @@ of ImageNet (128): always 4 by 4 maps before the classifier.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ddkern.checks import as_count, check_choice
+from ddkern.layers import norm_relu_pool
 from ddkern.models.classifier import (
     Classifier,
     ClassifierOptions,
@@ -24,7 +27,7 @@ from ddkern.models.classifier import (
     size_after_halving,
 )
 
-__all__ = ["ConvNet", "ConvNetOptions"]
+__all__ = ["Blocks", "ConvNet", "ConvNetOptions"]
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -85,6 +88,64 @@ class ConvNetOptions(ClassifierOptions):
         return size_after_halving(self.image_size, halvings, f"ConvNet of depth {self.depth}")
 
 
+class Blocks(nn.Sequential):
+    """Layers in a row, of which norm, ReLU and pooling can run as one.
+
+    Attributes
+    ----------
+    fused : bool
+        Whether an instance norm, a ReLU and an average pooling by two that follow each other are
+        computed by :func:`ddkern.layers.norm_relu_pool`, with the channels of all maps last. Hooks
+        of these three are then not called. False at first; set by
+        :func:`ddkern.models.accelerate`.
+    """
+
+    fused = False
+
+    def can_fuse(self) -> bool:
+        """Whether there are three layers in a row that :attr:`fused` has an effect on."""
+        layers = list(self)
+        return any(norm_to_fuse(layers[at : at + 3]) is not None for at in range(len(layers)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Feature maps of images."""
+        layers = list(self)
+        if not self.fused:
+            for layer in layers:
+                images = layer(images)
+            return images
+        # Convolutions keep the layout of their input.
+        images = images.contiguous(memory_format=torch.channels_last)
+        at = 0
+        while at < len(layers):
+            norm = norm_to_fuse(layers[at : at + 3])
+            if norm is None:
+                images = layers[at](images)
+                at += 1
+            else:
+                images = norm_relu_pool(images, norm.weight, norm.bias, norm.eps)
+                at += 3
+        return images
+
+
+def norm_to_fuse(layers: Sequence[nn.Module]) -> nn.GroupNorm | None:
+    """The first of three layers, if an instance norm, a ReLU and an average pooling by two.
+
+    An instance norm is a group norm with one channel a group, here with scale and shift.
+    Subclasses may compute something else and do not count.
+    """
+    if [type(layer) for layer in layers] != [nn.GroupNorm, nn.ReLU, nn.AvgPool2d]:
+        return None
+    norm, pool = cast("nn.GroupNorm", layers[0]), cast("nn.AvgPool2d", layers[2])
+    is_instance_norm = norm.num_groups == norm.num_channels and norm.affine
+    pools_by_two = (
+        (pool.kernel_size, pool.stride, pool.padding) == (2, 2, 0)
+        and not pool.ceil_mode
+        and pool.divisor_override is None
+    )
+    return norm if is_instance_norm and pools_by_two else None
+
+
 class ConvNet(Classifier):
     """Blocks of 3 by 3 convolution, norm, activation and pooling, and a linear classifier.
 
@@ -99,6 +160,7 @@ class ConvNet(Classifier):
     dictionaries and expert trajectories of the reference implementations fit. Images of 28 by 28
     pixels are padded to 32 by the first convolution. With every norm but ``"batch"`` the network
     has no state besides its parameters, and works under ``torch.func`` in training mode.
+    :func:`ddkern.models.accelerate` makes training on the CPU several times faster.
     """
 
     options: ConvNetOptions
@@ -117,5 +179,5 @@ class ConvNet(Classifier):
                 layers.append(_POOLINGS[options.pooling](kernel_size=2))
             channels = options.width
         height, width = options.map_size(options.depth)
-        self.features = nn.Sequential(*layers)
+        self.features = Blocks(*layers)
         self.classifier = nn.Linear(channels * height * width, options.n_classes)

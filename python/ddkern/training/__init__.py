@@ -9,10 +9,11 @@ from __future__ import annotations
 from ddkern.training.images import PixelImages, TrainingSet
 from ddkern.training.loop import EpochReport, train
 from ddkern.training.precision import Precision, choose_device, choose_precision
-from ddkern.training.recipe import Decay, Optimizer, Recipe
+from ddkern.training.recipe import Augmentation, Decay, Optimizer, Recipe
 from ddkern.training.testing import measure_accuracy
 
 __all__ = [
+    "Augmentation",
     "Decay",
     "EpochReport",
     "Optimizer",

@@ -38,7 +38,7 @@ METHODS: dict[str, Maker] = {
     ),
     "herding": lambda dataset, ipc: Herding(ipc=ipc),
     "k-center": lambda dataset, ipc: KCenter(ipc=ipc),
-    "k-means-nearest": lambda dataset, ipc: KMeansNearest(ipc=ipc),
+    "k-means": lambda dataset, ipc: KMeansNearest(ipc=ipc),
     "random": lambda dataset, ipc: Random(ipc=ipc),
 }
 every_method = pytest.mark.parametrize("make", METHODS.values(), ids=METHODS)
@@ -126,7 +126,7 @@ def test_only_some_methods_draw(make: Maker) -> None:
     dataset = make_dataset((60, 60), (1, 4, 4))
     sets = [distill(dataset, make(dataset, 6), random_state=seed) for seed in (0, 1)]
     rows = [made.provenance.options["rows"] for made in sets]
-    draws = make(dataset, 6).name in {"random", "k-means-nearest"}
+    draws = make(dataset, 6).name in {"random", "k-means"}
     assert (rows[0] != rows[1]) == draws
 
 
@@ -144,7 +144,7 @@ def test_a_smaller_set_is_the_beginning_of_a_larger_one(name: str) -> None:
 def test_masses_are_for_k_means_alone(make: Maker) -> None:
     dataset = make_dataset((15, 20), (1, 4, 4))
     made = distill(dataset, make(dataset, 4), random_state=11)
-    assert (made.sample_weight == 1).all() == (make(dataset, 4).name != "k-means-nearest")
+    assert (made.sample_weight == 1).all() == (make(dataset, 4).name != "k-means")
 
 
 @every_method
@@ -197,7 +197,7 @@ class LastRow:
         yield lambda inputs: inputs[:, 0, -1]
 
 
-@pytest.mark.parametrize("name", ["herding", "k-center", "k-means-nearest"])
+@pytest.mark.parametrize("name", ["herding", "k-center", "k-means"])
 def test_features_decide(name: str) -> None:
     dataset = make_dataset((40, 30), (1, 3, 6), seed=4)
     cut = dataset_of(dataset.images()[:, :, -1:], dataset.labels, 2)
@@ -215,14 +215,14 @@ def test_features_decide(name: str) -> None:
     assert by_pixels.options["features"] == {"name": "pixels"}
 
 
-@pytest.mark.parametrize("name", ["herding", "k-center", "k-means-nearest"])
+@pytest.mark.parametrize("name", ["herding", "k-center", "k-means"])
 @pytest.mark.parametrize("wrong", ["pixels", PcaFeatures, None])
 def test_features_are_checked(name: str, wrong: object) -> None:
     with pytest.raises(TypeError, match="features=.*; it must be a feature space"):
         make_method(name, ipc=1, features=wrong)
 
 
-@pytest.mark.parametrize("name", ["herding", "k-center", "k-means-nearest", "random", "forgetting"])
+@pytest.mark.parametrize("name", ["herding", "k-center", "k-means", "random", "forgetting"])
 def test_ipc_is_checked(name: str) -> None:
     options = {"scores": np.zeros(3)} if name == "forgetting" else {}
     with pytest.raises(ValueError, match="ipc=0; it must be an integer of at least 1"):

@@ -20,7 +20,7 @@ from ddkern.distill import (
 
 
 def test_names() -> None:
-    assert method_names() == ("forgetting", "herding", "k-center", "k-means-nearest", "random")
+    assert method_names() == ("forgetting", "herding", "k-center", "k-means", "random")
 
 
 @pytest.mark.parametrize(

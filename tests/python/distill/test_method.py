@@ -84,7 +84,7 @@ def test_provenance_is_complete() -> None:
     rows = made.options["rows"]
     assert len(rows) == 6
     assert made == Provenance.record(
-        "k-means-nearest",
+        "k-means",
         {
             "ipc": 2,
             "features": {"name": "pixels"},

@@ -85,7 +85,8 @@ def test_patches_are_shuffled_in_large_images_alone() -> None:
     protocol = get_protocol("E3")
     assert any(isinstance(a, ShufflePatches) for a in protocol.recipe_for((224, 224), None).augment)
     small = protocol.recipe_for((32, 32), None).augment
-    assert [type(a) for a in small] == [RandomResizedCrop]
+    assert small == (RandomResizedCrop(scale=(1.0, 1.0)),)
+    assert get_protocol("E2").recipe_for((32, 32), None) == get_protocol("E2").recipe
 
 
 @pytest.mark.parametrize(

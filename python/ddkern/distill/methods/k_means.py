@@ -51,7 +51,7 @@ class KMeansNearest:
        arXiv:2501.07681, 2025.
     """
 
-    name: ClassVar[str] = "k-means-nearest"
+    name: ClassVar[str] = "k-means"
 
     ipc: int
     features: FeatureSpace = field(default_factory=PixelFeatures)
