@@ -49,8 +49,10 @@ class RecordProgress(Protocol):
 
 ProgressArgument: TypeAlias = bool | Callable[[Progress], object] | None
 
-# Lines of text are written no more often than this.
+# Lines of text are written no more often than this, and ever less often in a long call, so that an
+# hour leaves a hundred lines and not thousands.
 _SECONDS_BETWEEN_LINES = 0.5
+_SHARE_BETWEEN_LINES = 0.05
 
 
 @contextlib.contextmanager
@@ -107,7 +109,8 @@ def _text_lines(title: str) -> Iterator[Callable[[Progress], None]]:
         nonlocal last_line_at, finished
         now = time.monotonic()
         if progress.done < progress.total:
-            if now - last_line_at < _SECONDS_BETWEEN_LINES:
+            wait = max(_SECONDS_BETWEEN_LINES, _SHARE_BETWEEN_LINES * progress.seconds_elapsed)
+            if now - last_line_at < wait:
                 return
         elif finished:
             return
