@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Accuracies of coresets of CIFAR-10: ``python -m bench.evaluation.anchors --lines random-1@E1-dc``.
+"""Accuracies of coresets: ``python -m bench.evaluation.anchors --lines random-1@E1-dc``.
 
-A line is a method, a number of images a class and a protocol. Every set is drawn with a seed of its
-own and trained on by one network of its own, so that the deviation is that of sets and networks
-together. Herding, k-center and k-means compare images by the features of a ConvNet that was trained
-on all training images for two epochs, another one for each seed. What is finished is kept in
-``--work``, and a second run goes on from there.
+The data set is CIFAR-10. A line is a method, a number of images a class and a protocol. Every set
+is drawn with a seed of its own and trained on by one network of its own, so that the deviation is
+that of sets and networks together. Herding, k-center and k-means compare images by the features of
+a ConvNet that was trained on all training images for two epochs, another one for each seed. What is
+finished is kept in ``--work``, and a second run goes on from there.
 """
 
 from __future__ import annotations

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -144,7 +145,7 @@ def train(
         path.unlink(missing_ok=True)
 
 
-def augmented_batches(data: TrainingSet, recipe: Recipe, seed: int, epoch: int):  # type: ignore[no-untyped-def]
+def augmented_batches(data: TrainingSet, recipe: Recipe, seed: int, epoch: int) -> Iterator[Batch]:
     """Yield every :class:`Batch` of an epoch, the same for the same arguments everywhere."""
     order = epoch_order(len(data), seed, epoch)
     for step, first in enumerate(range(0, len(data), recipe.batch_size)):
@@ -165,7 +166,7 @@ def augmented_batches(data: TrainingSet, recipe: Recipe, seed: int, epoch: int):
         yield Batch(first, unmixed, inputs, targets, weight)
 
 
-def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:  # type: ignore[type-arg]
+def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """The order of ``n`` images in an epoch, by counter-based random numbers."""
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(n)
 
