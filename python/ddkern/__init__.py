@@ -75,6 +75,7 @@ _MODULES = frozenset(
         "augment",
         "backend",
         "data",
+        "distill",
         "errors",
         "estimators",
         "kmeans",

@@ -37,6 +37,8 @@ def test_version_is_that_of_the_extension() -> None:
     "module",
     [
         "ddkern.augment.dsa",
+        "ddkern.distill.make",
+        "ddkern.distill.method",
         "ddkern.estimators.kmeans",
         "ddkern.kmeans.fit",
         "ddkern.kmeans.nearest",
@@ -45,7 +47,7 @@ def test_version_is_that_of_the_extension() -> None:
     ],
 )
 def test_docstring_examples(module: str) -> None:
-    if module.startswith("ddkern.estimators"):
+    if module.startswith(("ddkern.distill.method", "ddkern.estimators")):
         pytest.importorskip("sklearn")
     if module.startswith(("ddkern.augment", "ddkern.models")):
         pytest.importorskip("torch")

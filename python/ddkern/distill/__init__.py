@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small sets that stand for large ones.
+
+Importing this package needs numpy alone; ``NetworkFeatures`` imports torch when it is first used.
+
+Public names
+------------
+distill
+    Run a method on a data set.
+Method, make_method, method_names
+    What a method is, and methods by name.
+Random, Herding, KCenter, KMeansNearest, Forgetting
+    Coresets: real images, chosen class by class.
+FeatureSpace, PixelFeatures, PcaFeatures, NetworkFeatures
+    What images are compared by.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ddkern.distill.features import FeatureSpace, PcaFeatures, PixelFeatures
+from ddkern.distill.make import make_method, method_names
+from ddkern.distill.method import Method, distill
+from ddkern.distill.methods.forgetting import Forgetting
+from ddkern.distill.methods.herding import Herding
+from ddkern.distill.methods.k_center import KCenter
+from ddkern.distill.methods.k_means import KMeansNearest
+from ddkern.distill.methods.random import Random
+
+if TYPE_CHECKING:
+    from ddkern.distill.network_features import NetworkFeatures
+
+__all__ = [
+    "FeatureSpace",
+    "Forgetting",
+    "Herding",
+    "KCenter",
+    "KMeansNearest",
+    "Method",
+    "NetworkFeatures",
+    "PcaFeatures",
+    "PixelFeatures",
+    "Random",
+    "distill",
+    "make_method",
+    "method_names",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "NetworkFeatures":
+        from ddkern.optional import import_optional
+
+        import_optional("torch", "NetworkFeatures", "torch")
+        from ddkern.distill.network_features import NetworkFeatures
+
+        return NetworkFeatures
+    raise AttributeError(f"module 'ddkern.distill' has no attribute {name!r}")
