@@ -89,7 +89,7 @@ def distill(
 ) -> None:
     """Make a small set that stands for a large one."""
     from ddkern.checks import as_seed
-    from ddkern.cli.sets import choose_normalization, open_training
+    from ddkern.cli.sets import check_normalization, choose_normalization, open_training
     from ddkern.distill import distill as run_method
 
     as_seed("--seed", seed)
@@ -106,6 +106,7 @@ def distill(
         seed,
     )
     chosen.check(train)
+    check_normalization(normalization, train)
     if dry_run:
         _print_plan(chosen, train, normalization, seed, files, as_json)
         return
@@ -267,8 +268,8 @@ def _choose_method(
     features.check()
     options: dict[str, Any] = {"ipc": as_count("--ipc", ipc)}
     if (scores is not None) != (name == "forgetting"):
-        given = "is missing" if scores is None else f"={str(scores)!r} is given"
-        raise ValueError(f"--scores {given}; it goes with --method forgetting, which needs it")
+        given = "--scores is missing" if scores is None else f"--scores={str(scores)!r} is given"
+        raise ValueError(f"{given}; it goes with --method forgetting, which needs it")
     if scores is not None:
         options["scores"] = _read_scores(scores)
     if name in ("random", "forgetting"):

@@ -22,6 +22,7 @@ from ddkern.data import (
 )
 
 __all__ = [
+    "check_normalization",
     "choose_normalization",
     "describe_classes",
     "describe_set",
@@ -70,6 +71,14 @@ def choose_normalization(name: str, train: ImageDataset | None, channels: int) -
         return Normalization.identity(channels)
     with naming("--normalization"):
         return Normalization.published(name)
+
+
+def check_normalization(name: str, train: ImageDataset) -> None:
+    """Raise ValueError unless the name is known and fits the images. Reads none of them."""
+    if name not in _FITTED:
+        chosen = choose_normalization(name, train, train.image_shape[0])
+        with naming(f"--normalization={name!r}"):
+            chosen.check_shape(train.image_shape, "dataset")
 
 
 def load_set(path: Path, normalization: Normalization | None = None) -> DistilledSet:
