@@ -10,7 +10,7 @@ PYTEST_ARGS ?=
 
 VENV_PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
-EXTRAS := dev,torch,sklearn,models,data
+EXTRAS := dev,torch,sklearn,models,data,cli
 
 # What an installed ddkern is made of. find runs at every call, so new files count at once.
 SOURCES := CMakeLists.txt pyproject.toml constraints-ci.txt README.md LICENSE \

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options that several subcommands have, and checks that name them as the user wrote them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = [
+    "AsJson",
+    "Dataset",
+    "Device",
+    "Force",
+    "Quiet",
+    "Seed",
+    "naming",
+    "parse_arch",
+    "refuse_existing",
+]
+
+Dataset = Annotated[
+    str,
+    typer.Option(
+        help="'digits', or the path of a data set: parquet, IDX, .npz or .npy files, or a folder "
+        "with one folder of images a class."
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Decides everything that is random.")]
+Device = Annotated[str, typer.Option(help="Where networks run: auto, cpu, cuda, cuda:1, ...")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
+
+
+@contextlib.contextmanager
+def naming(argument: str) -> Iterator[None]:
+    """Begin messages of the block with the argument that they are about."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{argument}: {error}") from error
+    except FileExistsError as error:
+        raise FileExistsError(f"{argument}: {error}") from error
+    except TypeError as error:
+        raise TypeError(f"{argument}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{argument}: {error}") from error
+
+
+def parse_arch(option: str, text: str) -> tuple[str, dict[str, Any]]:
+    """``"resnet-18:norm=batch"`` as the name of a network and its options.
+
+    Parameters
+    ----------
+    option : str
+        What messages call it.
+    text : str
+        A name of :func:`ddkern.models.model_names`, and after a colon ``key=value`` pairs between
+        commas. Values are JSON where they can be read so, and strings otherwise.
+
+    Raises
+    ------
+    ValueError
+        If there is no such name, or a pair has no ``=``.
+    """
+    from ddkern.checks import check_choice
+    from ddkern.models import model_names
+
+    name, _, rest = text.partition(":")
+    check_choice(option, name, model_names())
+    options: dict[str, Any] = {}
+    for pair in filter(None, rest.split(",")):
+        key, equals, value = pair.partition("=")
+        if not (key and equals):
+            raise ValueError(
+                f"{option}={text!r}; after the colon it must have key=value pairs, such as "
+                "resnet-18:norm=batch"
+            )
+        try:
+            options[key] = json.loads(value)
+        except ValueError:
+            options[key] = value
+    return name, options
+
+
+def refuse_existing(paths: list[Path], force: bool) -> None:
+    """Raise FileExistsError where something lies that would be replaced.
+
+    A folder is never replaced: what else is in it would be lost.
+    """
+    for path in paths:
+        if path.is_dir():
+            raise FileExistsError(f"{path} is a folder, which is not replaced; remove it first")
+        if path.exists() and not force:
+            raise FileExistsError(f"{path} exists already; --force replaces it")
