@@ -7,8 +7,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from bench import record  # noqa: E402
 from bench.evaluation import anchors, report, speed  # noqa: E402
+
+from bench import record  # noqa: E402
 
 
 def accuracy(name: str, values: list[float], precision: str = "float32"):
