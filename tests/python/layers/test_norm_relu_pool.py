@@ -227,7 +227,8 @@ def test_constant_planes(isa: str, largest: float) -> None:
 
 
 def test_rounding_gives_no_negative_variance(isa: str) -> None:
-    given = constant_planes(1e15, (1, 150, 70, 71))
+    # In rows as long as this, float32 loses so much that the difference of squares is below 0.
+    given = constant_planes(3.0e7, (1, 64, 2, 5000))
     assert all(value.isfinite().all() for value in run(given))
 
 
