@@ -319,6 +319,19 @@ def test_under_autocast() -> None:
     assert weight.grad.dtype == conv.weight.grad.dtype == torch.float32
 
 
+def test_defaults_of_torch_do_not_matter() -> None:
+    given = problem((2, 5, 4, 6), torch.bfloat16)
+    expected = bits(run(given))
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            found = run(given)
+    finally:
+        torch.set_default_dtype(before)
+    assert bits(found) == expected
+
+
 def test_parameters_in_bfloat16() -> None:
     given = {name: v.bfloat16() for name, v in problem((2, 8, 4, 4), torch.float32).items()}
     wide = {name: v if name == "x" else v.float() for name, v in given.items()}
