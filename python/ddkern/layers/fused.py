@@ -110,8 +110,9 @@ class _NormReluPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         n, c, h, w = x.shape
-        out = torch.empty((n, c, h // 2, w // 2), dtype=x.dtype, memory_format=torch.channels_last)
-        mean, rstd = torch.empty(2, n, c)
+        # The defaults of torch for dtypes and devices are the caller's and may be others.
+        out = x.new_empty(n, h // 2, w // 2, c).permute(0, 3, 1, 2)
+        mean, rstd = weight.new_empty(2, n, c)
         _core.norm_relu_pool_forward(
             x=_host_maps(x),
             weight=_host(weight),
@@ -137,7 +138,7 @@ class _NormReluPool(torch.autograd.Function):
                 None,
             )
         grad_x = torch.empty_like(x) if wanted[0] else None
-        grad_weight, grad_bias = torch.empty(2, len(weight))
+        grad_weight, grad_bias = weight.new_empty(2, len(weight))
         _core.norm_relu_pool_backward(
             grad_out=_host_maps(grad_out.contiguous(memory_format=torch.channels_last)),
             x=_host_maps(x),
