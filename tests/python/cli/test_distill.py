@@ -362,6 +362,22 @@ def test_weights_of_another_network(fails, tmp_path: Path) -> None:
     assert "size mismatch" in message
 
 
+@pytest.mark.parametrize("change", ["missing", "extra"])
+def test_weights_must_fit_exactly(fails, tmp_path: Path, change: str) -> None:
+    state = digits_network().state_dict()
+    name = next(iter(state))
+    if change == "extra":
+        state["extra"] = state[name].clone()
+    else:
+        del state[name]
+    save_file(state, tmp_path / "w.safetensors")
+    features = ("--features", "network", "--network", "convnet-d3:width=8")
+    weights = ("--network-weights", tmp_path / "w.safetensors", "--out", tmp_path / "made")
+    message = fails("distill", "--method", "herding", *DIGITS, *features, *weights)
+    assert "holds the weights of another network than convnet-d3:width=8" in message
+    assert ("extra" if change == "extra" else name) in message
+
+
 def test_weights_that_are_no_file_of_tensors(fails, tmp_path: Path) -> None:
     (tmp_path / "w.safetensors").write_text("no tensors")
     weights = ("--features", "network", "--network-weights", tmp_path / "w.safetensors")

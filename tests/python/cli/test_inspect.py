@@ -202,3 +202,10 @@ def test_file_of_something_else(fails, tmp_path: Path, name: str) -> None:
 def test_folder_of_something_else(fails, tmp_path: Path) -> None:
     message = fails("inspect", tmp_path)
     assert message.startswith(f"SET: {tmp_path} does not hold images_best.pt")
+
+
+def test_pt_files_of_something_else(fails, tmp_path: Path) -> None:
+    for name in ("images_best.pt", "labels_best.pt"):
+        (tmp_path / name).write_text("something else")
+    message = fails("inspect", tmp_path)
+    assert message.startswith(f"SET: {tmp_path / 'images_best.pt'} ")

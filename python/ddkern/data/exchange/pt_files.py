@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -189,7 +190,8 @@ def _read(file: Path) -> Any:
             f"{file} holds more than tensors and plain values, and is not read: "
             f"{str(error).splitlines()[0]}"
         ) from error
-    except (RuntimeError, EOFError) as error:
+    # Bytes that are no pickle end torch's reader in whatever their first opcodes run into.
+    except (RuntimeError, EOFError, LookupError, UnicodeDecodeError, struct.error) as error:
         raise ValueError(f"{file} is not a .pt file: {error}") from error
 
 

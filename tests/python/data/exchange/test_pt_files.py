@@ -206,6 +206,10 @@ def test_numpy_scalars_of_objects_are_refused(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"", "res.pt is not a .pt file"),
+        (b"something else", "res.pt is not a .pt file"),  # sets an item of an empty stack
+        (b"h\x01", "res.pt is not a .pt file"),  # recalls what was never stored
+        (b"K", "res.pt is not a .pt file"),  # an integer without its byte
+        (b"X\x01\x00\x00\x00\xff", "res.pt is not a .pt file"),  # a string that is not UTF-8
         (b"neither one nor the other", "res.pt (is not a .pt file|holds more than)"),
         (pickle.dumps([1, 2], 2), "res.pt (is not a .pt file|holds)"),
     ],
