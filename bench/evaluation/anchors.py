@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Accuracies of coresets: ``python -m bench.evaluation.anchors --lines random-1@E1-dc``.
 
-The data set is CIFAR-10. A line is a method, a number of images a class and a protocol. Every set
-is drawn with a seed of its own and trained on by one network of its own, so that the deviation is
-that of sets and networks together. Herding, k-center and k-means compare images by the features of
-a ConvNet that was trained on all training images for two epochs, another one for each seed. What is
-finished is kept in ``--work``, and a second run goes on from there.
+The data set is CIFAR-10, or scikit-learn's digits with ``--dataset digits``. A line is a method, a
+number of images a class and a protocol. Every set is drawn with a seed of its own and trained on by
+one network of its own, so that the deviation is that of sets and networks together. Herding,
+k-center and k-means compare images by the features of a ConvNet that was trained on all training
+images for two epochs, another one for each seed. What is finished is kept in ``--work``, and a
+second run goes on from there.
 """
 
 from __future__ import annotations
@@ -65,18 +66,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure the lines that are asked for, writing the document after every set."""
     options = _parse(arguments)
     torch.set_num_threads(options.threads)
-    place = os.environ.get("DDKERN_CIFAR10")
-    if place is None:
-        raise SystemExit("DDKERN_CIFAR10 is not set: the folder with the parquet files of CIFAR-10")
-    train, test = (open_dataset(place, split=split).load() for split in ("train", "test"))
-    normalization = Normalization.published("cifar10")
-    command = f"python -m bench.evaluation.anchors --precision {options.precision} --lines "
+    train, test, normalization = _open(options.dataset)
+    command = f"python -m bench.evaluation.anchors --precision {options.precision} "
+    if options.dataset == "digits":
+        command += "--dataset digits "
+    command += f"--sets {options.sets} --lines "
     for name in options.lines:
         anchor = parse(name)
         document = record.new("accuracy", options.threads, command + name)
         document["data"] = {
-            "name": "CIFAR-10",
-            "format": "JPEG",
+            "name": options.dataset,
             "train_hash": train.fingerprint(),
             "test_hash": test.fingerprint(),
         }
@@ -92,11 +91,27 @@ def main(arguments: list[str] | None = None) -> int:
         for seed in range(options.sets):
             start = time.perf_counter()
             line["sets"].append(_measure(anchor, seed, train, test, normalization, options))
-            record.write(document, options.out / f"{name}-{options.precision}.json")
+            record.write(document, options.out / _file_name(name, options))
             found = 100 * line["sets"][-1]["accuracy"]
             print(f"{name} set {seed}: {found:.2f} %  [{time.perf_counter() - start:.0f} s]")
             sys.stdout.flush()
     return 0
+
+
+def _open(dataset: str) -> tuple[ImageDataset, ImageDataset, Normalization]:
+    if dataset == "digits":
+        train, test = (open_dataset("digits", split=split).load() for split in ("train", "test"))
+        return train, test, Normalization.fit(train)
+    place = os.environ.get("DDKERN_CIFAR10")
+    if place is None:
+        raise SystemExit("DDKERN_CIFAR10 is not set: the folder with the parquet files of CIFAR-10")
+    train, test = (open_dataset(place, split=split).load() for split in ("train", "test"))
+    return train, test, Normalization.published("cifar10")
+
+
+def _file_name(line: str, options: argparse.Namespace) -> str:
+    prefix = "" if options.dataset == "cifar10" else f"{options.dataset}-"
+    return f"{prefix}{line}-{options.precision}.json"
 
 
 def _measure(
@@ -109,7 +124,7 @@ def _measure(
 ) -> dict[str, Any]:
     features: dict[str, Any] = {}
     teacher_accuracy = None
-    if anchor.method != "random":
+    if anchor.method != "random" and options.dataset == "cifar10":
         teacher = train_teacher(
             train,
             normalization=normalization,
@@ -123,7 +138,7 @@ def _measure(
         features["features"] = NetworkFeatures(teacher.model)
     method = make_method(anchor.method, ipc=anchor.ipc, **features)
     drawn = distill(train, method, normalization=normalization, random_state=seed)
-    state = options.work / f"{anchor.name}-{options.precision}" / f"set-{seed}"
+    state = options.work / options.dataset / f"{anchor.name}-{options.precision}" / f"set-{seed}"
     result = evaluate(
         drawn,
         test,
@@ -153,6 +168,7 @@ def _measure(
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.evaluation.anchors", description=__doc__)
     parser.add_argument("--lines", nargs="+", required=True, help="such as herding-10@E1-dsa")
+    parser.add_argument("--dataset", default="cifar10", choices=["cifar10", "digits"])
     parser.add_argument("--sets", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])

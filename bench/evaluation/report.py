@@ -49,11 +49,13 @@ def render(accuracies: list[dict[str, Any]], speeds: list[dict[str, Any]]) -> st
         _protocols(),
         "## Accuracies of coresets",
         _CORESETS,
-        _accuracies(accuracies),
+        _accuracies([d for d in accuracies if d["data"]["name"] != "digits"]),
         _SOURCE,
+        _DIGITS,
+        _digits([d for d in accuracies if d["data"]["name"] == "digits"]),
         "## Float32 and bfloat16",
         _PRECISION,
-        _precisions(accuracies),
+        _precisions([d for d in accuracies if d["data"]["name"] != "digits"]),
         "## Time",
         _TIME,
         _speeds(speeds),
@@ -73,6 +75,10 @@ by the features of a ConvNet trained on all training images for two epochs (its 
 they have lost a little of what the original files hold. Weighted k-means sets have the masses of
 their cells as weights. Seeds of sets and networks, flags of determinism, versions and hashes are in
 the files of `bench/results/accuracy`."""
+
+_DIGITS = """\
+scikit-learn's handwritten digits, in the same manner; images are compared by their pixels. The
+margin is that over random sets, and its standard error that of a difference of two means."""
 
 _PRECISION = """\
 The same sets, seeds and batches in both precisions; differences of the accuracies, in points."""
@@ -136,6 +142,36 @@ def _accuracies(documents: list[dict[str, Any]]) -> str:
         )
     head = ["protocol", "method", "precision", "images a class", "accuracy (%)", "sets"]
     return _table([*head, "published", "difference", "command"], rows, 3) if rows else ""
+
+
+def _digits(documents: list[dict[str, Any]]) -> str:
+    found = {document["lines"][0]["name"]: document for document in documents}
+    rows = []
+    for document in sorted(found.values(), key=_order):
+        line = document["lines"][0]
+        values = _percent(line)
+        random = found.get(f"random-{line['ipc']}@{line['protocol']}")
+        margin = error = ""
+        if random is not None and line["method"] != "random":
+            other = _percent(random["lines"][0])
+            margin = f"{values.mean() - other.mean():+.2f}"
+            spread = values.var(ddof=1) / len(values) + other.var(ddof=1) / len(other)
+            error = f"{spread**0.5:.2f}"
+        rows.append(
+            [
+                line["sets"][0]["protocol"],
+                line["method"],
+                line["weights"],
+                str(line["ipc"]),
+                f"{values.mean():.2f} ± {values.std():.2f}",
+                str(len(values)),
+                margin,
+                error,
+                f"`{document['command']}`",
+            ]
+        )
+    head = ["protocol", "method", "weights", "images a class", "accuracy (%)", "sets", "margin"]
+    return _table([*head, "standard error", "command"], rows, 3) if rows else ""
 
 
 def _precisions(documents: list[dict[str, Any]]) -> str:

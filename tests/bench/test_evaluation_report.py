@@ -12,7 +12,7 @@ from bench.evaluation import anchors, report, speed  # noqa: E402
 from bench import record  # noqa: E402
 
 
-def accuracy(name: str, values: list[float], precision: str = "float32"):
+def accuracy(name: str, values: list[float], precision: str = "float32", data: str = "cifar10"):
     anchor = anchors.parse(name)
     sets = [
         {"seed": seed, "accuracy": value, "protocol": "E1-dc@1", "precision": precision}
@@ -26,7 +26,8 @@ def accuracy(name: str, values: list[float], precision: str = "float32"):
         "weights": anchor.weights,
         "sets": sets,
     }
-    return {"command": f"python -m bench.evaluation.anchors --lines {name}", "lines": [line]}
+    command = f"python -m bench.evaluation.anchors --lines {name}"
+    return {"command": command, "data": {"name": data}, "lines": [line]}
 
 
 def test_the_page_is_up_to_date() -> None:
@@ -50,6 +51,16 @@ def test_precisions_are_compared_set_by_set() -> None:
         line for line in report.render(pair, []).splitlines() if "`random-1@E1-dc` | 3" in line
     )
     assert row.split("|")[3:5] == [" +2.00 ", " 1.00 "]
+
+
+def test_digits_have_a_margin_over_random() -> None:
+    pair = [
+        accuracy("random-10@E1-dc", [0.90, 0.92], data="digits"),
+        accuracy("k-means-10-sqrt@E1-dc", [0.96, 0.98], data="digits"),
+    ]
+    rows = [line for line in report.render(pair, []).splitlines() if line.startswith("| E1-dc@1 ")]
+    cells = [cell.strip() for cell in rows[0].strip("|").split("|")]
+    assert cells[1:8] == ["k-means", "sqrt", "10", "97.00 ± 1.00", "2", "+6.00", "1.41"]
 
 
 def test_times_and_ratios() -> None:
