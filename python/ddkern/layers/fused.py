@@ -130,14 +130,10 @@ class _NormReluPool(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, mean, rstd = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
         if torch.is_grad_enabled():
-            gradients = _differentiable_gradients(grad_out, x, weight, bias, ctx.eps)
-            return (
-                *(g if asked else None for g, asked in zip(gradients, wanted, strict=False)),
-                None,
-            )
-        grad_x = torch.empty_like(x) if wanted[0] else None
+            return (*_differentiable_gradients(grad_out, x, weight, bias, ctx.eps), None)
+        # The sums that the other two consist of are needed for this one, but not the reverse.
+        grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         grad_weight, grad_bias = weight.new_empty(2, len(weight))
         _core.norm_relu_pool_backward(
             grad_out=_host_maps(grad_out.contiguous(memory_format=torch.channels_last)),
@@ -151,7 +147,7 @@ class _NormReluPool(torch.autograd.Function):
             grad_bias=_host(grad_bias),
             n_threads=_n_threads(),
         )
-        return grad_x, grad_weight if wanted[1] else None, grad_bias if wanted[2] else None, None
+        return grad_x, grad_weight, grad_bias, None
 
 
 def _differentiable_gradients(

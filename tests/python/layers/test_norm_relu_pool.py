@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ pytest.importorskip("torch")
 import torch
 
 from ddkern import _core
-from ddkern.backend import max_threads
 from ddkern.layers import fused, norm_relu_pool, norm_relu_pool_reference
 from helpers.isa import forced_isa
 from reference import norm_relu_pool as twin
@@ -160,15 +158,10 @@ def test_same_bits_for_any_number_of_threads(
     assert all(other == found[0] for other in found)
 
 
-@pytest.fixture
-def torch_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("torch_threads")
-def test_threads_of_torch_are_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("ours", "of_torch", "expected"), [(5, 3, 3), (2, 7, 2)])
+def test_threads_of_torch_are_a_limit(
+    monkeypatch: pytest.MonkeyPatch, ours: int, of_torch: int, expected: int
+) -> None:
     asked: list[int] = []
     forward = _core.norm_relu_pool_forward
 
@@ -177,11 +170,10 @@ def test_threads_of_torch_are_the_limit(monkeypatch: pytest.MonkeyPatch) -> None
         forward(**arguments)
 
     monkeypatch.setattr(_core, "norm_relu_pool_forward", spy)
-    given = problem((1, 2, 2, 2), torch.float32)
-    for n_threads in (1, 64):
-        torch.set_num_threads(n_threads)
-        run(given)
-    assert asked == [1, max_threads()]
+    monkeypatch.setattr(fused, "max_threads", lambda: ours)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: of_torch)
+    run(problem((1, 2, 2, 2), torch.float32))
+    assert asked == [expected]
 
 
 def test_denormals_survive_the_mode_of_the_caller() -> None:
@@ -251,6 +243,14 @@ def test_not_finite_values_spread_as_in_torch(isa: str, dtype: Any, bad: float) 
             assert torch.equal(value.isnan(), right.isnan())
             finite = right.isfinite()
             torch.testing.assert_close(value[finite].double(), right[finite], rtol=0.01, atol=0.01)
+
+
+def test_ties_are_rounded_to_even(isa: str) -> None:
+    given = problem((1, 64, 2, 2), torch.bfloat16)
+    given["weight"].zero_()
+    given["bias"] = 1 + torch.arange(64) * 2.0**-8
+    out = run(given)[0]
+    assert torch.equal(out.flatten(), given["bias"].bfloat16())
 
 
 def test_no_nan_becomes_a_number_by_rounding(isa: str) -> None:
