@@ -135,7 +135,7 @@ def _measure(
             progress=options.progress,
         )
         teacher_accuracy = teacher.accuracy
-        features["features"] = NetworkFeatures(teacher.model)
+        features["features"] = NetworkFeatures(model=teacher.model)
     method = make_method(anchor.method, ipc=anchor.ipc, **features)
     drawn = distill(train, method, normalization=normalization, random_state=seed)
     state = options.work / options.dataset / f"{anchor.name}-{options.precision}" / f"set-{seed}"

@@ -29,20 +29,21 @@ class TinyNet(nn.Module):
         return self.linear(self.convolution(images).relu().flatten(1))
 
 
-def make_task(n: int = 60, seed: int = 0, split: str = "test") -> ImageDataset:
-    """Return noisy 8 x 8 images, one of whose three thirds is brighter: the class."""
+def make_task(n: int = 60, seed: int = 0, split: str = "test", zoom: int = 1) -> ImageDataset:
+    """Return noisy 8 x 8 images, enlarged by `zoom`, in which a bright bar tells the class."""
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % 3
     images = rng.integers(0, 120, (n, 3, 8, 8))
     for row, label in enumerate(labels):
         images[row, :, :, 3 * label : 3 * label + 2] += 100
-    source = ArrayImages(images.astype(np.uint8), "bars")
-    return ImageDataset("bars", split, source, np.arange(n), labels, NAMES, (3, 8, 8))
+    images = images.astype(np.uint8).repeat(zoom, axis=2).repeat(zoom, axis=3)
+    source = ArrayImages(images, "bars")
+    return ImageDataset("bars", split, source, np.arange(n), labels, NAMES, images.shape[1:])
 
 
-def make_bars(ipc: int = 4, seed: int = 1, **changes: object) -> DistilledSet:
+def make_bars(ipc: int = 4, seed: int = 1, zoom: int = 1, **changes: object) -> DistilledSet:
     """Return a set of the same kind of images, with weights."""
-    task = make_task(3 * ipc, seed, "train")
+    task = make_task(3 * ipc, seed, "train", zoom)
     rng = np.random.default_rng(seed)
     fields = {
         "normalization": Normalization(np.full(3, 0.4), np.full(3, 0.25)),

@@ -254,7 +254,7 @@ def _plan_all(
         )
         # A network that cannot take these images is told now, not after the one before it.
         with naming("the protocol's network" if text is None else f"--arch={text!r}"):
-            plan.make_network(plan.seeds[0])
+            plan.check_network()
         plans[str(plan.model) if text is None else text] = plan
     return plans
 

@@ -158,6 +158,8 @@ def evaluate_across(
         name: plan_evaluation(distilled, test, protocol, model=name, **_without(arguments))
         for name in models
     }
+    for plan in plans.values():
+        plan.check_network()
     progress = arguments.get("progress")
     return {
         name: run_plan(plan, state=None if state is None else Path(state) / name, progress=progress)
@@ -176,6 +178,7 @@ def run_plan(
     kept = None if state is None else EvaluationState(Path(state), conditions)
     found = [None if kept is None else kept.load(index) for index in range(len(plan.seeds))]
     if None in found:
+        plan.check_network()
         title = f"evaluate {plan.protocol.key}"
         with report_progress(progress, title, "epochs") as record:
             show = _recorder(record)

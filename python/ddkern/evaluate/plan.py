@@ -97,6 +97,27 @@ class EvaluationPlan:
         )
         return accelerate(network.to(self.device))
 
+    def check_network(self) -> None:
+        """Build one and let it look at two black images, so that nothing fails after hours.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the network cannot be built for these images, or gives no logits of these classes.
+        """
+        network = self.make_network(0).eval()
+        with torch.inference_mode():
+            logits = network(torch.zeros(2, *self.distilled.image_shape, device=self.device))
+        wanted = (2, self.distilled.n_classes)
+        if not isinstance(logits, torch.Tensor) or logits.shape != wanted:
+            found = (
+                tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+            )
+            raise ValueError(
+                f"model={_name_of(self.model)!r} gave {found} for 2 images; it must give logits of "
+                f"shape {wanted}"
+            )
+
     def training_set(self) -> TrainingSet:
         """The distilled set on the device."""
         distilled, device = self.distilled, self.device
@@ -285,7 +306,6 @@ def plan_evaluation(
         )
     where = choose_device(device)
     seed = as_seed("random_state", random_state)
-    _check_network(model, options, distilled)
     lr = chosen.recipe.optimizer.lr
     if chosen.uses_student_lr and distilled.student_lr is not None:
         lr = distilled.student_lr
@@ -330,29 +350,6 @@ def fingerprint(distilled: DistilledSet) -> str:
     rest = [decoder, distilled.student_lr, distilled.soft_label_kind]
     digest.update(json.dumps(rest, sort_keys=True).encode())
     return digest.hexdigest()
-
-
-def _check_network(
-    model: str | ModelFactory, options: Mapping[str, Any], distilled: DistilledSet
-) -> None:
-    """Build one and let it look at two black images, so that nothing fails after hours."""
-    channels, height, width = distilled.image_shape
-    network = make_model(
-        model,
-        n_classes=distilled.n_classes,
-        image_size=(height, width),
-        in_channels=channels,
-        seed=0,
-        **options,
-    ).eval()
-    with torch.inference_mode():
-        logits = network(torch.zeros(2, channels, height, width))
-    if not isinstance(logits, torch.Tensor) or logits.shape != (2, distilled.n_classes):
-        found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise ValueError(
-            f"model={_name_of(model)!r} gave {found} for 2 images; it must give logits of shape "
-            f"(2, {distilled.n_classes})"
-        )
 
 
 def _check_same_task(distilled: DistilledSet, test: ImageDataset) -> None:

@@ -235,19 +235,22 @@ def test_killed_at_any_moment_nothing_finished_is_lost(tmp_path: Path, after: in
 def test_architectures_side_by_side(tmp_path: Path) -> None:
     recipe = replace(make_protocol().recipe, epochs=1)
     protocol = make_protocol(recipe=recipe, n_networks=1)
+    names = ["convnet-d3", "resnet-18"]
     table = evaluate_across(
-        make_bars(),
-        TEST,
-        ["convnet-d3", "alexnet"],
+        make_bars(zoom=2),
+        make_task(9, zoom=2),
+        names,
         protocol,
         state=tmp_path,
         precision="float32",
     )
-    assert list(table) == ["convnet-d3", "alexnet"]
-    assert [e.conditions["model"] for e in table.values()] == list(table)
-    assert sorted(p.name for p in tmp_path.iterdir()) == list(table)
+    assert list(table) == names
+    assert [e.conditions["model"] for e in table.values()] == names
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
     with pytest.raises(ValueError, match="ResNet-18 needs sides of at least 9"):
-        evaluate_across(make_bars(), TEST, ["convnet-d3", "resnet-18"], protocol)
+        evaluate_across(make_bars(), TEST, names, protocol)
+    with pytest.raises(TypeError, match="model is chosen by models"):
+        evaluate_across(make_bars(), TEST, names, protocol, model="convnet-d3")
 
 
 def test_the_plan_counts_and_estimates() -> None:

@@ -19,8 +19,8 @@ from helpers.students import make_task  # noqa: E402
 TRAIN, TEST = make_task(90, seed=5, split="train"), make_task()
 RECIPE = Recipe(
     epochs=4,
-    batch_size=16,
-    optimizer=Optimizer(name="sgd", lr=0.02, momentum=0.9),
+    batch_size=4,
+    optimizer=Optimizer(name="sgd", lr=0.05, momentum=0.9),
     decay=Decay(kind="cosine"),
 )
 
@@ -28,7 +28,7 @@ RECIPE = Recipe(
 def teach(**changes):
     arguments = {
         "normalization": Normalization.fit(TRAIN),
-        "model_options": {"width": 8},
+        "model_options": {"width": 8, "norm": "none"},
         "recipe": RECIPE,
         "test": TEST,
         "precision": "float32",
