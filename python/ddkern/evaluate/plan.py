@@ -283,6 +283,14 @@ def plan_evaluation(
     chosen = get_protocol(protocol)
     check_choice("weights", weights, WEIGHTINGS)
     _check_same_task(distilled, test)
+    if chosen.labels == "set" and teacher is not None:
+        raise ValueError(
+            f"teacher is given, but protocol {chosen.key!r} trains on the labels of the set"
+        )
+    if chosen.labels != "set" and teacher is None:
+        raise ValueError(
+            f"teacher=None; protocol {chosen.key!r} trains on the labels that a teacher gives"
+        )
     image_size = distilled.image_shape[1:]
     share = None if n_train is None else len(distilled) / as_count("n_train", n_train)
     recipe = chosen.recipe_for(image_size, share)
@@ -295,14 +303,6 @@ def plan_evaluation(
         raise TypeError(
             f"model is a {type(model).__name__} with weights; every network of an evaluation needs "
             "fresh ones, so give a name or a factory, such as its class"
-        )
-    if chosen.labels == "set" and teacher is not None:
-        raise ValueError(
-            f"teacher is given, but protocol {chosen.key!r} trains on the labels of the set"
-        )
-    if chosen.labels != "set" and teacher is None:
-        raise ValueError(
-            f"teacher=None; protocol {chosen.key!r} trains on the labels that a teacher gives"
         )
     where = choose_device(device)
     seed = as_seed("random_state", random_state)
