@@ -102,14 +102,14 @@ def _recorder(show: Callable[[Progress], object], unit: str) -> RecordProgress:
 
 @contextlib.contextmanager
 def _text_lines(title: str) -> Iterator[Callable[[Progress], None]]:
-    last_line_at = time.monotonic()
+    began_at = last_line_at = time.monotonic()
     finished = False
 
     def show(progress: Progress) -> None:
         nonlocal last_line_at, finished
         now = time.monotonic()
         if progress.done < progress.total:
-            wait = max(_SECONDS_BETWEEN_LINES, _SHARE_BETWEEN_LINES * progress.seconds_elapsed)
+            wait = max(_SECONDS_BETWEEN_LINES, _SHARE_BETWEEN_LINES * (now - began_at))
             if now - last_line_at < wait:
                 return
         elif finished:

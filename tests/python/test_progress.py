@@ -67,6 +67,18 @@ def test_text_where_there_is_no_terminal(
     )
 
 
+def test_text_comes_less_often_in_a_long_call(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter((0.0, 100.0, 104.0, 106.0, 110.0, 112.0))
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    with report_progress(True, "work", "groups") as record:
+        assert record is not None
+        for done in (1, 2, 3, 4, 5):
+            record(done, 9, float(done))
+    assert [line.split()[1] for line in capsys.readouterr().err.splitlines()] == ["1", "3", "5"]
+
+
 def test_text_shows_unit_and_note(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
