@@ -86,9 +86,9 @@ The same sets, seeds and batches in both precisions; differences of the accuraci
 _TIME = """\
 One run of E1-dsa (1001 epochs of a random set of CIFAR-10, and one test on 10,000 images) against
 the loop of the literature, rewritten in `bench/evaluation/speed.py`. Ten epochs and a test are
-timed in turns, medians over the rounds; a run is extended from these. Accuracies come from whole
-runs, each with a set and a network of its own; networks start from the same weights in all
-columns, while the baseline draws its own batches and augmentations."""
+timed in turns, medians over the rounds; a run is extended from these. Accuracies, where given, are
+those of whole runs, each with a set and a network of its own; networks start from the same weights
+in all columns, while the baseline draws its own batches and augmentations."""
 
 
 def _table(head: list[str], rows: list[list[str]], numbers_from: int) -> str:
