@@ -15,7 +15,7 @@ import os
 import statistics
 import sys
 import time
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -83,8 +83,6 @@ def _times(drawn: DistilledSet, test: ImageDataset, options: argparse.Namespace)
         timed("reference_train", lambda net=plain: reference_train(net, drawn, 10, 0.01))
         timed("reference_test", lambda net=plain: reference_test(net, loader))
         for precision, plan in plans.items():
-            from dataclasses import replace
-
             recipe = replace(plan.recipe, epochs=10)
             net, data = plan.make_network(0), plan.training_set()
             images, labels = plan.test_images()
@@ -220,7 +218,6 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--networks", type=int, default=0, help="whole runs for the accuracies")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--work", type=Path, default=Path("build/anchors"))
     return parser.parse_args(arguments)
 
 

@@ -31,8 +31,7 @@ from ddkern.training import (
     choose_precision,
     train,
 )
-from ddkern.training.images import InputImages
-from ddkern.training.loop import one_hot
+from ddkern.training.images import InputImages, one_hot
 from ddkern.training.testing import measure_accuracy
 
 __all__ = ["EvaluationPlan", "Labels", "plan_evaluation"]

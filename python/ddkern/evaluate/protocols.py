@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ddkern.augment import DSA, CutMix, RandomResizedCrop, ShufflePatches
 from ddkern.checks import as_count
 from ddkern.training import Augmentation, Decay, Optimizer, Recipe
+from ddkern.training.recipe import describe
 
 __all__ = ["Protocol", "get_protocol", "protocol_names"]
 
@@ -81,11 +82,11 @@ class Protocol:
 
     def digest(self) -> str:
         """SHA-256 of every field."""
-        return hashlib.sha256(json.dumps(_describe(self), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(describe(self), sort_keys=True).encode()).hexdigest()
 
     def describe(self) -> dict[str, Any]:
         """All fields as plain values."""
-        described: dict[str, Any] = _describe(self)
+        described: dict[str, Any] = describe(self)
         return described
 
     def model_for(self, image_size: tuple[int, int]) -> str:
@@ -194,15 +195,6 @@ def _without_patches(augment: tuple[Augmentation, ...]) -> tuple[Augmentation, .
     whole = RandomResizedCrop(scale=(1.0, 1.0))
     kept = (a for a in augment if not isinstance(a, ShufflePatches))
     return tuple(whole if isinstance(a, RandomResizedCrop) else a for a in kept)
-
-
-def _describe(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        plain = {f.name: _describe(getattr(value, f.name)) for f in fields(value)}
-        return {"type": type(value).__name__, **plain}
-    if isinstance(value, (tuple, list)):
-        return [_describe(entry) for entry in value]
-    return value
 
 
 def _convnet_recipe(epochs: int, augment: tuple[DSA, ...]) -> Recipe:

@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ from ddkern.training import (
     measure_accuracy,
     train,
 )
-from ddkern.training.loop import one_hot
+from ddkern.training.images import one_hot
+from ddkern.training.recipe import describe
 
 __all__ = ["Teacher", "load_teacher", "teacher_recipe", "train_teacher"]
 
@@ -142,7 +143,7 @@ def train_teacher(
         "dataset_hash": dataset.fingerprint(),
         "test_hash": None if test is None else test.fingerprint(),
         "normalization_hash": _hash_of(normalization),
-        "recipe": _describe(recipe),
+        "recipe": describe(recipe),
         "random_state": seed,
         "precision": chosen,
     }
@@ -263,12 +264,3 @@ def _hash_of(normalization: Normalization) -> str:
     if normalization.zca is not None:
         digest.update(normalization.zca.mean.tobytes() + normalization.zca.matrix.tobytes())
     return digest.hexdigest()
-
-
-def _describe(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        plain = {f.name: _describe(getattr(value, f.name)) for f in fields(value)}
-        return {"type": type(value).__name__, **plain}
-    if isinstance(value, (tuple, list)):
-        return [_describe(entry) for entry in value]
-    return value

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from ddkern.data import ImageDataset, Normalization
 
-__all__ = ["PixelImages", "TrainingSet"]
+__all__ = ["InputImages", "PixelImages", "TrainingSet", "one_hot"]
 
 
 class PixelImages:
@@ -108,3 +109,8 @@ class TrainingSet:
     def device(self) -> torch.device:
         """Where all of it lies."""
         return self.targets.device
+
+
+def one_hot(labels: Tensor, n_classes: int) -> Tensor:
+    """Class probabilities of hard labels: float32, shape (n, n_classes)."""
+    return functional.one_hot(labels, n_classes).float()

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ddkern.augment import DrawKey
 from ddkern.files import replaced_when_complete
@@ -214,8 +213,3 @@ def _resume(path: Path | None, model: nn.Module, optimizer: torch.optim.Optimize
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     return int(state["epoch"])
-
-
-def one_hot(labels: Tensor, n_classes: int) -> Tensor:
-    """Class probabilities of hard labels: float32, shape (n, n_classes)."""
-    return functional.one_hot(labels, n_classes).float()

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ from torch import nn
 from ddkern.augment import DSA, CutMix, MixUp, RandomResizedCrop, ShufflePatches
 from ddkern.checks import as_count, as_number, check_choice
 
-__all__ = ["Augmentation", "Decay", "Mixing", "Optimizer", "Recipe"]
+__all__ = ["Augmentation", "Decay", "Mixing", "Optimizer", "Recipe", "describe"]
 
 Augmentation: TypeAlias = DSA | RandomResizedCrop | ShufflePatches
 Mixing: TypeAlias = CutMix | MixUp
@@ -174,3 +174,13 @@ class Recipe:
     def batches(self, n: int) -> int:
         """Batches of an epoch over ``n`` images."""
         return -(-n // self.batch_size)
+
+
+def describe(value: Any) -> Any:
+    """A record with all records in it as plain values, which JSON holds; ``type`` names classes."""
+    if is_dataclass(value) and not isinstance(value, type):
+        plain = {f.name: describe(getattr(value, f.name)) for f in fields(value)}
+        return {"type": type(value).__name__, **plain}
+    if isinstance(value, (tuple, list)):
+        return [describe(entry) for entry in value]
+    return value

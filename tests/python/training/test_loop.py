@@ -18,8 +18,8 @@ from torch.nn import functional  # noqa: E402
 from ddkern.augment import CutMix, DrawKey  # noqa: E402
 from ddkern.evaluate.teachers import OnlineTeacher, label_storage_bytes, relabel  # noqa: E402
 from ddkern.training import Recipe, TrainingSet, train  # noqa: E402
-from ddkern.training.images import InputImages, PixelImages  # noqa: E402
-from ddkern.training.loop import augmented_batches, epoch_order, one_hot  # noqa: E402
+from ddkern.training.images import InputImages, PixelImages, one_hot  # noqa: E402
+from ddkern.training.loop import augmented_batches, epoch_order  # noqa: E402
 from ddkern.training.loss import cross_entropy, softened_divergence  # noqa: E402
 from helpers.students import TinyNet, make_bars, make_protocol  # noqa: E402
 
