@@ -4,9 +4,9 @@
 The data set is CIFAR-10, or scikit-learn's digits with ``--dataset digits``. A line is a method, a
 number of images a class and a protocol. Every set is drawn with a seed of its own and trained on by
 one network of its own, so that the deviation is that of sets and networks together. Herding,
-k-center and k-means compare images by the features of a ConvNet that was trained on all training
-images for two epochs, another one for each seed. What is finished is kept in ``--work``, and a
-second run goes on from there.
+k-center and k-means compare images by their pixels, or with ``--features network`` by the features
+of a ConvNet that was trained on all training images for two epochs, another one for each seed. What
+is finished is kept in ``--work``, and a second run goes on from there.
 """
 
 from __future__ import annotations
@@ -70,6 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
     command = f"python -m bench.evaluation.anchors --precision {options.precision} "
     if options.dataset == "digits":
         command += "--dataset digits "
+    if options.features == "network":
+        command += "--features network "
     command += f"--sets {options.sets} --lines "
     for name in options.lines:
         anchor = parse(name)
@@ -85,6 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
             "ipc": anchor.ipc,
             "protocol": anchor.protocol,
             "weights": anchor.weights,
+            "features": None if anchor.method == "random" else options.features,
             "sets": [],
         }
         document["lines"] = [line]
@@ -111,7 +114,8 @@ def _open(dataset: str) -> tuple[ImageDataset, ImageDataset, Normalization]:
 
 def _file_name(line: str, options: argparse.Namespace) -> str:
     prefix = "" if options.dataset == "cifar10" else f"{options.dataset}-"
-    return f"{prefix}{line}-{options.precision}.json"
+    features = "-network" if options.features == "network" else ""
+    return f"{prefix}{line}{features}-{options.precision}.json"
 
 
 def _measure(
@@ -124,7 +128,7 @@ def _measure(
 ) -> dict[str, Any]:
     features: dict[str, Any] = {}
     teacher_accuracy = None
-    if anchor.method != "random" and options.dataset == "cifar10":
+    if anchor.method != "random" and options.features == "network":
         teacher = train_teacher(
             train,
             normalization=normalization,
@@ -138,7 +142,9 @@ def _measure(
         features["features"] = NetworkFeatures(model=teacher.model)
     method = make_method(anchor.method, ipc=anchor.ipc, **features)
     drawn = distill(train, method, normalization=normalization, random_state=seed)
-    state = options.work / options.dataset / f"{anchor.name}-{options.precision}" / f"set-{seed}"
+    state = (
+        options.work / options.dataset / Path(_file_name(anchor.name, options)).stem / f"set-{seed}"
+    )
     result = evaluate(
         drawn,
         test,
@@ -169,6 +175,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.evaluation.anchors", description=__doc__)
     parser.add_argument("--lines", nargs="+", required=True, help="such as herding-10@E1-dsa")
     parser.add_argument("--dataset", default="cifar10", choices=["cifar10", "digits"])
+    parser.add_argument("--features", default="pixels", choices=["pixels", "network"])
     parser.add_argument("--sets", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])

@@ -69,9 +69,10 @@ and `ddkern protocols --json` prints them."""
 
 _CORESETS = """\
 CIFAR-10, ConvNet-D3. Every set is drawn with a seed of its own and evaluated by one network of its
-own; the deviation is over these pairs (divided by n). Herding, k-center and k-means compare images
-by the features of a ConvNet trained on all training images for two epochs (its recipe stands in
-`bench/evaluation/anchors.py`), another one for each set. The images come from JPEG files, in which
+own; the deviation is over these pairs (divided by n). Images are compared by their pixels, so that
+herding draws the same set each time, or by the features of a ConvNet that was trained on all
+training images for two epochs (recipe in `bench/evaluation/anchors.py`), another one for each set.
+The images come from JPEG files, in which
 they have lost a little of what the original files hold. Weighted k-means sets have the masses of
 their cells as weights. Seeds of sets and networks, flags of determinism, versions and hashes are in
 the files of `bench/results/accuracy`."""
@@ -127,10 +128,11 @@ def _accuracies(documents: list[dict[str, Any]]) -> str:
         found = _percent(line)
         published = PUBLISHED.get((line["method"], line["ipc"], line["protocol"]))
         weights = "" if line["weights"] == "uniform" else f", weights {line['weights']}"
+        features = "" if line["features"] is None else f" ({line['features']})"
         rows.append(
             [
                 line["sets"][0]["protocol"],
-                line["method"] + weights,
+                line["method"] + features + weights,
                 line["sets"][0]["precision"],
                 str(line["ipc"]),
                 f"{found.mean():.1f} ± {found.std():.1f}",

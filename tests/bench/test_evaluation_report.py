@@ -24,6 +24,7 @@ def accuracy(name: str, values: list[float], precision: str = "float32", data: s
         "ipc": anchor.ipc,
         "protocol": anchor.protocol,
         "weights": anchor.weights,
+        "features": None if anchor.method == "random" else "pixels",
         "sets": sets,
     }
     command = f"python -m bench.evaluation.anchors --lines {name}"
