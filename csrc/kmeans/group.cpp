@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "kmeans/weights.h"
 
 namespace ddkern::kmeans {
 namespace {
@@ -18,12 +19,6 @@ int exponent_of(double v) {
   int exponent = 0;
   if (v != 0) std::frexp(v, &exponent);
   return exponent;
-}
-
-int bit_length(unsigned __int128 v) {
-  int bits = 0;
-  for (; v != 0; v >>= 1) ++bits;
-  return bits;
 }
 
 template <class T>
@@ -88,42 +83,14 @@ Group<T>::Group(const RowReader<T>& reader, const std::int64_t* rows, std::int64
 
 template <class T>
 void Group<T>::set_weights(const double* sample_weight) {
-  double largest = 0;
-  std::int64_t n_raw = n_;
-  if (sample_weight != nullptr) {
-    n_raw = 0;
-    for (std::int64_t i = 0; i < n_; ++i) {
-      const double a = sample_weight[row_number(i)];
-      largest = std::max(largest, a);
-      n_raw += a > 0;
-    }
-  }
-  const int head = std::max(
-      22, bit_length(static_cast<unsigned __int128>(std::max<std::int64_t>(n_raw - 1, 0))));
-  grid_bits_ = 62 - head;
-  if (sample_weight == nullptr) {
-    n_positive_ = total_units_ = n_;
-    total_weight_ = static_cast<double>(n_);
-    return;
-  }
-  const int exponent = exponent_of(largest);
-  unsigned __int128 total = 0;
-  for (std::int64_t i = 0; i < n_; ++i) {
-    const double b = std::ldexp(sample_weight[row_number(i)], -exponent);
-    total += static_cast<std::uint64_t>(b * 0x1p40);
-  }
-  const int lift = head + 40 - bit_length(total);
-  units_.resize(static_cast<std::size_t>(n_));
-  weights_.assign(static_cast<std::size_t>(n_blocks() * kBlockPoints), 0.0);
-  for (std::int64_t i = 0; i < n_; ++i) {
-    const double b = std::ldexp(sample_weight[row_number(i)], -exponent);
-    // std::nearbyint in the default rounding mode: ties to even.
-    units_[i] = static_cast<std::int64_t>(std::nearbyint(std::ldexp(b, lift + grid_bits_)));
-    weights_[i] = std::ldexp(static_cast<double>(units_[i]), -grid_bits_);
-    total_units_ += units_[i];
-    n_positive_ += units_[i] > 0;
-  }
-  total_weight_ = std::ldexp(static_cast<double>(total_units_), exponent - lift - grid_bits_);
+  Weights found = canonical_weights(sample_weight, rows_, first_, n_);
+  units_ = std::move(found.units);
+  weights_ = std::move(found.canonical);
+  if (!weights_.empty()) weights_.resize(static_cast<std::size_t>(n_blocks() * kBlockPoints), 0.0);
+  total_units_ = found.total_units;
+  n_positive_ = found.n_positive;
+  total_weight_ = found.total_weight;
+  grid_bits_ = found.grid_bits;
 }
 
 template <class T>

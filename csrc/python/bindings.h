@@ -8,6 +8,7 @@ namespace ddkern::python {
 
 void register_backend(pybind11::module_& module);
 void register_kmeans(pybind11::module_& module);
+void register_kmeans_cuda(pybind11::module_& module);
 void register_network(pybind11::module_& module);
 
 }  // namespace ddkern::python

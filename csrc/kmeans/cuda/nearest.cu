@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kmeans/cuda/nearest.h"
+
+#include "kmeans/cuda/arithmetic.cuh"
+
+namespace ddkern::kmeans::cuda {
+namespace {
+
+using ddkern::cuda::Sum;
+using ddkern::cuda::warp_reduce;
+
+constexpr int kSettleThreads = 128;
+constexpr double kSmallestCertain = 0x1p-900;  // squares of less may have lost digits
+
+// What is known of <y, c> turned into what is known of ||c||^2 - 2 <y, c>.
+template <class T>
+struct Bounds {
+  const float *base, *lost, *norm, *rest;
+  __device__ Bounds(const Chunk<T>& chunk, std::int64_t first_cell)
+      : base(chunk.base + first_cell), lost(chunk.bound_lost + first_cell),
+        norm(chunk.bound_norm + first_cell), rest(chunk.bound + first_cell) {}
+  __device__ float score(int c, float product) const { return base[c] - 2 * product; }
+  __device__ float error(int c, float row_lost, float row_norm) const {
+    return (row_lost * lost[c] + row_norm * norm[c] + rest[c]) * (1 + 0x1p-18f);
+  }
+};
+
+// One thread a row. Keeps the columns of the least lower bounds, one more than an open row lists.
+template <class T>
+__global__ void __launch_bounds__(kTileRows) scan_kernel(Chunk<T> chunk, int first_tile) {
+  const RowTile tile = chunk.tiles[first_tile + static_cast<int>(blockIdx.x)];
+  GroupRun& run = chunk.runs[tile.group];
+  if (run.active == 0) return;
+  const GroupShape& shape = chunk.shapes[tile.group];
+  const int row = tile.first + static_cast<int>(threadIdx.x);
+  bool open = false;
+  if (row < shape.n) {
+    const std::int64_t position = shape.begin + row;
+    const float row_lost = chunk.lost[position], row_norm = chunk.norms[position];
+    const bool wild = !(row_norm < 0x1p40f);
+    const Bounds<T> bounds(chunk, shape.first_cell);
+    const float* products = chunk.scores + tile.scores + threadIdx.x;
+    float least[kListed + 1], limit = INFINITY;
+    int column[kListed + 1];
+#pragma unroll
+    for (int s = 0; s <= kListed; ++s) {
+      least[s] = INFINITY;
+      column[s] = 0;
+    }
+    if (!wild) {
+      for (int c = 0; c < shape.k; ++c) {
+        const float score = bounds.score(c, products[static_cast<std::int64_t>(c) * kTileRows]);
+        const float error = bounds.error(c, row_lost, row_norm);
+        const float lower = score - error;
+        limit = fminf(limit, score + error);
+        if (!(lower < least[kListed])) continue;
+        least[kListed] = lower;
+        column[kListed] = c;
+#pragma unroll
+        for (int s = kListed; s > 0; --s) {
+          if (!(least[s] < least[s - 1])) break;
+          const float swapped = least[s];
+          least[s] = least[s - 1];
+          least[s - 1] = swapped;
+          const int other = column[s];
+          column[s] = column[s - 1];
+          column[s - 1] = other;
+        }
+      }
+    }
+    chunk.before[position] = chunk.assignment[position];
+    open = wild || least[1] <= limit;
+    if (!open) {
+      chunk.assignment[position] = column[0];
+    } else {
+      OpenRow entry;
+      entry.scores = tile.scores + threadIdx.x;
+      entry.group = tile.group;
+      entry.row = row;
+      entry.limit = limit;
+      entry.n_columns = wild || least[kListed] <= limit ? 0 : least[2] <= limit ? 3 : 2;
+      // Ascending, so that an exact tie keeps the lowest.
+      const int a = column[0], b = column[1], d = entry.n_columns == 3 ? column[2] : 0x7fffffff;
+      entry.columns[0] = min(a, min(b, d));
+      entry.columns[2] = max(a, max(b, d));
+      entry.columns[1] = a ^ b ^ d ^ entry.columns[0] ^ entry.columns[2];
+      chunk.open[atomicAdd(chunk.n_open, 1)] = entry;
+    }
+  }
+  const int n_open = __syncthreads_count(open);
+  if (threadIdx.x == 0 && n_open > 0) {
+    ddkern::cuda::atomic_add(&run.n_rechecked, static_cast<std::int64_t>(n_open));
+  }
+}
+
+// --- real arithmetic ---------------------------------------------------------------------------
+
+// A sum of products of doubles without rounding (Kulisch's long accumulator), spread over a warp:
+// every lane has limbs of its own, [limb][lane], which are added at the end.
+constexpr int kLowestExponent = 2 * -1074;
+constexpr int kLimbs = (2 * 1074 + 2 * 1024 + 64) / 32 + 6;
+
+inline __device__ void add_product(std::int64_t* limbs, double a, double b, bool negative) {
+  const double factors[2] = {a, b};
+  std::uint64_t mantissa[2];
+  int position = -kLowestExponent;
+#pragma unroll
+  for (int f = 0; f < 2; ++f) {
+    const auto bits = static_cast<std::uint64_t>(__double_as_longlong(factors[f]));
+    const int biased = static_cast<int>((bits >> 52) & 0x7ff);
+    const std::uint64_t fraction = bits & ((std::uint64_t{1} << 52) - 1);
+    mantissa[f] = biased == 0 ? fraction : fraction | (std::uint64_t{1} << 52);
+    position += biased == 0 ? -1074 : biased - 1075;
+    negative = negative != ((bits >> 63) != 0);
+  }
+  if (mantissa[0] == 0 || mantissa[1] == 0) return;
+  // 53 by 53 bits in 32-bit pieces; the high ones have 21 bits.
+  const std::uint64_t a0 = mantissa[0] & 0xffffffffu, a1 = mantissa[0] >> 32;
+  const std::uint64_t b0 = mantissa[1] & 0xffffffffu, b1 = mantissa[1] >> 32;
+  const std::uint64_t low = a0 * b0, cross = a1 * b0 + (low >> 32), cross2 = a0 * b1 + (cross & 0xffffffffu);
+  const std::uint64_t high = a1 * b1 + (cross >> 32) + (cross2 >> 32);
+  const std::uint32_t words[4] = {static_cast<std::uint32_t>(low), static_cast<std::uint32_t>(cross2),
+                                  static_cast<std::uint32_t>(high),
+                                  static_cast<std::uint32_t>(high >> 32)};
+  const int limb = position / 32, shift = position % 32;
+  std::uint64_t carried = 0;
+#pragma unroll
+  for (int w = 0; w < 5; ++w) {
+    const std::uint64_t shifted = (w < 4 ? std::uint64_t{words[w]} << shift : 0) | carried;
+    const auto word = static_cast<std::int64_t>(shifted & 0xffffffffu);
+    carried = shifted >> 32;
+    limbs[(limb + w) * kWarp] += negative ? -word : word;
+  }
+}
+
+// The sign of ||x - a||^2 - ||x - b||^2 in real arithmetic; all lanes call it and have the answer.
+template <class T>
+__device__ int compare_exactly(const T* x, const T* a, const T* b, int n, std::int64_t* limbs) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  std::int64_t* mine = limbs + lane;
+  for (int l = 0; l < kLimbs; ++l) mine[l * kWarp] = 0;
+  for (int j = lane; j < n; j += kWarp) {
+    const double xj = x[j], aj = a[j], bj = b[j];
+    if (aj == bj) continue;
+    add_product(mine, aj, aj, false);
+    add_product(mine, bj, bj, true);
+    add_product(mine, xj, aj, true);
+    add_product(mine, xj, aj, true);
+    add_product(mine, xj, bj, false);
+    add_product(mine, xj, bj, false);
+  }
+  // Limbs of all lanes together, carried upwards: in [0, 2^32) but for the highest, which has the
+  // sign.
+  std::int64_t carried = 0;
+  bool any = false;
+  for (int l = 0; l < kLimbs; ++l) {
+    const std::int64_t sum = warp_reduce(mine[l * kWarp], Sum{}) + carried;
+    if (l == kLimbs - 1) return sum < 0 ? -1 : (sum > 0 || any ? 1 : 0);
+    carried = sum >> 32;
+    any = any || (sum & 0xffffffffll) != 0;
+  }
+  return 0;
+}
+
+// --- open rows ---------------------------------------------------------------------------------
+
+template <class T>
+__device__ double distance_by_warp(const T* x, const T* c, double scale, int n) {
+  double sum = 0;
+  for (int j = static_cast<int>(threadIdx.x) % kWarp; j < n; j += kWarp) {
+    const double r = static_cast<double>(x[j]) * scale - static_cast<double>(c[j]) * scale;
+    sum += r * r;
+  }
+  return warp_reduce(sum, Sum{});
+}
+
+// The nearest so far of the columns that one row may belong to.
+template <class T>
+struct Contest {
+  const T* x;
+  const T* cells;
+  double scale, relative_error;
+  int n;
+  std::int64_t* limbs;  // null: what float64 cannot tell is `unclear`
+  int best = -1;
+  double best_distance = 0;
+  bool unclear = false;
+
+  __device__ void enter(int c) {
+    const double distance = distance_by_warp(x, cells + static_cast<std::int64_t>(c) * n, scale, n);
+    if (best >= 0) {
+      const double low = fmin(distance, best_distance), high = fmax(distance, best_distance);
+      const bool clear = low * (1 + relative_error) < high * (1 - relative_error) &&
+                         high > kSmallestCertain && distance == distance;
+      bool nearer = distance < best_distance;
+      if (!clear) {
+        unclear = true;
+        nearer = limbs != nullptr &&
+                 compare_exactly(x, cells + static_cast<std::int64_t>(c) * n,
+                                 cells + static_cast<std::int64_t>(best) * n, n, limbs) < 0;
+      }
+      if (!nearer) return;
+    }
+    best = c;
+    best_distance = distance;
+  }
+};
+
+// A warp a row. Without limbs, rows that float64 cannot settle go on to chunk.ties.
+template <class T, bool kExact>
+__global__ void __launch_bounds__(kExact ? kWarp : kSettleThreads) settle_kernel(Chunk<T> chunk) {
+  DDKERN_DYNAMIC_SHARED(std::int64_t, limbs);
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int n_warps = static_cast<int>(gridDim.x * blockDim.x) / kWarp;
+  const OpenRow* rows = kExact ? chunk.ties : chunk.open;
+  const int n_rows = kExact ? *chunk.n_ties : *chunk.n_open;
+  for (int e = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) / kWarp; e < n_rows;
+       e += n_warps) {
+    const OpenRow entry = rows[e];
+    const GroupShape& shape = chunk.shapes[entry.group];
+    const std::int64_t position = shape.begin + entry.row;
+    // Roundings of a difference, its square, and the sum over a lane and over the lanes.
+    const double relative_error = (chunk.n_features / kWarp + 16) * 0x1p-52;
+    Contest<T> contest{chunk.row(position),
+                       chunk.centroids + shape.first_cell * chunk.n_features,
+                       chunk.frames[entry.group].scale,
+                       relative_error,
+                       chunk.n_features,
+                       kExact ? limbs : nullptr};
+    if (entry.n_columns > 0) {
+#pragma unroll
+      for (int c = 0; c < kListed; ++c) {
+        if (c < entry.n_columns) contest.enter(entry.columns[c]);
+      }
+    } else {
+      const float row_lost = chunk.lost[position], row_norm = chunk.norms[position];
+      const bool wild = !(row_norm < 0x1p40f);
+      const Bounds<T> bounds(chunk, shape.first_cell);
+      for (int first = 0; first < shape.k; first += kWarp) {
+        const int c = first + lane;
+        bool may_win = c < shape.k;
+        if (may_win && !wild) {
+          const float product = chunk.scores[entry.scores + static_cast<std::int64_t>(c) * kTileRows];
+          may_win = !(bounds.score(c, product) - bounds.error(c, row_lost, row_norm) > entry.limit);
+        }
+        for (unsigned mask = __ballot_sync(kAllLanes, may_win); mask != 0; mask &= mask - 1) {
+          contest.enter(first + __ffs(static_cast<int>(mask)) - 1);
+        }
+      }
+    }
+    if (lane != 0) continue;
+    if (contest.unclear) {
+      if constexpr (kExact) {
+        ddkern::cuda::atomic_add(&chunk.runs[entry.group].n_exact, 1);
+      } else {
+        chunk.ties[atomicAdd(chunk.n_ties, 1)] = entry;
+        continue;
+      }
+    }
+    chunk.assignment[position] = contest.best;
+  }
+}
+
+// Sixteen threads a row. Where squares leave the range of float64 the difference is brought near 1
+// first.
+template <class T>
+__global__ void __launch_bounds__(kTileRows)
+    write_assignment_kernel(Chunk<T> chunk, std::int64_t* assignment, double* distance) {
+  const RowTile tile = chunk.tiles[blockIdx.x];
+  const GroupShape& shape = chunk.shapes[tile.group];
+  const int lane = static_cast<int>(threadIdx.x) % kLanes;
+  const int n = chunk.n_features;
+  for (int r = static_cast<int>(threadIdx.x) / kLanes; r < kTileRows; r += kTileRows / kLanes) {
+    const bool exists = tile.first + r < shape.n;
+    const std::int64_t position = shape.begin + (exists ? tile.first + r : 0);
+    const int cell = chunk.assignment[position];
+    double found = 0;
+    if (distance != nullptr) {
+      const T* x = chunk.row(position);
+      const T* c = chunk.centroids + (shape.first_cell + cell) * n;
+      const double squared = sq_distance(x, c, 1.0, n, lane);
+      double largest = 0;
+      for (int j = lane; j < n; j += kLanes) {
+        largest = fmax(largest, fabs(static_cast<double>(x[j]) - static_cast<double>(c[j])));
+      }
+      for (int half = kLanes / 2; half > 0; half /= 2) {
+        largest = fmax(largest, __shfl_xor_sync(kAllLanes, largest, half));
+      }
+      const int exponent = exponent_of(largest);
+      double sum = 0;
+      for (int j = lane; j < n; j += kLanes) {
+        const double d =
+            ldexp(static_cast<double>(x[j]) - static_cast<double>(c[j]), -exponent);
+        sum += d * d;
+      }
+      sum = add_lanes(sum);
+      const bool in_range = squared >= kSmallestCertain && squared <= 1 / kSmallestCertain;
+      found = in_range ? sqrt(squared) : largest == 0 ? 0 : ldexp(sqrt(sum), exponent);
+    }
+    if (!exists || lane != 0) continue;
+    const std::int64_t row = chunk.row_number(position);
+    assignment[row] = cell;
+    if (distance != nullptr) distance[row] = found;
+  }
+}
+
+}  // namespace
+
+template <class T>
+void write_assignment(const Chunk<T>& chunk, std::int64_t* assignment, double* distance,
+                      cudaStream_t stream) {
+  DDKERN_LAUNCH(write_assignment_kernel<T>, chunk.n_tiles, kTileRows, 0, stream, chunk, assignment,
+                distance);
+}
+
+template <class T>
+void find_nearest(const Chunk<T>& chunk, int first_tile, int n_tiles, int n_multiprocessors,
+                  cudaStream_t stream) {
+  DDKERN_CUDA_TRY(cudaMemsetAsync(chunk.n_open, 0, sizeof(int), stream));
+  DDKERN_CUDA_TRY(cudaMemsetAsync(chunk.n_ties, 0, sizeof(int), stream));
+  DDKERN_LAUNCH(scan_kernel<T>, n_tiles, kTileRows, 0, stream, chunk, first_tile);
+  // How many rows are open is known on the device alone: enough warps to fill it, and a loop.
+  const int most = (n_tiles * kTileRows + kSettleThreads / kWarp - 1) / (kSettleThreads / kWarp);
+  const int blocks = most < n_multiprocessors * 16 ? most : n_multiprocessors * 16;
+  DDKERN_LAUNCH((settle_kernel<T, false>), blocks, kSettleThreads, 0, stream, chunk);
+  constexpr std::size_t kLimbBytes = sizeof(std::int64_t) * kLimbs * kWarp;
+  const int exact_blocks = most < n_multiprocessors * 4 ? most : n_multiprocessors * 4;
+  DDKERN_LAUNCH((settle_kernel<T, true>), exact_blocks, kWarp, kLimbBytes, stream, chunk);
+}
+
+template void write_assignment(const Chunk<float>&, std::int64_t*, double*, cudaStream_t);
+template void write_assignment(const Chunk<double>&, std::int64_t*, double*, cudaStream_t);
+template void find_nearest(const Chunk<float>&, int, int, int, cudaStream_t);
+template void find_nearest(const Chunk<double>&, int, int, int, cudaStream_t);
+
+}  // namespace ddkern::kmeans::cuda

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kmeans/cuda/products.h"
+
+#include "core/cuda/mma.cuh"
+
+namespace ddkern::kmeans::cuda {
+namespace {
+
+constexpr int kDepth = kPadding;     // features of a stage
+constexpr int kChunks = kDepth / 8;  // of 16 bytes a row and stage
+
+// Where chunk c of row r lies in a stage: no two of the eight rows that a matrix load touches share
+// a bank.
+inline __device__ int swizzled(int row, int chunk) {
+  return (row * kChunks + (chunk ^ (row & (kChunks - 1)))) * 16;
+}
+
+// Tiles of 128 rows by kColumns, cut among kWarpsM by kWarpsN warps. Wide tiles are bound by
+// products and want large pieces a warp, which load less from shared memory; narrow ones are bound by
+// device memory.
+template <int kColumns, int kWarpsM, int kWarpsN, int kStages>
+struct TileConfig {
+  static constexpr int kThreads = kWarpsM * kWarpsN * 32;
+  static constexpr int kRowsLoaded = kThreads / kChunks;  // at a time
+  static constexpr int kRowsAWarp = kTileRows / kWarpsM, kColumnsAWarp = kColumns / kWarpsN;
+  static constexpr int kTilesM = kRowsAWarp / 16, kTilesN = kColumnsAWarp / 8;
+  static constexpr int kBytesA = kTileRows * kDepth * 2, kBytesB = kColumns * kDepth * 2;
+  static constexpr int kSharedBytes = kStages * (kBytesA + kBytesB);
+  static_assert(kTilesM >= 1 && kTilesN >= 2 && kTilesN % 2 == 0);
+};
+
+template <class T, int kColumns, int kWarpsM, int kWarpsN, int kStages, bool kGram>
+__global__ void __launch_bounds__(kWarpsM* kWarpsN * 32, 2)
+    product_kernel(Chunk<T> chunk, const ProductTile* product_tiles) {
+  using Config = TileConfig<kColumns, kWarpsM, kWarpsN, kStages>;
+  constexpr int kRowsLoaded = Config::kRowsLoaded;
+  DDKERN_DYNAMIC_SHARED(unsigned char, shared);
+  const ProductTile product_tile = product_tiles[blockIdx.x];
+  const RowTile tile = chunk.tiles[product_tile.row_tile];
+  if (!kGram && chunk.runs[tile.group].active == 0) return;
+  const GroupShape& shape = chunk.shapes[tile.group];
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
+  const int n_padded = chunk.n_padded;
+  const int n_rows = static_cast<int>(shape.n) - tile.first;
+  const std::int64_t n_all_columns = kGram ? shape.n : shape.k;
+  const int n_columns = static_cast<int>(n_all_columns) - product_tile.first_column;
+  const int load_row = thread / kChunks, load_chunk = thread % kChunks;
+  const __half* from_a =
+      chunk.halves + (shape.begin + tile.first) * n_padded + load_chunk * 8;
+  const __half* from_b =
+      (kGram ? chunk.halves + (shape.begin + product_tile.first_column) * n_padded
+             : chunk.cell_halves + (shape.first_cell + product_tile.first_column) * n_padded) +
+      load_chunk * 8;
+
+  const auto load_stage = [&](int stage, int depth) {
+    unsigned char* to_a = shared + stage * (Config::kBytesA + Config::kBytesB);
+    unsigned char* to_b = to_a + Config::kBytesA;
+#pragma unroll
+    for (int r = 0; r < kTileRows; r += kRowsLoaded) {
+      const int row = r + load_row;
+      const bool valid = row < n_rows;
+      ddkern::cuda::copy_async_16(
+          to_a + swizzled(row, load_chunk),
+          from_a + static_cast<std::int64_t>(valid ? row : 0) * n_padded + depth, valid);
+    }
+#pragma unroll
+    for (int r = 0; r < kColumns; r += kRowsLoaded) {
+      const int row = r + load_row;
+      if (kColumns < kRowsLoaded && row >= kColumns) break;
+      const bool valid = row < n_columns;
+      ddkern::cuda::copy_async_16(
+          to_b + swizzled(row, load_chunk),
+          from_b + static_cast<std::int64_t>(valid ? row : 0) * n_padded + depth, valid);
+    }
+  };
+
+  float sums[Config::kTilesM][Config::kTilesN][4] = {};
+  const int n_steps = n_padded / kDepth;
+#pragma unroll
+  for (int s = 0; s < kStages - 1; ++s) {
+    if (s < n_steps) load_stage(s, s * kDepth);
+    ddkern::cuda::copy_async_commit();
+  }
+  const int warp_row = warp / kWarpsN * Config::kRowsAWarp;
+  const int warp_column = warp % kWarpsN * Config::kColumnsAWarp;
+  // What a lane points a matrix load at: rows 0 to 15 of A in two chunks, and two tiles of B.
+  const int a_row = warp_row + lane % 16, a_chunk = lane / 16;
+  const int b_row = warp_column + lane % 8 + lane / 16 * 8, b_chunk = lane / 8 % 2;
+  for (int step = 0; step < n_steps; ++step) {
+    ddkern::cuda::copy_async_wait<kStages - 2>();
+    __syncthreads();
+    const int ahead = step + kStages - 1;
+    if (ahead < n_steps) load_stage(ahead % kStages, ahead * kDepth);
+    ddkern::cuda::copy_async_commit();
+    const unsigned char* at_a = shared + step % kStages * (Config::kBytesA + Config::kBytesB);
+    const unsigned char* at_b = at_a + Config::kBytesA;
+#pragma unroll
+    for (int depth = 0; depth < kChunks; depth += 2) {
+      std::uint32_t a[Config::kTilesM][4];
+#pragma unroll
+      for (int m = 0; m < Config::kTilesM; ++m) {
+        ddkern::cuda::load_matrix_x4(a[m], at_a + swizzled(a_row + m * 16, a_chunk + depth));
+      }
+#pragma unroll
+      for (int n = 0; n < Config::kTilesN; n += 2) {
+        std::uint32_t pair[4];
+        ddkern::cuda::load_matrix_x4(pair, at_b + swizzled(b_row + n * 8, b_chunk + depth));
+        const std::uint32_t left[2] = {pair[0], pair[1]}, right[2] = {pair[2], pair[3]};
+#pragma unroll
+        for (int m = 0; m < Config::kTilesM; ++m) {
+          ddkern::cuda::mma_f16(sums[m][n], a[m], left);
+          ddkern::cuda::mma_f16(sums[m][n + 1], a[m], right);
+        }
+      }
+    }
+  }
+
+  constexpr float kUnit = 0x1p-26f;  // 2^-13 of either operand
+  const bool mirrored = kGram && product_tile.first_column != tile.first;
+#pragma unroll
+  for (int m = 0; m < Config::kTilesM; ++m) {
+#pragma unroll
+    for (int n = 0; n < Config::kTilesN; ++n) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const int row = warp_row + m * 16 + lane / 4 + e / 2 * 8;
+        const int column = warp_column + n * 8 + lane % 4 * 2 + e % 2;
+        if (row >= n_rows || column >= n_columns) continue;
+        const float value = sums[m][n][e] * kUnit;
+        if constexpr (kGram) {
+          const std::int64_t i = tile.first + row, j = product_tile.first_column + column;
+          chunk.gram[shape.gram + j * shape.gram_stride + i] = value;
+          if (mirrored) chunk.gram[shape.gram + i * shape.gram_stride + j] = value;
+        } else {
+          const std::int64_t c = product_tile.first_column + column;
+          chunk.scores[tile.scores + c * kTileRows + row] = value;
+        }
+      }
+    }
+  }
+}
+
+template <class T, int kColumns, int kWarpsM, int kWarpsN, int kStages, bool kGram>
+void launch(const Chunk<T>& chunk, const ProductTile* tiles, int n_tiles, cudaStream_t stream) {
+  if (n_tiles == 0) return;
+  using Config = TileConfig<kColumns, kWarpsM, kWarpsN, kStages>;
+  DDKERN_LAUNCH((product_kernel<T, kColumns, kWarpsM, kWarpsN, kStages, kGram>), n_tiles,
+                Config::kThreads, Config::kSharedBytes, stream, chunk, tiles);
+}
+
+}  // namespace
+
+template <class T>
+void multiply_with_cells(const Chunk<T>& chunk, const ProductTile* tiles, int n_tiles, int columns,
+                         cudaStream_t stream) {
+  switch (columns) {
+    case 16: return launch<T, 16, 8, 1, 5, false>(chunk, tiles, n_tiles, stream);
+    case 32: return launch<T, 32, 4, 2, 5, false>(chunk, tiles, n_tiles, stream);
+    case 64: return launch<T, 64, 4, 2, 4, false>(chunk, tiles, n_tiles, stream);
+    default: return launch<T, 128, 2, 2, 3, false>(chunk, tiles, n_tiles, stream);
+  }
+}
+
+template <class T>
+void multiply_rows(const Chunk<T>& chunk, const ProductTile* tiles, int n_tiles,
+                   cudaStream_t stream) {
+  launch<T, 128, 2, 2, 3, true>(chunk, tiles, n_tiles, stream);
+}
+
+double product_error(int n_padded) {
+  return n_padded / 16 * ddkern::cuda::kMmaError * (1 + 0x1p-10);
+}
+
+template void multiply_with_cells(const Chunk<float>&, const ProductTile*, int, int, cudaStream_t);
+template void multiply_with_cells(const Chunk<double>&, const ProductTile*, int, int, cudaStream_t);
+template void multiply_rows(const Chunk<float>&, const ProductTile*, int, cudaStream_t);
+template void multiply_rows(const Chunk<double>&, const ProductTile*, int, cudaStream_t);
+
+}  // namespace ddkern::kmeans::cuda

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// Seeding (docs/numerics.md sections 7 and 8), all groups a step at a time. Which rows can come
+// nearer is screened with the Gram matrix where there is one; what decides are chains of float32
+// multiply-adds, and they are taken of the rows left open alone.
+#pragma once
+
+#include "kmeans/cuda/tables.h"
+
+namespace ddkern::kmeans::cuda {
+
+struct SeedTables {
+  GroupSeeding* groups;   // [n_groups]
+  double* closest;        // [n_rows] distance to the nearest seed, 0 for rows that do not count
+  float* chain_norms;     // [n_rows] g(i, i)
+  unsigned char* taken;   // [n_rows] equals a seed
+  std::int32_t* open;     // [n_trials][n_rows] rows of the group, or null without a Gram matrix
+  double* distances;      // [n_trials][n_rows]
+  std::int32_t* seeds;    // [n_cells] rows of the group
+};
+
+int n_trials_for(std::int64_t k);
+
+template <class T>
+void seed_plus_plus(const Chunk<T>& chunk, const SeedTables& tables, std::int64_t most_k,
+                    unsigned restart, double product_error, cudaStream_t stream);
+
+template <class T>
+void seed_random(const Chunk<T>& chunk, const SeedTables& tables, unsigned restart,
+                 cudaStream_t stream);
+
+// The values of the seeds as centroids.
+template <class T>
+void copy_seeds(const Chunk<T>& chunk, const std::int32_t* seeds, cudaStream_t stream);
+
+}  // namespace ddkern::kmeans::cuda

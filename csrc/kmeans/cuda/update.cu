@@ -1,0 +1,702 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kmeans/cuda/update.h"
+
+#include <algorithm>
+
+#include "kmeans/cuda/arithmetic.cuh"
+#include "kmeans/cuda/frame.h"
+
+namespace ddkern::kmeans::cuda {
+namespace {
+
+using ddkern::cuda::atomic_add;
+using ddkern::cuda::block_prefix;
+using ddkern::cuda::block_reduce;
+using ddkern::cuda::Largest;
+using ddkern::cuda::Sum;
+
+constexpr int kThreads = 256;
+constexpr int kCellThreads = 128;          // eight cells a block
+constexpr int kColumnsAThread = 4;
+constexpr int kEventsAPart = 4096;         // of one cell, that a block takes at a time
+constexpr unsigned kMostParts = 32;
+constexpr float kLargestHalf = 65504;
+
+// The group of a cell: groups are sorted by first cell.
+inline __device__ int group_of_cell(const GroupShape* shapes, int n_groups, std::int64_t cell) {
+  int low = 0, high = n_groups - 1;
+  while (low < high) {
+    const int middle = (low + high + 1) / 2;
+    if (shapes[middle].first_cell <= cell) {
+      low = middle;
+    } else {
+      high = middle - 1;
+    }
+  }
+  return low;
+}
+
+inline __device__ std::int64_t units_of(const std::int64_t* units, std::int64_t position) {
+  return units == nullptr ? 1 : units[position];
+}
+
+// Masses move at once; a changed cell forgets its members, which the next kernel counts anew.
+template <class T>
+__global__ void __launch_bounds__(kTileRows) move_masses_kernel(Chunk<T> chunk) {
+  const RowTile tile = chunk.tiles[blockIdx.x];
+  GroupRun& run = chunk.runs[tile.group];
+  if (run.active == 0) return;
+  const GroupShape& shape = chunk.shapes[tile.group];
+  const int row = tile.first + static_cast<int>(threadIdx.x);
+  bool moved = false;
+  if (row < shape.n) {
+    const std::int64_t position = shape.begin + row;
+    const std::int64_t units = units_of(chunk.units, position);
+    const int from = chunk.before[position], to = chunk.assignment[position];
+    moved = from != to && units > 0;
+    if (moved) {
+      const std::int64_t to_cell = shape.first_cell + to;
+      atomic_add(chunk.cell_units + to_cell, units);
+      atomicAdd(chunk.n_events + to_cell, 1);
+      if (from >= 0) {
+        atomic_add(chunk.cell_units + shape.first_cell + from, -units);
+        atomicAdd(chunk.n_events + shape.first_cell + from, 1);
+      }
+    }
+  }
+  const bool any = __syncthreads_or(moved) != 0;
+  if (any && threadIdx.x == 0) atomicOr(&run.any_moved, 1);
+}
+
+template <class T>
+__global__ void forget_members_kernel(Chunk<T> chunk) {
+  const std::int64_t cell = blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x;
+  if (cell >= chunk.n_cells || chunk.n_events[cell] == 0) return;
+  chunk.n_members[cell] = 0;
+  chunk.first_member[cell] = 0x7fffffff;
+  chunk.least_hash[cell] = ~0ull;
+  chunk.most_hash[cell] = 0;
+}
+
+// Members of changed cells: how many, the first, and the range of their hashes. Only cells whose
+// members all hash alike can have one value.
+template <class T>
+__global__ void __launch_bounds__(kTileRows) count_members_kernel(Chunk<T> chunk) {
+  const RowTile tile = chunk.tiles[blockIdx.x];
+  if (chunk.runs[tile.group].active == 0) return;
+  const GroupShape& shape = chunk.shapes[tile.group];
+  const int row = tile.first + static_cast<int>(threadIdx.x);
+  if (row >= shape.n) return;
+  const std::int64_t position = shape.begin + row;
+  const std::int64_t cell = shape.first_cell + chunk.assignment[position];
+  if (chunk.n_events[cell] == 0 || !chunk.counts(position)) return;
+  atomicAdd(chunk.n_members + cell, 1);
+  atomicMin(chunk.first_member + cell, row);
+  const unsigned long long hash = chunk.hashes[position];
+  if (hash < chunk.least_hash[cell]) atomicMin(chunk.least_hash + cell, hash);
+  if (hash > chunk.most_hash[cell]) atomicMax(chunk.most_hash + cell, hash);
+}
+
+// One block a group: where the events of every cell begin. A group has room for two a row.
+template <class T>
+__global__ void __launch_bounds__(kThreads) place_events_kernel(Chunk<T> chunk, bool also_ended) {
+  __shared__ std::int64_t shared[kThreads / kWarp + 1];
+  const GroupShape& shape = chunk.shapes[blockIdx.x];
+  if (!also_ended && chunk.runs[blockIdx.x].active == 0) return;
+  std::int64_t begin = 2 * shape.begin;
+  for (int first = 0; first < shape.k; first += kThreads) {
+    const int c = first + static_cast<int>(threadIdx.x);
+    const std::int64_t cell = shape.first_cell + c;
+    const std::int64_t n = c < shape.k ? chunk.n_events[cell] : 0;
+    const std::int64_t before = block_prefix(n, shared);
+    if (c < shape.k) {
+      chunk.event_begin[cell] = begin + before;
+      chunk.event_cursor[cell] = 0;
+    }
+    begin += shared[kThreads / kWarp];
+  }
+}
+
+template <class T>
+__global__ void __launch_bounds__(kTileRows) list_events_kernel(Chunk<T> chunk, bool also_ended) {
+  const RowTile tile = chunk.tiles[blockIdx.x];
+  if (!also_ended && chunk.runs[tile.group].active == 0) return;
+  const GroupShape& shape = chunk.shapes[tile.group];
+  const int row = tile.first + static_cast<int>(threadIdx.x);
+  if (row >= shape.n) return;
+  const std::int64_t position = shape.begin + row;
+  const int from = chunk.before[position], to = chunk.assignment[position];
+  if (from == to || !chunk.counts(position)) return;
+  const std::int64_t to_cell = shape.first_cell + to, from_cell = shape.first_cell + from;
+  chunk.events[chunk.event_begin[to_cell] + atomicAdd(chunk.event_cursor + to_cell, 1)] = 2 * row;
+  if (from < 0) return;
+  chunk.events[chunk.event_begin[from_cell] + atomicAdd(chunk.event_cursor + from_cell, 1)] =
+      2 * row + 1;
+}
+
+// A block has a cell, a slab of its features and a part of its events, in any order: integers.
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    accumulate_kernel(Chunk<T> chunk, bool also_ended, bool in_parts) {
+  const std::int64_t cell = blockIdx.x;
+  const int n_events = chunk.n_events[cell];
+  if (static_cast<int>(blockIdx.z) * kEventsAPart >= n_events) return;
+  const int g = group_of_cell(chunk.shapes, chunk.n_groups, cell);
+  if (!also_ended && chunk.runs[g].active == 0) return;
+  const GroupShape& shape = chunk.shapes[g];
+  const GroupFrame& frame = chunk.frames[g];
+  // v = z * 2^s - m * 2^s is y in units of the grid.
+  const double scale = frame.scale * frame.row_scale;
+  const int first_column = static_cast<int>(blockIdx.y) * static_cast<int>(blockDim.x) *
+                           kColumnsAThread;
+  double shift[kColumnsAThread];
+  int column[kColumnsAThread];
+  std::int64_t sums[kColumnsAThread] = {};
+#pragma unroll
+  for (int c = 0; c < kColumnsAThread; ++c) {
+    const int j = first_column + c * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x);
+    column[c] = j < chunk.n_features ? j : chunk.n_features - 1;
+    shift[c] = static_cast<double>(
+                   chunk.centre[static_cast<std::int64_t>(g) * chunk.n_features + column[c]]) *
+               frame.row_scale;
+  }
+  const std::int32_t* events = chunk.events + chunk.event_begin[cell];
+  constexpr int kRowsAtOnce = 4;
+  static_assert(kEventsAPart % kRowsAtOnce == 0);
+  const int part = in_parts ? kEventsAPart : n_events;
+  int first = static_cast<int>(blockIdx.z) * kEventsAPart;
+  int last = first + part < n_events ? first + part : n_events;
+  for (int e = first; e < n_events;) {
+    T values[kRowsAtOnce][kColumnsAThread];
+    std::int64_t positions[kRowsAtOnce];
+    bool leaves[kRowsAtOnce];
+#pragma unroll
+    for (int r = 0; r < kRowsAtOnce; ++r) {
+      const std::int32_t event = events[e + r < last ? e + r : e];
+      positions[r] = shape.begin + event / 2;
+      leaves[r] = event % 2 != 0;
+      const T* x = chunk.row(positions[r]);
+#pragma unroll
+      for (int c = 0; c < kColumnsAThread; ++c) values[r][c] = x[column[c]];
+    }
+#pragma unroll
+    for (int r = 0; r < kRowsAtOnce; ++r) {
+      if (e + r >= last) break;
+#pragma unroll
+      for (int c = 0; c < kColumnsAThread; ++c) {
+        const double v = static_cast<double>(values[r][c]) * scale - shift[c];
+        const std::int64_t q = weighted_integer(v, chunk.weights, positions[r]);
+        sums[c] += leaves[r] ? -q : q;
+      }
+    }
+    e += kRowsAtOnce;
+    if (e < last) continue;
+    first += static_cast<int>(gridDim.z) * kEventsAPart;
+    last = first + part < n_events ? first + part : n_events;
+    e = in_parts ? first : n_events;
+  }
+#pragma unroll
+  for (int c = 0; c < kColumnsAThread; ++c) {
+    const int j = first_column + c * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x);
+    if (j >= chunk.n_features) continue;
+    std::int64_t* to = chunk.sums + cell * chunk.n_features + j;
+    if (in_parts) {
+      atomic_add(to, sums[c]);
+    } else {
+      *to += sums[c];
+    }
+  }
+}
+
+// --- repairs -----------------------------------------------------------------------------------
+
+// d64 of every row to the centroid it is assigned to, and to a row if that is nearer. By one block;
+// all its threads call it.
+template <class T>
+__device__ void distances_to_own(const Chunk<T>& chunk, int g, double* largest) {
+  const GroupShape& shape = chunk.shapes[g];
+  const double scale = chunk.frames[g].scale;
+  const int lane = static_cast<int>(threadIdx.x) % kLanes;
+  const std::int64_t n_rounds = (shape.n + kThreads / kLanes - 1) / (kThreads / kLanes);
+  double most = 0;
+  for (std::int64_t round = 0; round < n_rounds; ++round) {
+    const std::int64_t i = round * (kThreads / kLanes) + static_cast<int>(threadIdx.x) / kLanes;
+    const std::int64_t position = shape.begin + (i < shape.n ? i : 0);
+    const std::int64_t cell = shape.first_cell + chunk.assignment[position];
+    const double distance = sq_distance(chunk.row(position),
+                                        chunk.centroids + cell * chunk.n_features, scale,
+                                        chunk.n_features, lane);
+    if (i >= shape.n) continue;
+    if (lane == 0) chunk.distances[position] = distance;
+    if (chunk.counts(position)) most = fmax(most, distance);
+  }
+  *largest = most;
+}
+
+// One block a group.
+template <class T>
+__global__ void __launch_bounds__(kThreads) repair_kernel(Chunk<T> chunk) {
+  __shared__ double shared[kThreads / kWarp];
+  __shared__ std::int64_t shared_rows[kThreads / kWarp];
+  const int g = static_cast<int>(blockIdx.x);
+  const GroupShape& shape = chunk.shapes[g];
+  GroupRun& run = chunk.runs[g];
+  if (run.active == 0) return;
+  bool empty = false;
+  for (int c = static_cast<int>(threadIdx.x); c < shape.k; c += kThreads) {
+    chunk.reseeded[shape.first_cell + c] = -1;
+    empty = empty || chunk.cell_units[shape.first_cell + c] == 0;
+  }
+  if (threadIdx.x == 0) run.repaired = 0;
+  if (__syncthreads_or(empty) == 0) return;
+  double largest;
+  distances_to_own(chunk, g, &largest);
+  __syncthreads();
+  const double scale = chunk.frames[g].scale;
+  const int lane = static_cast<int>(threadIdx.x) % kLanes;
+  const std::int64_t n_rounds = (shape.n + kThreads / kLanes - 1) / (kThreads / kLanes);
+  for (int c = 0; c < shape.k; ++c) {
+    if (chunk.cell_units[shape.first_cell + c] > 0) continue;
+    double most = 0;
+    for (std::int64_t i = threadIdx.x; i < shape.n; i += kThreads) {
+      if (chunk.counts(shape.begin + i)) most = fmax(most, chunk.distances[shape.begin + i]);
+    }
+    most = block_reduce(most, Largest{}, shared);
+    if (most == 0) break;
+    std::int64_t first = shape.n;
+    for (std::int64_t i = threadIdx.x; i < shape.n; i += kThreads) {
+      if (!chunk.counts(shape.begin + i) || chunk.distances[shape.begin + i] != most) continue;
+      first = i < first ? i : first;
+    }
+    first = block_reduce(first, ddkern::cuda::Least{}, shared_rows);
+    if (threadIdx.x == 0) {
+      chunk.reseeded[shape.first_cell + c] = static_cast<std::int32_t>(first);
+      ++run.repaired;
+      ++run.cells_reseeded;
+    }
+    const T* row = chunk.row(shape.begin + first);
+    for (std::int64_t round = 0; round < n_rounds; ++round) {
+      const std::int64_t i = round * (kThreads / kLanes) + static_cast<int>(threadIdx.x) / kLanes;
+      const std::int64_t position = shape.begin + (i < shape.n ? i : 0);
+      const double distance =
+          sq_distance(chunk.row(position), row, scale, chunk.n_features, lane);
+      if (i < shape.n && lane == 0) {
+        chunk.distances[position] = fmin(chunk.distances[position], distance);
+      }
+    }
+    __syncthreads();
+  }
+}
+
+// Marks cells all of whose members are equal: n_members becomes 1. Only cells whose members hash
+// alike are looked at, so blocks are few that do anything.
+template <class T>
+__global__ void __launch_bounds__(kThreads) single_value_kernel(Chunk<T> chunk) {
+  const std::int64_t cell = blockIdx.x;
+  if (chunk.n_events[cell] == 0 || chunk.n_members[cell] < 2 ||
+      chunk.least_hash[cell] != chunk.most_hash[cell]) {
+    return;
+  }
+  const int g = group_of_cell(chunk.shapes, chunk.n_groups, cell);
+  if (chunk.runs[g].active == 0) return;
+  const GroupShape& shape = chunk.shapes[g];
+  const int c = static_cast<int>(cell - shape.first_cell);
+  const T* first = chunk.row(shape.begin + chunk.first_member[cell]);
+  bool equal = true;
+  for (std::int64_t i = threadIdx.x; i < shape.n && equal; i += kThreads) {
+    const std::int64_t position = shape.begin + i;
+    if (chunk.assignment[position] != c || !chunk.counts(position)) continue;
+    equal = rows_equal(first, chunk.row(position), chunk.n_features);
+  }
+  if (__syncthreads_and(equal) != 0 && threadIdx.x == 0) chunk.n_members[cell] = 1;
+}
+
+// --- centroids ---------------------------------------------------------------------------------
+
+// Sixteen threads a cell: the lanes of its sums of squares.
+template <class T>
+__global__ void __launch_bounds__(kCellThreads)
+    finish_kernel(Chunk<T> chunk, Finish how, bool gram, float product_error) {
+  const std::int64_t asked =
+      (blockIdx.x * static_cast<std::int64_t>(kCellThreads) + threadIdx.x) / kLanes;
+  const bool exists = asked < chunk.n_cells;
+  const std::int64_t cell = exists ? asked : chunk.n_cells - 1;
+  const int lane = static_cast<int>(threadIdx.x) % kLanes;
+  const int g = group_of_cell(chunk.shapes, chunk.n_groups, cell);
+  const GroupShape& shape = chunk.shapes[g];
+  const GroupFrame& frame = chunk.frames[g];
+  const std::int64_t units = chunk.cell_units[cell];
+  const bool changed = chunk.n_events[cell] > 0 && units > 0;
+  const int reseeded = how == Finish::move ? chunk.reseeded[cell] : -1;
+  const bool ended = chunk.runs[g].active == 0;
+  bool works = how == Finish::as_is;
+  if (how == Finish::move) works = !ended && (changed || reseeded >= 0);
+  if (how == Finish::report) works = changed;
+  works = works && exists;
+  const bool has_mean = how != Finish::as_is && reseeded < 0 && works;
+  // A row stands for the cell where it was seeded again or has one value.
+  int source = -1;
+  if (works && how == Finish::move) {
+    if (reseeded >= 0) {
+      source = reseeded;
+    } else if (chunk.n_members[cell] == 1) {
+      source = chunk.first_member[cell];
+    }
+  }
+  const T* row = source >= 0 ? chunk.row(shape.begin + source) : nullptr;
+  const T* centre = chunk.centre + static_cast<std::int64_t>(g) * chunk.n_features;
+  T* centroid = chunk.centroids + cell * chunk.n_features;
+  const std::int64_t* sums = chunk.sums + cell * chunk.n_features;
+  __half* halves = chunk.cell_halves + cell * chunk.n_padded;
+  const double total = static_cast<double>(units), factor = shape.mean_factor * frame.row_unit;
+  double mean_sq_norm = 0, off = 0, shift = 0, sq_norm = 0;
+  float lost = 0, norm = 0, most = 0;
+  const int n = works ? chunk.n_features : 0;
+  for (int j = lane; j < n; j += kLanes) {
+    const auto m = static_cast<double>(centre[j]);
+    const T old = centroid[j];
+    const double mean = has_mean ? static_cast<double>(sums[j]) / total * factor : 0;
+    T now = old;
+    if (how == Finish::move) {
+      now = row != nullptr ? row[j] : static_cast<T>((mean + m) * frame.unscale);
+      centroid[j] = now;
+    }
+    const double stored = static_cast<double>(now) * frame.scale;
+    const double y = stored - m;
+    if (has_mean) {
+      mean_sq_norm += mean * mean;
+      off += (y - mean) * (y - mean);
+    }
+    if (how == Finish::report) continue;
+    const double moved = stored - static_cast<double>(old) * frame.scale;
+    shift += moved * moved;
+    sq_norm += y * y;
+    const auto y32 = static_cast<float>(y);
+    const __half h = __float2half_rn(y32 * 0x1p13f);
+    const float kept = __half2float(h) * 0x1p-13f;
+    lost += (y32 - kept) * (y32 - kept);
+    norm += kept * kept;
+    most = fmaxf(most, fabsf(y32));
+    halves[j] = h;
+  }
+  if (works && how != Finish::report) {
+    for (int j = (chunk.n_features + kLanes - 1) / kLanes * kLanes - kLanes + lane;
+         j < chunk.n_padded; j += kLanes) {
+      if (j >= chunk.n_features) halves[j] = __float2half_rn(0);
+    }
+  }
+  mean_sq_norm = add_lanes(mean_sq_norm);
+  off = add_lanes(off);
+  shift = add_lanes(shift);
+  sq_norm = add_lanes(sq_norm);
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    lost += __shfl_xor_sync(kAllLanes, lost, half);
+    norm += __shfl_xor_sync(kAllLanes, norm, half);
+    most = fmaxf(most, __shfl_xor_sync(kAllLanes, most, half));
+  }
+  const bool wild = !(most * 0x1p13f <= kLargestHalf);
+  if (works && wild && how != Finish::report) {
+    // Nothing is known of products with it.
+    for (int j = lane; j < chunk.n_features; j += kLanes) halves[j] = __float2half_rn(0);
+  }
+  if (lane != 0 || !exists) return;
+  if (has_mean) {
+    chunk.mean_sq_norms[cell] = mean_sq_norm;
+    chunk.off[cell] = off;
+  }
+  if (how == Finish::move) chunk.shifts[cell] = works ? shift : 0;
+  if (!works || how == Finish::report) return;
+  chunk.source_row[cell] = source;
+  // See pack_kernel(): roundings of the sums of floats, and y32 beside y.
+  const float deep = 1 + (static_cast<float>(chunk.n_features) / kLanes + 32) * 0x1p-23f;
+  const float norm_bound = sqrtf(norm) * deep + 0x1p-60f;
+  const float lost_bound = sqrtf(lost) * deep * (1 + 0x1p-20f) + norm_bound * 0x1.1p-23f +
+                           sqrtf(static_cast<float>(chunk.n_features)) * 0x1p-100f;
+  const float cell_norm = norm_bound + lost_bound;
+  const auto base = static_cast<float>(sq_norm);
+  chunk.cell_norm[cell] = cell_norm;
+  if (wild) {
+    chunk.base[cell] = 0;
+    chunk.bound_lost[cell] = chunk.bound_norm[cell] = 0;
+    chunk.bound[cell] = INFINITY;
+    return;
+  }
+  chunk.base[cell] = base;
+  // Of a score: its own roundings and that of `base`.
+  chunk.bound[cell] = base * 0x1p-21f + 0x1p-100f;
+  if (!gram) {
+    // <y, c> - <Y, C> = <y - Y, c> + <Y, c - C>, and what the sums of products round.
+    chunk.bound_lost[cell] = 2 * cell_norm;
+    chunk.bound_norm[cell] = 2 * lost_bound + (2 * product_error + 0x1p-20f) * norm_bound;
+    return;
+  }
+  // A mean of products with rows (gram.cu): each of them as above, the mean is `off` from c, and
+  // its sums are rounded to the grid, with weights twice a row.
+  const bool is_row = source >= 0 || how == Finish::as_is;
+  const double members = is_row ? 1 : static_cast<double>(chunk.n_members[cell]);
+  const double row_error =
+      is_row ? 0 : frame.row_unit * sqrt(static_cast<double>(chunk.n_features)) *
+                        (1 + (chunk.weights == nullptr
+                                  ? 0
+                                  : members * shape.mean_factor / static_cast<double>(units)));
+  const auto apart =
+      static_cast<float>((is_row ? 0 : sqrt(off)) * (1 + 0x1p-20) + row_error) + 0x1p-60f;
+  chunk.bound_lost[cell] = 2 * (frame.largest_norm + frame.largest_lost + apart);
+  // Sums of Gram rows come and go in float64: 2^20 roundings of sums up to the whole mass.
+  const auto drift = is_row ? 0
+                            : static_cast<float>(0x1p-33 * static_cast<double>(shape.total_units) /
+                                                 static_cast<double>(units));
+  chunk.bound_norm[cell] = 2 * (frame.largest_lost + apart) +
+                           (2 * product_error + 0x1p-20f + drift) * frame.largest_norm;
+}
+
+// After everything has seen that a cell changed.
+template <class T>
+__global__ void settle_events_kernel(Chunk<T> chunk, bool also_ended) {
+  const std::int64_t cell = blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x;
+  if (cell >= chunk.n_cells) return;
+  if (!also_ended &&
+      chunk.runs[group_of_cell(chunk.shapes, chunk.n_groups, cell)].active == 0) {
+    return;
+  }
+  chunk.n_events[cell] = 0;
+}
+
+// --- conclusions -------------------------------------------------------------------------------
+
+// Sums over all cells of a group, which column_sums is free for.
+template <class T>
+__global__ void total_sums_kernel(Chunk<T> chunk) {
+  const int g = static_cast<int>(blockIdx.y);
+  const int j = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (j >= chunk.n_features) return;
+  const GroupShape& shape = chunk.shapes[g];
+  std::int64_t sum = 0;
+  for (int c = 0; c < shape.k; ++c) sum += chunk.sums[(shape.first_cell + c) * chunk.n_features + j];
+  chunk.column_sums[static_cast<std::int64_t>(g) * chunk.n_features + j] = sum;
+}
+
+template <class T>
+__global__ void __launch_bounds__(kWarp) variance_kernel(Chunk<T> chunk) {
+  const int g = static_cast<int>(blockIdx.x);
+  const GroupShape& shape = chunk.shapes[g];
+  const GroupFrame& frame = chunk.frames[g];
+  const std::int64_t* sums = chunk.column_sums + static_cast<std::int64_t>(g) * chunk.n_features;
+  double sq_norm = 0;
+  for (int j = static_cast<int>(threadIdx.x) % kLanes; j < chunk.n_features; j += kLanes) {
+    const double mean = static_cast<double>(sums[j]) / static_cast<double>(shape.total_units) *
+                        (shape.mean_factor * frame.row_unit);
+    sq_norm += mean * mean;
+  }
+  const double within = frame.mean_sq_norm - add_lanes(sq_norm);
+  if (threadIdx.x == 0) {
+    chunk.runs[g].variance = (within < 0 ? 0 : within) / static_cast<double>(chunk.n_features);
+  }
+}
+
+// Sums over the cells in ascending order, by one thread.
+template <class T>
+__device__ double spread_within(const Chunk<T>& chunk, int g) {
+  const GroupShape& shape = chunk.shapes[g];
+  double between = 0;
+  for (int c = 0; c < shape.k; ++c) {
+    const std::int64_t units = chunk.cell_units[shape.first_cell + c];
+    if (units == 0) continue;
+    between += static_cast<double>(units) / static_cast<double>(shape.total_units) *
+               chunk.mean_sq_norms[shape.first_cell + c];
+  }
+  return chunk.frames[g].mean_sq_norm - between;
+}
+
+template <class T>
+__global__ void conclude_update_kernel(Chunk<T> chunk, double* history) {
+  const int g = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (g >= chunk.n_groups) return;
+  GroupRun& run = chunk.runs[g];
+  if (run.active == 0) return;
+  const GroupShape& shape = chunk.shapes[g];
+  double shift = 0;
+  for (int c = 0; c < shape.k; ++c) shift += chunk.shifts[shape.first_cell + c];
+  run.shift = shift;
+  const double within = spread_within(chunk, g);
+  history[g] = ldexp(within < 0 ? 0 : within, 2 * chunk.frames[g].exponent);
+  run.any_moved = 0;
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    conclude_iteration_kernel(Chunk<T> chunk, std::int64_t iteration, std::int64_t max_iter,
+                              double tol, int* n_active) {
+  const int g = static_cast<int>(blockIdx.x);
+  const GroupShape& shape = chunk.shapes[g];
+  GroupRun& run = chunk.runs[g];
+  if (run.active == 0) return;
+  const bool converged =
+      run.repaired == 0 && (run.any_moved == 0 || run.shift <= tol * run.variance);
+  bool ends = converged || iteration >= max_iter;
+  if (ends && iteration < max_iter + 100 + shape.k) {
+    // Ending with a dead cell is for groups that have no distinct row left to give it.
+    bool empty = false;
+    for (int c = static_cast<int>(threadIdx.x); c < shape.k; c += kThreads) {
+      empty = empty || chunk.cell_units[shape.first_cell + c] == 0;
+    }
+    if (__syncthreads_or(empty) != 0) {
+      double largest;
+      distances_to_own(chunk, g, &largest);
+      ends = __syncthreads_or(largest > 0) == 0;
+    }
+  }
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  run.n_iter = static_cast<int>(iteration);
+  run.converged = converged;
+  run.rows_assigned += shape.n;
+  if (ends) {
+    run.active = 0;
+  } else {
+    atomicAdd(n_active, 1);
+  }
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads) distortion_kernel(Chunk<T> chunk) {
+  const int g = static_cast<int>(blockIdx.x);
+  const GroupShape& shape = chunk.shapes[g];
+  GroupRun& run = chunk.runs[g];
+  if (threadIdx.x == 0) {
+    const double within = spread_within(chunk, g);
+    double off = 0;
+    int n_empty = 0;
+    for (int c = 0; c < shape.k; ++c) {
+      const std::int64_t units = chunk.cell_units[shape.first_cell + c];
+      n_empty += units == 0;
+      if (units == 0) continue;
+      off += static_cast<double>(units) / static_cast<double>(shape.total_units) *
+             chunk.off[shape.first_cell + c];
+    }
+    run.n_empty_cells = n_empty;
+    run.scaled_distortion = within + off;
+    run.far = within < chunk.frames[g].mean_sq_norm / 8;
+  }
+  __syncthreads();
+  if (run.far == 0) return;
+  double largest;
+  distances_to_own(chunk, g, &largest);
+}
+
+template <class T>
+__global__ void write_assignment_kernel(Chunk<T> chunk, std::int64_t* assignment) {
+  const std::int64_t position = blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x;
+  if (position < chunk.n_rows) {
+    assignment[chunk.row_number(position)] = chunk.assignment[position];
+  }
+}
+
+template <class T>
+__global__ void write_mass_kernel(Chunk<T> chunk, double* mass) {
+  const std::int64_t cell = blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x;
+  if (cell >= chunk.n_cells) return;
+  const int g = group_of_cell(chunk.shapes, chunk.n_groups, cell);
+  mass[cell] = static_cast<double>(chunk.cell_units[cell]) /
+               static_cast<double>(chunk.shapes[g].total_units);
+}
+
+unsigned blocks_for(std::int64_t n, int threads) {
+  return static_cast<unsigned>((n + threads - 1) / threads);
+}
+
+}  // namespace
+
+template <class T>
+void count_moves(const Chunk<T>& chunk, cudaStream_t stream) {
+  DDKERN_LAUNCH(move_masses_kernel<T>, chunk.n_tiles, kTileRows, 0, stream, chunk);
+  DDKERN_LAUNCH(forget_members_kernel<T>, blocks_for(chunk.n_cells, kThreads), kThreads, 0, stream,
+                chunk);
+  DDKERN_LAUNCH(count_members_kernel<T>, chunk.n_tiles, kTileRows, 0, stream, chunk);
+}
+
+template <class T>
+void update_sums(const Chunk<T>& chunk, bool also_ended, cudaStream_t stream) {
+  DDKERN_LAUNCH(place_events_kernel<T>, chunk.n_groups, kThreads, 0, stream, chunk, also_ended);
+  DDKERN_LAUNCH(list_events_kernel<T>, chunk.n_tiles, kTileRows, 0, stream, chunk, also_ended);
+  // Threads for the features that there are, and parts only where a cell may have many rows.
+  const int wanted = (chunk.n_features + kColumnsAThread - 1) / kColumnsAThread;
+  const int threads = wanted >= kThreads ? kThreads : (wanted + kWarp - 1) / kWarp * kWarp;
+  const std::int64_t most_events = 2 * chunk.most_rows;
+  const bool in_parts = most_events > kEventsAPart;
+  const dim3 grid(static_cast<unsigned>(chunk.n_cells),
+                  blocks_for(chunk.n_features, threads * kColumnsAThread),
+                  in_parts ? std::min(blocks_for(most_events, kEventsAPart), kMostParts) : 1);
+  DDKERN_LAUNCH(accumulate_kernel<T>, grid, threads, 0, stream, chunk, also_ended, in_parts);
+}
+
+template <class T>
+void repair_cells(const Chunk<T>& chunk, cudaStream_t stream) {
+  DDKERN_LAUNCH(repair_kernel<T>, chunk.n_groups, kThreads, 0, stream, chunk);
+  DDKERN_LAUNCH(single_value_kernel<T>, static_cast<unsigned>(chunk.n_cells), kThreads, 0, stream,
+                chunk);
+}
+
+template <class T>
+void finish_cells(const Chunk<T>& chunk, Finish how, bool gram, double product_error,
+                  cudaStream_t stream) {
+  DDKERN_LAUNCH(finish_kernel<T>, blocks_for(chunk.n_cells * kLanes, kCellThreads), kCellThreads, 0,
+                stream, chunk, how, gram, static_cast<float>(product_error));
+}
+
+template <class T>
+void conclude_update(const Chunk<T>& chunk, bool first, double* history, cudaStream_t stream) {
+  if (first) {
+    DDKERN_LAUNCH(total_sums_kernel<T>,
+                  dim3(blocks_for(chunk.n_features, kThreads),
+                       static_cast<unsigned>(chunk.n_groups)),
+                  kThreads, 0, stream, chunk);
+    DDKERN_LAUNCH(variance_kernel<T>, chunk.n_groups, kWarp, 0, stream, chunk);
+  }
+  DDKERN_LAUNCH(settle_events_kernel<T>, blocks_for(chunk.n_cells, kThreads), kThreads, 0, stream,
+                chunk, false);
+  DDKERN_LAUNCH(conclude_update_kernel<T>, blocks_for(chunk.n_groups, kWarp), kWarp, 0, stream,
+                chunk, history);
+}
+
+template <class T>
+void conclude_iteration(const Chunk<T>& chunk, std::int64_t iteration, std::int64_t max_iter,
+                        double tol, int* n_active, cudaStream_t stream) {
+  DDKERN_LAUNCH(conclude_iteration_kernel<T>, chunk.n_groups, kThreads, 0, stream, chunk, iteration,
+                max_iter, tol, n_active);
+}
+
+template <class T>
+void find_distortion(const Chunk<T>& chunk, cudaStream_t stream) {
+  update_sums(chunk, true, stream);
+  finish_cells(chunk, Finish::report, false, 0, stream);
+  DDKERN_LAUNCH(settle_events_kernel<T>, blocks_for(chunk.n_cells, kThreads), kThreads, 0, stream,
+                chunk, true);
+  DDKERN_LAUNCH(distortion_kernel<T>, chunk.n_groups, kThreads, 0, stream, chunk);
+  average_distances(chunk, stream);
+}
+
+template <class T>
+void write_result(const Chunk<T>& chunk, std::int64_t* assignment, double* mass,
+                  cudaStream_t stream) {
+  DDKERN_LAUNCH(write_assignment_kernel<T>, blocks_for(chunk.n_rows, kThreads), kThreads, 0, stream,
+                chunk, assignment);
+  DDKERN_LAUNCH(write_mass_kernel<T>, blocks_for(chunk.n_cells, kThreads), kThreads, 0, stream,
+                chunk, mass);
+}
+
+#define DDKERN_INSTANTIATE(T)                                                                    \
+  template void count_moves(const Chunk<T>&, cudaStream_t);                                      \
+  template void update_sums(const Chunk<T>&, bool, cudaStream_t);                                \
+  template void repair_cells(const Chunk<T>&, cudaStream_t);                                     \
+  template void finish_cells(const Chunk<T>&, Finish, bool, double, cudaStream_t);               \
+  template void conclude_update(const Chunk<T>&, bool, double*, cudaStream_t);                   \
+  template void conclude_iteration(const Chunk<T>&, std::int64_t, std::int64_t, double, int*,    \
+                                   cudaStream_t);                                                \
+  template void find_distortion(const Chunk<T>&, cudaStream_t);                                  \
+  template void write_result(const Chunk<T>&, std::int64_t*, double*, cudaStream_t)
+
+DDKERN_INSTANTIATE(float);
+DDKERN_INSTANTIATE(double);
+
+}  // namespace ddkern::kmeans::cuda
