@@ -16,7 +16,7 @@ EXTRAS := dev,torch,sklearn,models,data,cli
 SOURCES := CMakeLists.txt pyproject.toml constraints-ci.txt README.md LICENSE \
            $(shell find csrc -type f) \
            $(shell find python/ddkern -type f -name '*.py' -o -type f -name '*.pyi')
-CXX_FILES := $(shell find csrc -type f \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \))
+CXX_FILES := $(shell find csrc tests/simt -type f \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \))
 
 # Nothing that runs here may fetch a model or a data set.
 export HF_HUB_OFFLINE := 1
@@ -26,7 +26,7 @@ export PIP_CONSTRAINT := $(abspath constraints-ci.txt)
 export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup test demo lint format bench asan stubs check-stubs wheel clean
+.PHONY: help setup test simt test-simt simt-asan demo lint format bench asan stubs check-stubs wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,8 +44,8 @@ $(INSTALLED): $(VENV)/.created $(SOURCES)
 
 setup: $(INSTALLED) ## create the virtual environment and install ddkern into it
 
-test: $(INSTALLED) ## run the whole test suite
-	$(VENV_PYTHON) -m pytest $(PYTEST_ARGS) tests
+test: $(INSTALLED) simt ## run the whole test suite
+	DDKERN_SIMT_PATH=$(abspath $(SIMT)) $(VENV_PYTHON) -m pytest $(PYTEST_ARGS) tests
 
 demo: $(INSTALLED) ## quantize handwritten digits, print the table, write a picture to build/demo
 	mkdir -p build/demo
@@ -96,6 +96,32 @@ asan: $(INSTALLED) ## run the tests marked `sanitize` under ASan and UBSan (need
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	    $(VENV_PYTHON) -m pytest -m sanitize -p no:cacheprovider --capture=sys \
 	    $(PYTEST_ARGS) tests
+
+# ------------------------------------------------------------------------- CUDA kernels on the CPU
+# The .cu files compiled by the C++ compiler for the threads of tests/simt: no GPU and no nvcc.
+SIMT := build/simt
+SIMT_ASAN := build/simt-asan
+
+# $(call build_simt,folder,sanitizers)
+define build_simt
+PATH="$(abspath $(VENV))/bin:$$PATH" CXX="$(CXX)" $(VENV)/bin/cmake -S . -B $(1) -G Ninja \
+    --log-level=WARNING -DCMAKE_BUILD_TYPE=None -DDDKERN_CUDA=OFF -DDDKERN_SIMT=ON '-DDDKERN_SANITIZE=$(2)' \
+    -DPython_EXECUTABLE=$(abspath $(VENV_PYTHON)) \
+    -Dpybind11_DIR="$$($(VENV_PYTHON) -m pybind11 --cmakedir)"
+PATH="$(abspath $(VENV))/bin:$$PATH" $(VENV)/bin/cmake --build $(1) --target _simt
+endef
+
+simt: $(VENV)/.created ## build the CUDA kernels for the CPU into build/simt
+	$(call build_simt,$(SIMT),)
+
+test-simt: $(INSTALLED) simt ## run the tests of the CUDA kernels on the CPU
+	DDKERN_SIMT_PATH=$(abspath $(SIMT)) $(VENV_PYTHON) -m pytest $(PYTEST_ARGS) tests/simt
+
+simt-asan: $(INSTALLED) ## the same under ASan and UBSan (needs g++)
+	$(call build_simt,$(SIMT_ASAN),address;undefined)
+	LD_PRELOAD="$(SANITIZER_RUNTIMES)" DDKERN_SIMT_PATH=$(abspath $(SIMT_ASAN)) \
+	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	    $(VENV_PYTHON) -m pytest -p no:cacheprovider --capture=sys $(PYTEST_ARGS) tests/simt
 
 # ---------------------------------------------------------------------------------- type stubs
 stubs: $(INSTALLED) ## regenerate python/ddkern/_core.pyi and _cuda.pyi from the built modules

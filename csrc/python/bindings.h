@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One register_*() a file; module.cpp calls them all.
+// One register_*() a file; the module_*.cpp call them.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -10,5 +10,6 @@ void register_backend(pybind11::module_& module);
 void register_kmeans(pybind11::module_& module);
 void register_kmeans_cuda(pybind11::module_& module);
 void register_network(pybind11::module_& module);
+void register_simt_checks(pybind11::module_& module);  // tests/simt
 
 }  // namespace ddkern::python

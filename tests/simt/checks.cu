@@ -148,6 +148,29 @@ __global__ void __launch_bounds__(64)
   if (i < n) out[i] = before + after;
 }
 
+__global__ void __launch_bounds__(64) collectives_kernel(const int* x, int n, int* out) {
+  const int thread = static_cast<int>(threadIdx.x);
+  const int i = static_cast<int>(blockIdx.x) * 64 + thread;
+  const int value = x[i];
+  const unsigned half_warp = thread % 32 < 16 ? 0x0000ffffu : 0xffff0000u;
+  const int results[kResults] = {
+      __shfl_sync(kAllLanes, value, 5),
+      __shfl_sync(kAllLanes, value, 3, 8),
+      __shfl_xor_sync(kAllLanes, value, 6),
+      __shfl_down_sync(kAllLanes, value, 3),
+      __shfl_down_sync(half_warp, value, 3u, 8),
+      __shfl_up_sync(kAllLanes, value, 3),
+      static_cast<int>(__ballot_sync(kAllLanes, value > 2)),
+      __any_sync(half_warp, value > 5) + 2 * __all_sync(half_warp, value > 0),
+      static_cast<int>(__match_any_sync(kAllLanes, value)),
+      __syncthreads_or(value > 6) != 0,
+      __syncthreads_and(value > 0) != 0,
+      __syncthreads_count(value > 3),
+      static_cast<int>(__shfl_xor_sync(kAllLanes, static_cast<double>(value), 1)),
+  };
+  for (int r = 0; r < kResults; ++r) out[r * n + i] = results[r];
+}
+
 unsigned blocks(int n, int each) { return static_cast<unsigned>((n + each - 1) / each); }
 
 }  // namespace
@@ -190,6 +213,15 @@ void warp_neighbours(const float* x, int n, float* out, Bug bug) {
   const DeviceArray<float> out_device(nullptr, static_cast<std::size_t>(n));
   DDKERN_LAUNCH(warp_neighbours_kernel, blocks(n, 64), 64, 0, nullptr, x_device.get(), n,
                 out_device.get(), bug);
+  DDKERN_CUDA_TRY(cudaDeviceSynchronize());
+  out_device.copy_to(out);
+}
+
+void collectives(const int* x, int n, int* out) {
+  const DeviceArray<int> x_device(x, static_cast<std::size_t>(n));
+  const DeviceArray<int> out_device(nullptr, static_cast<std::size_t>(n) * kResults);
+  DDKERN_LAUNCH(collectives_kernel, blocks(n, 64), 64, 0, nullptr, x_device.get(), n,
+                out_device.get());
   DDKERN_CUDA_TRY(cudaDeviceSynchronize());
   out_device.copy_to(out);
 }

@@ -16,7 +16,7 @@ enum class Bug : int {
   kMissingLanes = 4,       // nearest_rows: lanes leave before a shuffle that names them
   kMissingWait = 5,        // tile_product: shared memory is read before the copies are waited for
   kSharedOverrun = 6,      // tile_product: a write past the dynamic shared memory
-  kMissingWarpBarrier = 7  // warp_prefix: lanes read what their neighbours have yet to write
+  kMissingWarpBarrier = 7  // warp_neighbours: lanes read what their neighbours have yet to write
 };
 
 // sums[b] = sum of x[256 b ... 256 b + 255]; total = the sum of all, by atomics.
@@ -30,7 +30,12 @@ void nearest_rows(const float* x, int n, const float* c, int k, int* nearest, Bu
 void tile_product(const std::uint16_t* a, const std::uint16_t* b, int m, int n, int depth, float* d,
                   Bug bug);
 
-// out[i] = x[i] + x[i - 1] within each warp of 32, by shared memory.
+// out[i] = x[i - 1] + x[i + 1] within each warp, 0 at its ends, by shared memory.
 void warp_neighbours(const float* x, int n, float* out, Bug bug);
+
+// What each of n values, a multiple of 64, gets from the warp and block functions: see the kernel
+// for the kResults rows of `out` [kResults, n].
+inline constexpr int kResults = 13;
+void collectives(const int* x, int n, int* out);
 
 }  // namespace ddkern::simt_checks

@@ -26,6 +26,9 @@
 #endif
 #if defined(DDKERN_SIMT_TSAN)
 #include <sanitizer/tsan_interface.h>
+// What the compiler calls in instrumented code; here, where accesses are made for a kernel.
+extern "C" void __tsan_read_range(void* address, unsigned long bytes);
+extern "C" void __tsan_write_range(void* address, unsigned long bytes);
 #endif
 #if !defined(__x86_64__)
 #include <ucontext.h>
@@ -531,6 +534,8 @@ Options& options() {
 }
 
 void die(const char* reason) {
+  static std::mutex first;
+  first.lock();  // and never unlocked: blocks on other host threads find the same mistake
   std::fflush(stdout);
   const char* const name = worker ? worker->launch->name : launched;
   std::string where;
@@ -690,7 +695,10 @@ void combine_match(const Exchange* lanes, unsigned mask) {
     unsigned equal = 0;
     for (unsigned others = mask; others; others &= others - 1) {
       const int other = __builtin_ctz(others);
-      if (std::memcmp(mine.in, lanes[other].in, 8) == 0) equal |= 1u << other;
+      if (*static_cast<const std::uint64_t*>(mine.in) ==
+          *static_cast<const std::uint64_t*>(lanes[other].in)) {
+        equal |= 1u << other;
+      }
     }
     *static_cast<unsigned*>(mine.out) = equal;
   }
@@ -804,6 +812,10 @@ void combine_load_matrix(const Exchange* lanes, unsigned) {
 }
 
 void arrive(const Copy& copy) {
+#if defined(DDKERN_SIMT_TSAN)
+  if (copy.valid) __tsan_read_range(const_cast<void*>(copy.global), 16);
+  __tsan_write_range(copy.shared, 16);
+#endif
   if (copy.valid) {
     std::memcpy(copy.shared, copy.global, 16);
   } else {
@@ -827,6 +839,9 @@ void load_matrix(std::uint32_t* registers, int n_matrices, const void* shared_ro
   MatrixRow mine{{0, 0, 0, 0}};
   if (lane() < 8 * n_matrices) {
     if (!aligned16(shared_row)) die("load_matrix from an address that is no multiple of 16");
+#if defined(DDKERN_SIMT_TSAN)
+    __tsan_read_range(const_cast<void*>(shared_row), sizeof(mine.pairs));
+#endif
     std::memcpy(mine.pairs, shared_row, sizeof(mine.pairs));
   }
   const bool four = n_matrices == 4;
