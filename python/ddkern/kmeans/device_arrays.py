@@ -231,7 +231,11 @@ def _exchange(torch: Any, x: Any, name: str) -> Any:
                 # torch takes no managed memory over DLPack, but does over the older protocol.
                 if not hasattr(x, "__cuda_array_interface__"):
                     raise
-        return torch.as_tensor(x, device=device_of(x))
+        tensor = torch.as_tensor(x, device=device_of(x))
+        if tensor.is_cuda:
+            # Unlike DLPack, this protocol leaves it to us to wait for what writes the array.
+            torch.cuda.synchronize(tensor.device)
+        return tensor
     except (AssertionError, BufferError, RuntimeError, TypeError) as error:
         raise TypeError(
             f"{name}, a {type(x).__name__} on {device_of(x)}, cannot be exchanged with torch: "
