@@ -231,16 +231,20 @@ def _exchange(torch: Any, x: Any, name: str) -> Any:
                 # torch takes no managed memory over DLPack, but does over the older protocol.
                 if not hasattr(x, "__cuda_array_interface__"):
                     raise
-        tensor = torch.as_tensor(x, device=device_of(x))
-        if tensor.is_cuda:
-            # Unlike DLPack, this protocol leaves it to us to wait for what writes the array.
-            torch.cuda.synchronize(tensor.device)
-        return tensor
+        return _over_the_older_protocol(torch, x)
     except (AssertionError, BufferError, RuntimeError, TypeError) as error:
         raise TypeError(
             f"{name}, a {type(x).__name__} on {device_of(x)}, cannot be exchanged with torch: "
             f"{error}"
         ) from error
+
+
+def _over_the_older_protocol(torch: Any, x: Any) -> Any:
+    tensor = torch.as_tensor(x, device=device_of(x))
+    if tensor.is_cuda:
+        # Unlike DLPack, it leaves it to us to wait for what still writes the array.
+        torch.cuda.synchronize(tensor.device)
+    return tensor
 
 
 def _export_to(x: Any) -> Callable[[Any], Array]:
