@@ -13,8 +13,7 @@ import functools
 import importlib
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +34,7 @@ __all__ = ["assign", "fit", "see", "seed", "use_module", "workspace_bytes"]
 _ALIGNMENT = 256  # of the workspace, in bytes
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
+class _Target(NamedTuple):
     """Which tensors are worked on here, and by which module; None means ``ddkern._cuda``."""
 
     device_type: str
