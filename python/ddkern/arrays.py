@@ -4,12 +4,13 @@
 An array that comes in becomes a :class:`HostArray`: a numpy view on the caller's memory and the
 way back. numpy has no bfloat16, so such data travels as its 16-bit patterns with a flag.
 Torch is recognised but never imported: a tensor can only exist where torch is loaded already.
+What lies elsewhere than in CPU memory is recognised here and left to others.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +19,14 @@ from numpy.typing import DTypeLike, NDArray
 
 from ddkern.typing import Array, ArrayLike
 
-__all__ = ["HostArray", "to_host"]
+__all__ = ["DTYPE_RULE", "HostArray", "device_of", "to_host"]
 
 # DLPack device types whose memory the CPU can read (dlpack.h): kDLCPU, kDLCUDAHost, kDLROCMHost.
 _DLPACK_CPU_DEVICES = frozenset({1, 3, 11})
+# kDLCUDA and kDLCUDAManaged.
+_DLPACK_CUDA_DEVICES = frozenset({2, 13})
 
-_DTYPE_RULE = "supported are bool, 8- to 64-bit integers, float16, bfloat16, float32 and float64"
+DTYPE_RULE = "supported are bool, 8- to 64-bit integers, float16, bfloat16, float32 and float64"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +47,11 @@ class HostArray:
     values: NDArray[Any]
     bfloat16: bool
     wrap: Callable[[NDArray[Any]], Array]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array."""
+        return self.values.shape
 
     @property
     def dtype_name(self) -> str:
@@ -85,6 +93,52 @@ class HostArray:
         with np.errstate(over="ignore", invalid="ignore"):
             return np.asarray(self.values, dtype=dtype, order="C")
 
+    def largest_magnitude(self) -> int:
+        """The largest magnitude among integers."""
+        return max(abs(int(self.values.max())), abs(int(self.values.min())))
+
+    # What follows is the numpy half of the operations that code for any device is written in.
+
+    def like(self, values: NDArray[Any]) -> HostArray:
+        """``values`` as an array that came from the same library."""
+        return HostArray(values, False, self.wrap)
+
+    def native(self, values: NDArray[Any]) -> NDArray[Any]:
+        """A numpy array in the form that computations on this device take."""
+        return values
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """An array for results, in the form that computations on this device take."""
+        return np.empty(shape, dtype)
+
+    def repeat(self, values: NDArray[Any], counts: NDArray[np.int64]) -> NDArray[Any]:
+        """``numpy.repeat``."""
+        return np.repeat(values, counts)
+
+    def wrap_all(self, parts: Sequence[NDArray[Any]]) -> tuple[Array, ...]:
+        """Each of ``parts`` as an array of the caller's library."""
+        return tuple(self.wrap(part) for part in parts)
+
+    def narrowed(self, values: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
+        """``values`` as ``dtype`` if that holds every one of them, as they are otherwise."""
+        with np.errstate(over="ignore"):
+            cast = values.astype(dtype, copy=False)
+        return cast if bool(np.array_equal(cast, values)) else values
+
+    def finite_rows(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        """For every row of ``values`` (m, n_features) whether all of it is finite."""
+        finite: NDArray[np.bool_] = np.isfinite(values).all(axis=1)
+        return finite
+
+    def beside(self, x: ArrayLike, name: str) -> HostArray:
+        """Another array argument of the same call, which must lie in CPU memory too."""
+        device = device_of(x)
+        if device is not None:
+            raise TypeError(
+                f"{name} lies on {device} and x in CPU memory; pass {name}.cpu(), or x on {device}"
+            )
+        return to_host(x, name)
+
 
 def to_host(x: ArrayLike, name: str) -> HostArray:
     """See an array of any supported library as a numpy array in place.
@@ -109,6 +163,12 @@ def to_host(x: ArrayLike, name: str) -> HostArray:
     ValueError
         If ``x`` is a nested sequence of uneven lengths.
     """
+    device = device_of(x)
+    if device is not None:
+        raise TypeError(
+            f"{name} lies on {device}, which the CPU does not read: "
+            f"pass {name}.cpu() or an equivalent copy on the host"
+        )
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(x, torch.Tensor):
         host = _from_torch(torch, x, name)
@@ -127,6 +187,29 @@ def to_host(x: ArrayLike, name: str) -> HostArray:
     return host
 
 
+def device_of(x: ArrayLike) -> str | None:
+    """Where an array lies if the CPU does not read it there, such as ``"cuda:0"``; None if it does.
+
+    Parameters
+    ----------
+    x : array_like
+        Anything. An object without a device protocol lies in CPU memory.
+    """
+    if isinstance(x, np.ndarray):
+        return None
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(x, torch.Tensor):
+        return None if x.device.type == "cpu" else str(x.device)
+    if hasattr(x, "__dlpack__") and hasattr(x, "__dlpack_device__"):
+        device_type, device_id = (int(number) for number in x.__dlpack_device__())
+        if device_type in _DLPACK_CPU_DEVICES:
+            return None
+        if device_type in _DLPACK_CUDA_DEVICES:
+            return f"cuda:{device_id}"
+        return f"DLPack device ({device_type}, {device_id})"
+    return "cuda" if hasattr(x, "__cuda_array_interface__") else None
+
+
 def _identity(array: NDArray[Any]) -> Array:
     return array
 
@@ -141,8 +224,6 @@ def _from_numpy(
 
 
 def _from_torch(torch: Any, tensor: Any, name: str) -> HostArray:
-    if tensor.device.type != "cpu":
-        raise TypeError(_device_message(name, str(tensor.device)))
     if tensor.layout != torch.strided:
         raise TypeError(f"{name} has layout {tensor.layout}; only dense (strided) tensors work")
     tensor = tensor.detach().resolve_neg()
@@ -153,16 +234,11 @@ def _from_torch(torch: Any, tensor: Any, name: str) -> HostArray:
         values = tensor.numpy()
     except (TypeError, RuntimeError) as error:
         # Types without a numpy counterpart: float8, quantized, subclasses that forbid access.
-        raise TypeError(f"{name} has dtype {tensor.dtype}; {_DTYPE_RULE} ({error})") from error
+        raise TypeError(f"{name} has dtype {tensor.dtype}; {DTYPE_RULE} ({error})") from error
     return HostArray(values, False, torch.from_numpy)
 
 
 def _from_dlpack(x: Any, name: str) -> HostArray:
-    device_type, device_id = x.__dlpack_device__()
-    if int(device_type) not in _DLPACK_CPU_DEVICES:
-        raise TypeError(
-            _device_message(name, f"DLPack device ({int(device_type)}, {int(device_id)})")
-        )
     try:
         values: NDArray[Any] = np.from_dlpack(x)
     except (BufferError, RuntimeError) as error:
@@ -203,11 +279,4 @@ def _check_dtype(host: HostArray, name: str) -> None:
             f"it with {name}.astype({name}.dtype.newbyteorder('='))"
         )
     if not (dtype.kind in "biu" or (dtype.kind == "f" and dtype.itemsize in (2, 4, 8))):
-        raise TypeError(f"{name} has dtype {dtype.name}; {_DTYPE_RULE}")
-
-
-def _device_message(name: str, device: str) -> str:
-    return (
-        f"{name} lies on {device}; this version of ddkern quantizes arrays in CPU memory: "
-        f"pass {name}.cpu() or an equivalent copy on the host"
-    )
+        raise TypeError(f"{name} has dtype {dtype.name}; {DTYPE_RULE}")

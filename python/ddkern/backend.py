@@ -190,10 +190,7 @@ def _describe_cuda(report: dict[str, Any], driver_name: str) -> str:
         )
         for device in devices
     )
-    return (
-        f"CUDA {_cuda_version(runtime)}, driver for CUDA {_cuda_version(driver)}; {described}; "
-        "the quantizer of this version runs on the CPU"
-    )
+    return f"CUDA {_cuda_version(runtime)}, driver for CUDA {_cuda_version(driver)}; {described}"
 
 
 def _cuda_version(number: int) -> str:

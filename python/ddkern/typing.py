@@ -8,8 +8,8 @@ from typing import Any, Literal, TypeAlias
 __all__ = ["Algorithm", "Array", "ArrayLike", "InitMethod", "IsaLevel"]
 
 Array: TypeAlias = Any
-"""An array of the library that the caller's data came in: numpy, torch (CPU), or one that speaks
-DLPack and has ``__array_namespace__``. There is no common static type for these."""
+"""An array of the library that the caller's data came in: numpy, torch, or one that speaks DLPack
+and has ``__array_namespace__``. There is no common static type for these."""
 
 ArrayLike: TypeAlias = Any
 """An :data:`Array`, or anything that ``numpy.asarray`` understands, such as nested lists."""

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from ddkern.arrays import to_host
+from ddkern.arrays import device_of, to_host
 
 SUPPORTED = ["?", "b", "B", "h", "H", "i", "I", "q", "Q", "e", "f", "d"]
 
@@ -135,9 +135,31 @@ def test_failing_dlpack_without_a_way_out() -> None:
         to_host(Refusing(np.zeros(2)), "points")
 
 
-def test_dlpack_device() -> None:
-    with pytest.raises(TypeError, match=r"x lies on DLPack device \(2, 0\).*x.cpu\(\)"):
-        to_host(DlpackOnly(np.zeros(2), device=(2, 0)), "x")
+@pytest.mark.parametrize(
+    ("device", "in_words"),
+    [((2, 1), "cuda:1"), ((13, 0), "cuda:0"), ((7, 0), r"DLPack device \(7, 0\)")],
+)
+def test_dlpack_device(device: tuple[int, int], in_words: str) -> None:
+    with pytest.raises(TypeError, match=rf"x lies on {in_words}, .*x.cpu\(\)"):
+        to_host(DlpackOnly(np.zeros(2), device=device), "x")
+
+
+def test_device_of() -> None:
+    class Interface:
+        __cuda_array_interface__: ClassVar[dict[str, Any]] = {}
+
+    x = np.zeros(2)
+    assert [device_of(value) for value in (x, [1, 2], 3.0, None, DlpackOnly(x))] == [None] * 5
+    assert device_of(DlpackOnly(x, device=(3, 0))) is None
+    assert device_of(DlpackOnly(x, device=(2, 3))) == "cuda:3"
+    assert device_of(Interface()) == "cuda"
+
+
+def test_argument_beside_an_array_on_the_host() -> None:
+    host = to_host(np.zeros(2), "x")
+    assert host.beside([1, 2], "init").values.tolist() == [1, 2]
+    with pytest.raises(TypeError, match="init lies on cuda:0 and x in CPU memory; pass init.cpu"):
+        host.beside(DlpackOnly(np.zeros(2), device=(2, 0)), "init")
 
 
 @pytest.mark.parametrize(

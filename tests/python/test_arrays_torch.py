@@ -40,7 +40,7 @@ def test_gradient_is_left_behind() -> None:
 
 
 def test_other_device() -> None:
-    with pytest.raises(TypeError, match=r"x lies on meta.*in CPU memory: pass x.cpu\(\)"):
+    with pytest.raises(TypeError, match=r"x lies on meta, .*: pass x.cpu\(\)"):
         to_host(torch.ones(3, device="meta"), "x")
 
 

@@ -112,9 +112,7 @@ DEVICE = {
     "total_memory": 141 * GIB,
     "multiprocessors": 132,
 }
-DEVICE_IN_WORDS = (
-    "NVIDIA H200 (compute capability 9.0, 141 GiB); the quantizer of this version runs on the CPU"
-)
+DEVICE_IN_WORDS = "NVIDIA H200 (compute capability 9.0, 141 GiB)"
 
 
 def _report(driver: int, error: str = "", devices: tuple[Any, ...] = ()) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from ddkern import _core
 from ddkern.checks import as_count, as_number, check_choice
 from ddkern.errors import ConvergenceWarning, EmptyCellWarning
+from ddkern.kmeans import device
+from ddkern.kmeans.device_arrays import DeviceArray
 from ddkern.kmeans.options import MOST_RESTARTS, as_n_threads, workspace_bytes
 from ddkern.kmeans.problem import (
     Problem,
@@ -65,9 +67,10 @@ def quantize(
     ----------
     x : array, shape (n, *feature), or (b, n, *feature) with ``batch_dims=1``
         The rows; all axes after that of the rows together are one point. numpy array, torch
-        tensor on the CPU, or any array that speaks DLPack: float64, float32, float16, bfloat16,
-        bool or integers (64-bit integers within 2**53 of 0), of any strides, read-only or
-        memory-mapped. The data is not copied as a whole. Every value must be finite.
+        tensor, or any array that speaks DLPack: float64, float32, float16, bfloat16, bool or
+        integers (64-bit integers within 2**53 of 0), of any strides, read-only or memory-mapped.
+        Every value must be finite. The data is not copied as a whole in CPU memory; the Notes
+        say what happens in CUDA memory.
     k : int, mapping or array of int, shape (G,)
         Centroids for each group: one number for all; a mapping from every group id to its number;
         or one number a group, by ascending id. At most the number of rows of positive weight.
@@ -82,7 +85,7 @@ def quantize(
     init : {"k-means++", "random"} or array of the shape of the centroids
         ``"k-means++"`` is the greedy form, with ``2 + floor(ln k)`` trials a step; ``"random"``
         draws distinct rows in proportion to their weights; an array is taken as it is, rounded to
-        the type of the centroids.
+        the type of the centroids. It may lie in CPU memory or where ``x`` does.
     n_init : int
         Restarts with other draws, at most 65535; the one of least distortion is kept. 1 if ``init``
         is an array.
@@ -103,9 +106,10 @@ def quantize(
     n_threads : int, optional
         Most threads to use. By default what ``OMP_NUM_THREADS``, threadpoolctl and the CPU
         affinity allow, and one where the rows and centroids are so few that waking the others would
-        take longer.
+        take longer. Ignored where ``x`` lies in CUDA memory.
     max_memory : int, optional
-        Bound on the workspace in bytes; by default a quarter of the memory that is free. Only a
+        Bound on the workspace in bytes; by default a quarter of the memory that is free, and three
+        quarters of what is free on the device where ``x`` lies in CUDA memory. Only a
         group whose sums, seeds and labels alone need more gets that. A small budget makes the call
         slower, never different.
     progress : bool or callable, optional
@@ -116,7 +120,7 @@ def quantize(
     Returns
     -------
     QuantizeResult
-        With arrays of the library of ``x``.
+        With arrays of the library of ``x``, on the same device.
 
     Raises
     ------
@@ -124,6 +128,10 @@ def quantize(
         If an argument is not as described; the message names it, its value and the rule.
     MemoryError
         If what ``algorithm`` forces cannot be allocated.
+    UnsupportedError
+        If ``x`` lies in CUDA memory and this build or machine cannot work on it there.
+    CudaError
+        If the CUDA runtime reports an error.
 
     Warns
     -----
@@ -143,6 +151,15 @@ def quantize(
     values, the lowest index among exact ties. Products in low precision are used only where an
     error bound proves the winner; ``stats.rows_rechecked`` counts the rest. Seeding, sums and
     stopping rule are defined operation by operation in docs/numerics.md.
+
+    Rows in CUDA memory are worked on where they lie, with the same result to the bit. That takes a
+    build with CUDA (``ddkern.show_config()`` tells) and torch, through which arrays of other
+    libraries are seen without a copy. float32 and float64 are read in place if the features of a
+    row lie side by side, and copied otherwise; other types are converted on the device, to float64
+    for 32- and 64-bit integers and to float32 otherwise. Everything runs in order on torch's
+    current stream of the device and takes its workspace from torch's allocator; the call returns
+    when the result is there. ``groups``, ``k``, ``sample_weight`` and ``random_state`` may lie in
+    either memory and are brought to the host.
 
     The call releases the GIL, can be interrupted with Ctrl-C, touches no global random state, and
     works in a forked child (there with one thread by default).
@@ -182,30 +199,37 @@ def quantize(
         )
     max_iter = as_count("max_iter", max_iter)
     recorded_seed, seeds = parse_random_state(random_state, problem)
+    threads = as_n_threads(n_threads, problem.multiply_adds(counts))
     with report_progress(progress, "quantize", "groups") as core_progress:
-        fitted = _core.fit(
-            **problem.core_arguments(),
-            k=counts,
-            group_ids=problem.partition.ids,
-            seeds=seeds,
-            sample_weight=weight,
-            init=method,
-            init_centroids=init_centroids,
-            n_init=n_init,
-            max_iter=max_iter,
-            tol=as_number("tol", tol, at_least=0),
-            algorithm=check_choice("algorithm", algorithm, ALGORITHMS),
-            n_threads=as_n_threads(n_threads, problem.multiply_adds(counts)),
-            max_memory=workspace_bytes(max_memory),
-            progress=core_progress,
-        )
+        arguments: dict[str, Any] = {
+            "k": counts,
+            "group_ids": problem.partition.ids,
+            "seeds": seeds,
+            "sample_weight": weight,
+            "init": method,
+            "init_centroids": init_centroids,
+            "n_init": n_init,
+            "max_iter": max_iter,
+            "tol": as_number("tol", tol, at_least=0),
+            "algorithm": check_choice("algorithm", algorithm, ALGORITHMS),
+            "progress": core_progress,
+        }
+        if isinstance(problem.x, DeviceArray):
+            fitted = device.fit(problem, max_memory=max_memory, **arguments)
+        else:
+            fitted = _core.fit(
+                **problem.core_arguments(),
+                n_threads=threads,
+                max_memory=workspace_bytes(max_memory),
+                **arguments,
+            )
     _warn_about(fitted, problem, counts, max_iter)
     return _result(fitted, problem, counts, recorded_seed, time.perf_counter() - started)
 
 
 def _parse_init(
     init: InitMethod | ArrayLike, problem: Problem, counts: NDArray[np.int64]
-) -> tuple[str, NDArray[Any] | None]:
+) -> tuple[str, Any]:
     if isinstance(init, str):
         if init not in INIT_METHODS:
             raise ValueError(
@@ -257,7 +281,7 @@ def _result(
         groups=wrap(np.repeat(problem.partition.ids, counts).reshape(per_centroid)),
         assignment=wrap(assignment.reshape(problem.rows_shape)),
         distortion=wrap(fitted["distortion"]),
-        distortion_history=tuple(wrap(history) for history in fitted["history"]),
+        distortion_history=problem.x.wrap_all(fitted["history"]),
         inertia=wrap(fitted["inertia"]),
         n_iter=wrap(fitted["n_iter"]),
         converged=wrap(fitted["converged"]),

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddkern import _core
-from ddkern.arrays import HostArray, to_host
 from ddkern.checks import as_count
+from ddkern.kmeans import device
+from ddkern.kmeans.device_arrays import DeviceArray
 from ddkern.kmeans.options import as_n_threads, workspace_bytes
 from ddkern.kmeans.problem import (
     Partition,
@@ -76,7 +77,7 @@ def assign(
     x : array, shape (n, *feature), or (b, n, *feature) with ``batch_dims=1``
         The rows, as in :func:`ddkern.quantize`.
     centroids : array, shape (K, *feature), or (b, k, *feature) with ``batch_dims=1``
-        Finite values of any supported dtype.
+        Finite values of any supported dtype, in CPU memory or where ``x`` lies.
     groups : array of int, shape (n,), optional
         With ``centroid_groups``: a row is compared with the centroids of its own group only.
     centroid_groups : array of int, shape (K,), optional
@@ -87,7 +88,7 @@ def assign(
         Whether to return the distances too.
     n_nearest : int
         How many centroids to return for each row, nearest first; at most the smallest number of
-        centroids in a group.
+        centroids in a group. 1 where ``x`` lies in CUDA memory.
     n_threads, max_memory
         As in :func:`ddkern.quantize`.
 
@@ -103,9 +104,16 @@ def assign(
     ------
     TypeError, ValueError
         If an argument is not as described; the message names it, its value and the rule.
+    UnsupportedError
+        If ``x`` lies in CUDA memory and this build or machine cannot work on it there.
+    CudaError
+        If the CUDA runtime reports an error.
 
     Notes
     -----
+    Rows in CUDA memory are worked on where they lie, as :func:`ddkern.quantize` describes, and the
+    arrays that are returned lie there too.
+
     The comparison is made in the type of the centroids that ``x`` would have in
     :func:`ddkern.quantize`. Where that is float32 and ``centroids`` hold values that float32
     cannot represent, nothing is rounded: the rows are converted to float64 instead, a part that
@@ -126,14 +134,17 @@ def assign(
             f"n_nearest={n_nearest}, but {problem.name_group(g)} has {book.counts[g]} centroids; "
             "n_nearest must not exceed the number of centroids of any group"
         )
-    budget = workspace_bytes(max_memory)
+    if isinstance(problem.x, DeviceArray):
+        budget = device.workspace_bytes(problem.x, max_memory)
+    else:
+        budget = workspace_bytes(max_memory)
     options = {
         "n_nearest": n_nearest,
         "return_distance": bool(return_distance),
         "n_threads": as_n_threads(n_threads, problem.multiply_adds(book.counts)),
         "max_memory": budget,
     }
-    if book.points.dtype == problem.x.point_dtype:
+    if book.in_row_type:
         assignment, distance = _assign_in_place(problem, book, options)
     else:
         assignment, distance = _assign_upcast(problem, book, options, budget)
@@ -148,7 +159,8 @@ def assign(
 class _Codebook:
     """The centroids that are needed, group by group in the order of the problem's groups."""
 
-    points: NDArray[Any]  # (m, n_features), C order
+    points: Any  # (m, n_features), C order, on the device of the rows
+    in_row_type: bool  # as ``points`` are; otherwise they are float64 and the rows float32
     rows: NDArray[np.int64]  # (m,) which row of the caller's centroids; within the item for a batch
     counts: NDArray[np.int64]  # (n_groups,)
 
@@ -164,21 +176,24 @@ def _parse_codebook(
     if grouped != (centroid_groups is not None):
         given, absent = ("groups", "centroid_groups") if grouped else ("centroid_groups", "groups")
         raise ValueError(f"{given} is given without {absent}; they go together")
-    host = to_host(centroids, "centroids")
-    _check_centroid_shape(host, problem)
-    points = parse_centroids(host, problem.x.point_dtype, problem.n_features)
+    own = problem.x.beside(centroids, "centroids")
+    _check_centroid_shape(own.shape, problem)
+    points = parse_centroids(own, problem.x.point_dtype, problem.n_features)
+    in_row_type = own.like(points).point_dtype == problem.x.point_dtype
     if problem.batch is not None:
-        k = host.values.shape[1]
+        k = own.shape[1]
         counts = np.full(problem.batch, k, np.int64)
-        return _Codebook(points, np.tile(np.arange(k, dtype=np.int64), problem.batch), counts)
+        rows = np.tile(np.arange(k, dtype=np.int64), problem.batch)
+        return _Codebook(points, in_row_type, rows, counts)
     if centroid_groups is None:
-        return _Codebook(points, np.arange(len(points)), np.array([len(points)], np.int64))
+        rows = np.arange(len(points), dtype=np.int64)
+        return _Codebook(points, in_row_type, rows, np.array([len(points)], np.int64))
     ids = parse_ids(centroid_groups, "centroid_groups", len(points), "row of centroids")
-    return _select_groups(points, partition_ids(ids), problem.partition)
+    rows, counts = _select_groups(partition_ids(ids), problem.partition)
+    return _Codebook(points[problem.x.native(rows)], in_row_type, rows, counts)
 
 
-def _check_centroid_shape(centroids: HostArray, problem: Problem) -> None:
-    shape = centroids.values.shape
+def _check_centroid_shape(shape: tuple[int, ...], problem: Problem) -> None:
     leading = 1 if problem.batch is None else 2
     matches = (
         len(shape) >= leading
@@ -194,7 +209,10 @@ def _check_centroid_shape(centroids: HostArray, problem: Problem) -> None:
         )
 
 
-def _select_groups(points: NDArray[Any], own: Partition, wanted: Partition) -> _Codebook:
+def _select_groups(
+    own: Partition, wanted: Partition
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of the centroids of the wanted groups, group by group, and how many each has."""
     position = np.searchsorted(own.ids, wanted.ids)
     known = position < len(own.ids)
     known[known] = own.ids[position[known]] == wanted.ids[known]
@@ -203,33 +221,32 @@ def _select_groups(points: NDArray[Any], own: Partition, wanted: Partition) -> _
             f"centroid_groups has no centroid of {name_groups('group', wanted.ids[~known])}, "
             "which occurs in groups"
         )
-    order = np.arange(len(points)) if own.order is None else own.order
+    order = np.arange(own.offsets[-1]) if own.order is None else own.order
     rows = np.concatenate([order[own.offsets[g] : own.offsets[g + 1]] for g in position])
-    return _Codebook(np.ascontiguousarray(points[rows]), rows, own.counts[position])
+    return rows, own.counts[position]
 
 
-def _assign_in_place(
-    problem: Problem, book: _Codebook, options: dict[str, Any]
-) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
+def _assign_in_place(problem: Problem, book: _Codebook, options: dict[str, Any]) -> tuple[Any, Any]:
     """Assignment as rows of the caller's centroids, and distances; both (n, n_nearest)."""
-    found = _core.assign(
-        **problem.core_arguments(),
-        centroids=book.points,
-        k=book.counts,
-        progress=None,
-        **options,
-    )
+    arguments = {"centroids": book.points, "k": book.counts, "progress": None, **options}
+    if isinstance(problem.x, DeviceArray):
+        del arguments["n_threads"]
+        found = device.assign(problem, **arguments)
+    else:
+        found = _core.assign(**problem.core_arguments(), **arguments)
     first = book.first if problem.batch is None else np.zeros(problem.n_groups, np.int64)
-    return book.rows[problem.global_rows(found["assignment"], first)], found["distance"]
+    places = problem.global_rows(found["assignment"], first)
+    return problem.x.native(book.rows)[places], found["distance"]
 
 
 def _assign_upcast(
     problem: Problem, book: _Codebook, options: dict[str, Any], budget: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
+) -> tuple[Any, Any]:
     """The same, with the rows converted to float64 a part at a time."""
     n, m = problem.n_rows, options["n_nearest"]
-    assignment = np.empty((n, m), np.int64)
-    distance = np.empty((n, m)) if options["return_distance"] else None
+    x = problem.x
+    assignment = x.empty((n, m), np.int64)
+    distance = x.empty((n, m), np.float64) if options["return_distance"] else None
     # Half of the budget for the converted rows, the rest for the kernels.
     part_rows = max(1, budget // 2 // (8 * problem.n_features))
     options = {**options, "max_memory": max(1, budget // 2)}
@@ -237,10 +254,10 @@ def _assign_upcast(
     first = book.first
     for g in range(problem.n_groups):
         own = slice(int(first[g]), int(first[g] + book.counts[g]))
-        sub_book = _Codebook(book.points[own], book.rows[own], book.counts[g : g + 1])
+        sub_book = _Codebook(book.points[own], True, book.rows[own], book.counts[g : g + 1])
         for begin in range(int(offsets[g]), int(offsets[g + 1]), part_rows):
             end = min(begin + part_rows, int(offsets[g + 1]))
-            rows = slice(begin, end) if order is None else order[begin:end]
+            rows = slice(begin, end) if order is None else x.native(order[begin:end])
             part = _float64_rows(problem, g, rows)
             nearest, part_distance = _assign_in_place(part, sub_book, options)
             assignment[rows] = nearest
@@ -258,4 +275,4 @@ def _float64_rows(problem: Problem, g: int, rows: Any) -> Problem:
         part = problem.x.select((g, slice(rows.start - first_row, rows.stop - first_row)))
     values = part.as_dtype(np.float64)
     whole = Partition(np.zeros(1, np.int64), None, np.array([0, len(values)], np.int64))
-    return Problem(HostArray(values, False, part.wrap), None, problem.feature_shape, whole)
+    return Problem(part.like(values), None, problem.feature_shape, whole)

@@ -5,6 +5,9 @@ A call is one list of rows cut into groups. With ``groups`` the cut follows the 
 without it there is one group, of id 0; with ``batch_dims=1`` every item is a group, and all have
 id 0. Everything below speaks of that list only, so the three cases are told apart here and nowhere
 else.
+
+The rows stay where they are, on the host or on a device, and so do centroids that are passed in.
+What has one entry a row or a group is brought to the host.
 """
 
 from __future__ import annotations
@@ -17,8 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddkern.arrays import HostArray, to_host
+from ddkern.arrays import HostArray
 from ddkern.checks import SEED_LIMIT, as_count, as_integer, as_seed
+from ddkern.kmeans import device
+from ddkern.kmeans.device_arrays import DeviceArray, fetch
 from ddkern.kmeans.options import draw_seed
 from ddkern.typing import ArrayLike
 
@@ -73,7 +78,7 @@ class Problem:
 
     Attributes
     ----------
-    x : HostArray, shape (n, *feature) or (b, n, *feature)
+    x : HostArray or DeviceArray, shape (n, *feature) or (b, n, *feature)
         The caller's memory. Scalar points have a feature axis of length 1 here.
     batch : int or None
         Number of items with ``batch_dims=1``; None without.
@@ -83,7 +88,7 @@ class Problem:
         Of all rows; the items of a batch follow one another.
     """
 
-    x: HostArray
+    x: HostArray | DeviceArray
     batch: int | None
     feature_shape: tuple[int, ...]
     partition: Partition
@@ -117,7 +122,8 @@ class Problem:
         return (int(k.sum()),) if self.batch is None else (self.batch, int(k[0]))
 
     def core_arguments(self) -> dict[str, Any]:
-        """The arguments that every function of the extension module takes."""
+        """The arguments that every function of the extension module for the CPU takes."""
+        assert isinstance(self.x, HostArray)  # noqa: S101
         return {
             "x": self.x.values,
             "bfloat16": self.x.bfloat16,
@@ -126,24 +132,22 @@ class Problem:
             "offsets": self.partition.offsets,
         }
 
-    def global_rows(
-        self, within_group: NDArray[np.int64], first_centroid: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
+    def global_rows(self, within_group: Any, first_centroid: NDArray[np.int64]) -> Any:
         """Turn indices of centroids within each row's group into rows of ``centroids``, in place.
 
         Parameters
         ----------
-        within_group : ndarray of int64, shape (n, m)
+        within_group : ndarray or tensor of int64, shape (n, m)
         first_centroid : ndarray of int64, shape (n_groups,)
             Where each group's centroids begin. Items of a batch have an axis of their own, so
             there the index within the item is the answer already.
         """
         if self.batch is None and self.n_groups > 1:
-            shift = np.repeat(first_centroid, self.partition.counts)[:, None]
+            shift = self.x.repeat(first_centroid, self.partition.counts)[:, None]
             if self.partition.order is None:
                 within_group += shift
             else:
-                within_group[self.partition.order] += shift
+                within_group[self.x.native(self.partition.order)] += shift
         return within_group
 
     def name_group(self, position: int) -> str:
@@ -180,8 +184,8 @@ def parse_problem(x: ArrayLike, groups: ArrayLike | None, batch_dims: int) -> Pr
             "groups cannot be combined with batch_dims=1, where every item is a group of its own; "
             "pass the rows of all items as (n, *feature) with groups instead"
         )
-    host = to_host(x, "x")
-    shape = host.values.shape
+    seen = device.see(x, "x")
+    shape = seen.shape
     axes = "(b, n, *feature)" if batch_dims else "(n, *feature)"
     if len(shape) < 1 + batch_dims:
         raise ValueError(f"x has shape {shape}; with batch_dims={batch_dims} it must be {axes}")
@@ -189,21 +193,21 @@ def parse_problem(x: ArrayLike, groups: ArrayLike | None, batch_dims: int) -> Pr
         raise ValueError(f"x has shape {shape}, which is empty; no axis of {axes} may be 0")
     feature_shape = shape[1 + batch_dims :]
     if not feature_shape:
-        host = host.select((..., None))
+        seen = seen.select((..., None))
     if batch_dims:
         b, n = shape[:2]
         items = Partition(np.zeros(b, np.int64), None, np.arange(b + 1, dtype=np.int64) * n)
-        return Problem(host, b, feature_shape, items)
+        return Problem(seen, b, feature_shape, items)
     if groups is None:
         offsets = np.array([0, shape[0]], np.int64)
-        return Problem(host, None, feature_shape, Partition(np.zeros(1, np.int64), None, offsets))
+        return Problem(seen, None, feature_shape, Partition(np.zeros(1, np.int64), None, offsets))
     ids = parse_ids(groups, "groups", shape[0], "row of x")
-    return Problem(host, None, feature_shape, partition_ids(ids))
+    return Problem(seen, None, feature_shape, partition_ids(ids))
 
 
 def parse_ids(ids: ArrayLike, name: str, length: int, counted: str) -> NDArray[np.int64]:
     """``ids`` as int64 of shape (length,); ``counted`` is what messages say there is one for."""
-    host = to_host(ids, name)
+    host = fetch(ids, name)
     rule = f"it must hold one integer for every {counted}, in shape ({length},)"
     if not host.is_integer:
         raise TypeError(f"{name} has dtype {host.dtype_name}; {rule}")
@@ -254,7 +258,7 @@ def _counts_of_mapping(k: Mapping[Any, Any], ids: NDArray[np.int64]) -> list[int
 def _counts_of_sequence(k: ArrayLike, problem: Problem) -> list[int]:
     if problem.batch is not None:
         raise TypeError("k is a sequence; with batch_dims=1 it must be one integer")
-    host = to_host(k, "k")
+    host = fetch(k, "k")
     rule = (
         "it must be an integer, a mapping from group id to integer, or one integer for each of "
         f"the {problem.n_groups} groups in ascending order of their ids"
@@ -296,7 +300,7 @@ def parse_sample_weight(weight: ArrayLike | None, problem: Problem) -> NDArray[n
     """``sample_weight`` as float64 of shape (n,), finite and not negative."""
     if weight is None:
         return None
-    host = to_host(weight, "sample_weight")
+    host = fetch(weight, "sample_weight")
     if host.values.shape != problem.rows_shape:
         raise ValueError(
             f"sample_weight has shape {host.values.shape}; it must hold one number for every row "
@@ -335,7 +339,7 @@ def parse_random_state(
         random_state = np.array(
             [as_seed(f"random_state[{i}]", seed) for i, seed in enumerate(random_state)], np.uint64
         )
-    host = to_host(random_state, "random_state")
+    host = fetch(random_state, "random_state")
     rule = f"an array of seeds must hold one integer for each of the {problem.batch} items"
     if not host.is_integer:
         raise TypeError(f"random_state has dtype {host.dtype_name}; {rule}")
@@ -349,23 +353,22 @@ def parse_random_state(
     return seeds, seeds
 
 
-def parse_init_centroids(init: ArrayLike, problem: Problem, k: NDArray[np.int64]) -> NDArray[Any]:
-    """An array ``init`` as (sum_k, n_features) of the centroids' type, finite."""
+def parse_init_centroids(init: ArrayLike, problem: Problem, k: NDArray[np.int64]) -> Any:
+    """An array ``init`` as (sum_k, n_features) of the centroids' type, finite, beside ``x``."""
     shape = problem.per_centroid_shape(k) + problem.feature_shape
-    host = to_host(init, "init")
-    if host.values.shape != shape:
+    given = problem.x.beside(init, "init")
+    if given.shape != shape:
         raise ValueError(
-            f"init has shape {host.values.shape}; an array must have the shape of the centroids, "
-            f"{shape}"
+            f"init has shape {given.shape}; an array must have the shape of the centroids, {shape}"
         )
-    values = host.as_dtype(problem.x.point_dtype).reshape(-1, problem.n_features)
-    require_finite(values, "init", f"in {problem.x.point_dtype.name}, the type of the centroids")
+    values = given.as_dtype(problem.x.point_dtype).reshape(-1, problem.n_features)
+    where = f"in {problem.x.point_dtype.name}, the type of the centroids"
+    require_finite(given.finite_rows(values), "init", where)
     return values
 
 
-def require_finite(rows: NDArray[Any], name: str, where: str) -> None:
-    """Every value of ``rows`` (m, n_features) must be finite; ``where`` says in which form."""
-    finite = np.isfinite(rows).all(axis=1)
+def require_finite(finite: NDArray[np.bool_], name: str, where: str) -> None:
+    """Every row must be finite; ``where`` says in which form."""
     if not finite.all():
         raise ValueError(
             f"{name} holds NaN or infinity in row {int(np.argmin(finite))} ({where}); "
@@ -373,7 +376,9 @@ def require_finite(rows: NDArray[Any], name: str, where: str) -> None:
         )
 
 
-def parse_centroids(centroids: HostArray, dtype: np.dtype[Any], n_features: int) -> NDArray[Any]:
+def parse_centroids(
+    centroids: HostArray | DeviceArray, dtype: np.dtype[Any], n_features: int
+) -> Any:
     """Centroids as (m, n_features), finite: of ``dtype`` if that holds them exactly, else float64.
 
     Raises
@@ -382,11 +387,9 @@ def parse_centroids(centroids: HostArray, dtype: np.dtype[Any], n_features: int)
         If they hold NaN, infinity, or an integer that float64 may not hold either.
     """
     own = centroids.as_dtype(centroids.point_dtype).reshape(-1, n_features)
-    require_finite(own, "centroids", f"as {centroids.point_dtype.name}")
-    if centroids.is_integer and centroids.values.dtype.itemsize == 8:
-        largest = max(abs(int(centroids.values.max())), abs(int(centroids.values.min())))
+    require_finite(centroids.finite_rows(own), "centroids", f"as {centroids.point_dtype.name}")
+    if centroids.dtype_name in ("int64", "uint64"):
+        largest = centroids.largest_magnitude()
         if largest > 1 << 53:
             raise ValueError(f"centroids hold {largest}; integers must lie within 2**53 of 0")
-    with np.errstate(over="ignore"):
-        cast = own.astype(dtype, copy=False)
-    return cast if bool(np.array_equal(cast, own)) else own
+    return centroids.narrowed(own, dtype)

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddkern import __version__
-from ddkern.arrays import to_host
 from ddkern.errors import UnsupportedError
 from ddkern.files import replaced_when_complete
+from ddkern.kmeans.device_arrays import fetch
 from ddkern.typing import Array
 
 __all__ = ["QuantizeResult", "QuantizeStats", "SeedResult"]
@@ -43,9 +43,9 @@ class QuantizeStats:
         or ``"float32"``. Where products of bytes leave too many rows open, a group goes over to
         the next.
     isa : str
-        Instruction set level that the kernels used.
+        Instruction set level that the kernels used; the architecture of a GPU, such as ``"sm_90"``.
     n_threads : int
-        Threads allowed.
+        Threads allowed; 0 on a GPU.
     restart : ndarray of int64
         Which of the ``n_init`` restarts was kept.
     rows_assigned : ndarray of int64
@@ -92,7 +92,8 @@ class QuantizeStats:
 class QuantizeResult:
     """The optimal quantization that :func:`ddkern.quantize` found.
 
-    Arrays are of the library that ``x`` came in (``stats`` and ``random_state`` excepted). Those
+    Arrays are of the library that ``x`` came in, on its device (``stats`` and ``random_state``
+    excepted). Those
     with one entry a group always have an axis for it, also when there is a single group: use
     ``result.distortion.item()`` there. G is the number of groups, K the number of all their
     centroids; with ``batch_dims=1`` read (b,) for (G,), (b, k) for (K,) and (b, n) for (n,).
@@ -142,8 +143,8 @@ class QuantizeResult:
 
     def __repr__(self) -> str:
         history = len(self.distortion_history)
-        distortion = to_host(self.distortion, "distortion").values
-        converged = int(np.count_nonzero(to_host(self.converged, "converged").values))
+        distortion = fetch(self.distortion, "distortion").values
+        converged = int(np.count_nonzero(fetch(self.converged, "converged").values))
         shown = f"{distortion[0]:.6g}" if history == 1 else f"{distortion.mean():.6g} (mean)"
         return (
             f"QuantizeResult(centroids={tuple(self.centroids.shape)}, "
@@ -200,8 +201,8 @@ class QuantizeResult:
 class SeedResult:
     """Starting centroids that :func:`ddkern.seed_centroids` drew.
 
-    Arrays are of the library that ``x`` came in; ``random_state`` excepted. Shapes as in
-    :class:`QuantizeResult`.
+    Arrays are of the library that ``x`` came in, on its device; ``random_state`` excepted. Shapes
+    as in :class:`QuantizeResult`.
 
     Attributes
     ----------
@@ -252,8 +253,8 @@ _STATS_SCALARS = tuple(f.name for f in fields(QuantizeStats) if f.name not in _S
 
 
 def _flatten(result: QuantizeResult) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    arrays = {name: to_host(getattr(result, name), name).values for name in _RESULT_ARRAYS}
-    history = [to_host(h, "distortion_history").values for h in result.distortion_history]
+    arrays = {name: fetch(getattr(result, name), name).values for name in _RESULT_ARRAYS}
+    history = [fetch(h, "distortion_history").values for h in result.distortion_history]
     arrays["distortion_history"] = np.concatenate([np.empty(0), *history])
     arrays["distortion_history_lengths"] = np.array([len(h) for h in history], np.int64)
     for name in _STATS_ARRAYS:

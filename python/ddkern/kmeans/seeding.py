@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ddkern import _core
 from ddkern.checks import check_choice
+from ddkern.kmeans import device
+from ddkern.kmeans.device_arrays import DeviceArray
 from ddkern.kmeans.fit import ALGORITHMS, INIT_METHODS
 from ddkern.kmeans.options import as_n_threads, workspace_bytes
 from ddkern.kmeans.problem import (
@@ -63,12 +64,21 @@ def seed_centroids(
     Returns
     -------
     SeedResult
-        With arrays of the library of ``x``.
+        With arrays of the library of ``x``, on the same device.
 
     Raises
     ------
     TypeError, ValueError
         If an argument is not as described; the message names it, its value and the rule.
+    UnsupportedError
+        If ``x`` lies in CUDA memory and this build or machine cannot work on it there.
+    CudaError
+        If the CUDA runtime reports an error.
+
+    Notes
+    -----
+    Rows in CUDA memory are worked on where they lie, as :func:`ddkern.quantize` describes, with
+    the same draws.
 
     References
     ----------
@@ -90,19 +100,26 @@ def seed_centroids(
     weight = parse_sample_weight(sample_weight, problem)
     require_rows(counts, weight, problem)
     recorded_seed, seeds = parse_random_state(random_state, problem)
+    threads = as_n_threads(n_threads, problem.multiply_adds(counts))
     with report_progress(progress, "seed_centroids", "groups") as core_progress:
-        seeded = _core.seed(
-            **problem.core_arguments(),
-            k=counts,
-            group_ids=problem.partition.ids,
-            seeds=seeds,
-            sample_weight=weight,
-            init=check_choice("init", init, INIT_METHODS),
-            algorithm=check_choice("algorithm", algorithm, ALGORITHMS),
-            n_threads=as_n_threads(n_threads, problem.multiply_adds(counts)),
-            max_memory=workspace_bytes(max_memory),
-            progress=core_progress,
-        )
+        arguments: dict[str, Any] = {
+            "k": counts,
+            "group_ids": problem.partition.ids,
+            "seeds": seeds,
+            "sample_weight": weight,
+            "init": check_choice("init", init, INIT_METHODS),
+            "algorithm": check_choice("algorithm", algorithm, ALGORITHMS),
+            "progress": core_progress,
+        }
+        if isinstance(problem.x, DeviceArray):
+            seeded = device.seed(problem, max_memory=max_memory, **arguments)
+        else:
+            seeded = _core.seed(
+                **problem.core_arguments(),
+                n_threads=threads,
+                max_memory=workspace_bytes(max_memory),
+                **arguments,
+            )
     wrap = problem.x.wrap
     per_centroid = problem.per_centroid_shape(counts)
     centroids = _rows_of(problem, seeded["rows"])
@@ -118,9 +135,10 @@ def seed_centroids(
     )
 
 
-def _rows_of(problem: Problem, rows: NDArray[np.int64]) -> NDArray[Any]:
+def _rows_of(problem: Problem, rows: Any) -> Any:
     """The given rows in the type of the centroids; flattened row numbers for a batch."""
     index: Any = rows
     if problem.batch is not None:
-        index = np.divmod(rows, problem.rows_shape[1])
+        n = problem.rows_shape[1]
+        index = (rows // n, rows % n)
     return problem.x.select(index).as_dtype(problem.x.point_dtype)

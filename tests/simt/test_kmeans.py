@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The CUDA quantizer's kernels, compiled for the host, give the bits of the CPU's.
+
+DDKERN_SIMT_PATH names the folder with the module `_simt`, which has the functions of
+`ddkern._cuda` and works on host memory. It is slow, so everything here is small.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ddkern
+from ddkern.kmeans import device
+from helpers.bits import assert_same_bits
+from helpers.device import (
+    assert_for_all,
+    assert_same_as_on_the_cpu,
+    assert_same_assignment_as_on_the_cpu,
+    assert_same_seeds_as_on_the_cpu,
+    cases,
+    family_cases,
+)
+from helpers.problems import DTYPES
+
+torch = pytest.importorskip("torch")
+
+VARIABLE = "DDKERN_SIMT_PATH"
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ddkern.ConvergenceWarning"),
+    pytest.mark.filterwarnings("ignore::ddkern.EmptyCellWarning"),
+]
+
+ALGORITHMS = ("gram", "streaming")
+
+
+@pytest.fixture(scope="module")
+def simt() -> Any:
+    folder = os.environ.get(VARIABLE)
+    if not folder:
+        pytest.skip(f"{VARIABLE} is not set; it names the folder with the module _simt")
+    sys.path.insert(0, folder)
+    try:
+        module = importlib.import_module("_simt")
+    except ImportError as error:
+        pytest.skip(f"_simt cannot be imported from {VARIABLE}={folder}: {error}")
+    finally:
+        sys.path.remove(folder)
+    if not hasattr(module, "fit"):
+        pytest.skip(f"the module _simt in {VARIABLE}={folder} has no fit")
+    return module
+
+
+@pytest.fixture(autouse=True)
+def _through_simt(simt: Any) -> Iterator[None]:
+    with device.use_module(simt):
+        yield
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("name", cases())
+def test_quantize(name: str, algorithm: str) -> None:
+    assert_same_as_on_the_cpu(cases()[name], "cpu", algorithm=algorithm)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("name", [name for name, case in cases().items() if case.draws])
+def test_seed_centroids(name: str, algorithm: str) -> None:
+    assert_same_seeds_as_on_the_cpu(cases()[name], "cpu", algorithm=algorithm)
+
+
+@pytest.mark.parametrize("name", cases())
+def test_assign(name: str) -> None:
+    assert_same_assignment_as_on_the_cpu(cases()[name], "cpu")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_quantize_families(dtype: str, algorithm: str) -> None:
+    assert_for_all(
+        family_cases(dtype),
+        lambda case: assert_same_as_on_the_cpu(case, "cpu", algorithm=algorithm),
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_assign_families(dtype: str) -> None:
+    assert_for_all(
+        family_cases(dtype), lambda case: assert_same_assignment_as_on_the_cpu(case, "cpu")
+    )
+
+
+def test_strided_rows() -> None:
+    x = torch.from_numpy(np.random.default_rng(1).normal(size=(80, 40)).astype(np.float32))
+    for view in (x[::2], x[3:, 5:22], x[:, :1], x[:1].expand(30, 40)):
+        options = {"k": min(3, len(view)), "random_state": 0}
+        assert_same_bits(ddkern.quantize(view, **options), ddkern.quantize(view.numpy(), **options))
+
+
+@pytest.mark.parametrize("max_memory", [1 << 22, 1 << 26])
+def test_budget_changes_no_bit(max_memory: int) -> None:
+    assert_same_as_on_the_cpu(cases()["ragged"], "cpu", max_memory=max_memory)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_bad_rows_are_named(algorithm: str) -> None:
+    ids = np.arange(50) % 2
+    for value in (np.nan, np.inf, -np.inf):
+        x = np.ones((50, 20), np.float32)
+        x[31, 19] = value
+        for rows in (x, torch.from_numpy(x)):
+            with pytest.raises(ValueError, match="x holds NaN or infinity in row 31; every value"):
+                ddkern.quantize(rows, 1, groups=ids, algorithm=algorithm)
+
+
+def test_magnitudes_that_float64_cannot_square() -> None:
+    x = np.full((5, 2), 1e300)
+    for rows in (x, torch.from_numpy(x)):
+        with pytest.raises(ValueError, match="as its largest magnitude in a group"):
+            ddkern.quantize(rows, 1)
+
+
+def test_progress_and_its_errors() -> None:
+    seen: list[ddkern.Progress] = []
+    ids = np.arange(40) // 10
+    x = torch.from_numpy(np.random.default_rng(2).normal(size=(40, 3)))
+    ddkern.quantize(x, 2, groups=ids, progress=seen.append)
+    assert (seen[-1].done, seen[-1].total) == (4, 4)
+
+    def stop(progress: ddkern.Progress) -> None:
+        raise KeyError("enough")
+
+    with pytest.raises(KeyError, match="enough"):
+        ddkern.quantize(x, 2, groups=ids, progress=stop)
