@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import subprocess
@@ -83,7 +82,6 @@ def describe(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "ddkern": ddkern.__version__,
-        "commit": os.environ.get("DDKERN_COMMIT"),
     }
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)

@@ -72,7 +72,7 @@ def _fit(
         host.to(device),
         k,
         groups=torch.from_numpy(ids).to(device),
-        init=seeds if init == "array" else init,  # type: ignore[arg-type]
+        init=seeds if init == "array" else init,
         algorithm=algorithm,  # type: ignore[arg-type]
         max_iter=4,
         tol=0,

@@ -11,7 +11,7 @@ import time
 import traceback
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
+from statistics import median, stdev
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from bench.gpu.peers.torch_lines import TorchLines
 from bench.gpu.problem import GpuShape, Problem, make_problem
 
 SAME_RESULT = 1e-5  # relative difference of distortions between float32 contestants
+SAME_QUALITY = 1e-3  # the same of mean distortions end to end, whatever the precision
 COMPARABLE = 1e-2  # beyond it a result is another one, and its time says nothing
 _ONE_ROUND = 20.0  # seconds a call from which on one round has to do
 # Up to here a second input set keeps repeated runs out of the caches; larger ones outgrow them.
@@ -155,13 +156,13 @@ class Session:
             entry: dict[str, Any] = {
                 "title": contestant.title,
                 "precision": contestant.precision,
+                "float32": contestant.float32,
                 "seconds": [],
                 "wall": [],
             }
-            results_key = contestant.key
             try:
                 if reason := contestant.available(problem):
-                    results[results_key] = entry | {"status": "absent", "message": reason}
+                    results[contestant.key] = entry | {"status": "absent", "message": reason}
                     continue
                 self.document["versions"] |= contestant.versions()
                 fit, seconds, _ = self._call(contestant, problem, line, seed=0)
@@ -176,7 +177,7 @@ class Session:
             except Exception as error:  # noqa: BLE001
                 entry |= {"status": "failed", "message": _message(error)}
                 traceback.print_exc()
-            results[results_key] = entry
+            results[contestant.key] = entry
             if entry["status"] == "timed":
                 running.append(contestant)
             self.write()
@@ -235,13 +236,19 @@ def _exactness(problem: Problem, fit: Fit) -> dict[str, Any]:
 
 
 def _judge_seeds(line: dict[str, Any]) -> None:
-    """End to end everybody draws seeds of its own: compare mean distortions over the rounds."""
+    """End to end everybody draws seeds of its own: compare mean distortions over the rounds.
+
+    A difference within two standard errors of the means is none.
+    """
     own = line["results"].get(SUBJECT_KEY, {}).get("distortion")
     for entry in line["results"].values():
         theirs = entry.get("distortion")
         if own and theirs and len(own) == len(theirs):
-            mine, other = sum(own) / len(own), sum(theirs) / len(theirs)
-            entry["relative_difference"] = other / mine - 1
+            # Pairs: rounds may be on different input sets.
+            each = [other / mine - 1 for mine, other in zip(own, theirs, strict=True)]
+            noise = stdev(each) / len(each) ** 0.5 if len(each) > 1 else 0.0
+            entry["relative_difference"] = sum(each) / len(each)
+            entry["agrees"] = abs(entry["relative_difference"]) <= SAME_QUALITY + 2 * noise
 
 
 def floors(
