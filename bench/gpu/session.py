@@ -45,11 +45,13 @@ class Session:
         out: Path,
         command: str,
         smoke: bool,
+        keep_iterations: bool = False,
     ) -> None:
         self._suite = suite
         self._device = device
         self._contestants = contestants
         self._rounds = rounds
+        self._keep_iterations = keep_iterations
         self._deadline = time.monotonic() + budget
         self._out = out
         self.document: dict[str, Any] = {
@@ -107,7 +109,7 @@ class Session:
             "results": {},
         }
         self.document["open_line"] = line
-        if self._suite != "end_to_end":
+        if self._suite != "end_to_end" and not self._keep_iterations:
             line["iterations"] = self._fewest_iterations(problems[0], line)
         running = self._warm_up(problems[0], line)
         self._take_turns(running, problems, line)

@@ -45,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         out=options.out or record.RESULTS / "gpu" / f"{options.suite}.json",
         command=_command(options),
         smoke=options.smoke,
+        keep_iterations=options.keep_iterations,
     )
     shapes = [every[name] for name in names]
     if options.groups:
@@ -66,6 +67,7 @@ def _command(options: argparse.Namespace) -> str:
     parts += ["--groups", str(options.groups)] if options.groups else []
     parts += ["--rounds", str(options.rounds)]
     parts += ["--huge"] if options.huge else []
+    parts += ["--keep-iterations"] if options.keep_iterations else []
     parts += ["--smoke"] if options.smoke else []
     parts += ["--device", options.device] if options.device != "cuda" else []
     return " ".join(parts)
@@ -87,6 +89,11 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--budget", type=float, default=1e9, help="seconds; later lines are left")
     parser.add_argument("--huge", action="store_true", help="lloyd: also 1e7 x 256, k=16384")
+    parser.add_argument(
+        "--keep-iterations",
+        action="store_true",
+        help="lloyd, scaling: all iterations of a shape, also where ddkern converges in fewer",
+    )
     parser.add_argument("--smoke", action="store_true", help="tiny shapes")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out", type=Path, help="default: bench/results/gpu/SUITE.json")
