@@ -89,7 +89,7 @@ def describe(device: torch.device) -> dict[str, Any]:
             "name": properties.name,
             "memory_gib": round(properties.total_memory / 2**30, 1),
             "multiprocessors": properties.multi_processor_count,
-            "l2_mib": round(properties.L2_cache_size / 2**20),
+            "l2_mib": round(getattr(properties, "L2_cache_size", 0) / 2**20),
             "compute_capability": f"{properties.major}.{properties.minor}",
             "driver": _driver(),
         }

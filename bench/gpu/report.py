@@ -102,19 +102,17 @@ def draw(documents: list[dict[str, Any]], folder: Path) -> None:
                 continue
             curves = {
                 title: [
-                    (line["shape"][axis], 1e3 * seconds)
+                    (line["shape"][axis], 1e3 * seconds / line["iterations"])
                     for line in chosen
                     if (seconds := _seconds(line, key)) is not None
                 ]
                 for key, title in _titles(chosen).items()
             }
-            iterations = sorted({line["iterations"] for line in chosen})
-            spread = f"{iterations[0]}" + (f" to {iterations[-1]}" if iterations[1:] else "")
             plots.draw_curves(
                 {title: points for title, points in curves.items() if points},
                 folder / _image(axis),
                 x_label=plots.AXIS_TITLES[axis],
-                y_label=f"ms for {spread} Lloyd iterations, all groups",
+                y_label="ms a Lloyd iteration, all groups",
                 title=f"{machine.run['machine']['name']}, {_fixed(chosen[0]['shape'], axis)}",
             )
 
