@@ -50,7 +50,15 @@ def draw(documents: list[dict[str, Any]], folder: Path) -> None:
     mpl.use("Agg")
     folder.mkdir(parents=True, exist_ok=True)
     setting, suites = next(iter(tables.items()))
-    style: dict[Any, Any] = {
+    with mpl.rc_context(_style()):
+        _draw_ratios(suites, setting, folder / RATIOS_IMAGE)
+        for axis in SCALING_SIZES:
+            if lines := axis_lines(suites.get("scaling", []), axis):
+                _draw_scaling(lines, axis, folder / scaling_image(axis))
+
+
+def _style() -> dict[Any, Any]:
+    return {
         "font.size": 10,
         "font.family": "DejaVu Sans",
         "text.color": _INK,
@@ -61,11 +69,6 @@ def draw(documents: list[dict[str, Any]], folder: Path) -> None:
         "axes.spines.top": False,
         "axes.spines.right": False,
     }
-    with mpl.rc_context(style):
-        _draw_ratios(suites, setting, folder / RATIOS_IMAGE)
-        for axis in SCALING_SIZES:
-            if lines := axis_lines(suites.get("scaling", []), axis):
-                _draw_scaling(lines, axis, folder / scaling_image(axis))
 
 
 def _draw_ratios(suites: dict[str, list[Line]], setting: Setting, path: Path) -> None:
@@ -179,6 +182,48 @@ def _draw_scaling(lines: list[Line], axis_name: str, path: Path) -> None:
     order = sorted(range(len(names)), key=lambda i: (names[i] != "ddkern", i))
     axis.legend([handles[i] for i in order], [names[i] for i in order], frameon=False, fontsize=9)
     _save(figure, path)
+
+
+def draw_curves(
+    curves: dict[str, list[tuple[int, float]]],
+    path: Path,
+    *,
+    x_label: str,
+    y_label: str,
+    title: str,
+) -> None:
+    """Draw times against a size, both logarithmic, as SVG; the first curve is ddkern's."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A salt in place of random names: same results, same bytes.
+    with mpl.rc_context(_style() | {"svg.hashsalt": "ddkern", "svg.fonttype": "path"}):
+        from matplotlib import pyplot as plt
+        from matplotlib.ticker import FuncFormatter
+
+        figure, axis = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+        for number, (name, points) in enumerate(curves.items()):
+            sizes, values = [size for size, _ in points], [value for _, value in points]
+            if number == 0:
+                axis.plot(sizes, values, color=_OWN, linewidth=2.4, marker="o", label=name)
+            else:
+                dashes = ("--", ":", "-.", "-")[(number - 1) % 4]
+                axis.plot(sizes, values, dashes, color="#7b8794", marker=".", label=name)
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        ticks = sorted({size for points in curves.values() for size, _ in points})
+        axis.set_xticks(ticks, [str(tick) for tick in ticks])
+        axis.set_xticks([], minor=True)
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.grid(which="major", color=_SOFT)
+        axis.set_axisbelow(True)
+        axis.set_xlabel(x_label)
+        axis.set_ylabel(y_label)
+        axis.set_title(title, fontsize=10, loc="left")
+        axis.legend(frameon=False, fontsize=9)
+        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+        plt.close(figure)
 
 
 def _fixed_sizes(shape: Shape, varied: str) -> str:

@@ -3,7 +3,8 @@
 
 ``python -m bench.report`` writes them; ``--check`` only says whether the pages are up to date.
 The pages depend on the result files and on nothing else. Of two measurements of the same line (same
-suite, machine, instruction set and threads) the newer one counts.
+suite, machine, instruction set and threads) the newer one counts. Measurements on a GPU lie in
+``bench/results/gpu``; the page has a section on them where there are any.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from bench.analysis import (
     unique_runs,
 )
 from bench.baselines import ENTRIES, PEERS, SUBJECT
+from bench.gpu import report as gpu_report
 from bench.plots import AXIS_TITLES, RATIOS_IMAGE, draw, scaling_image
 from bench.shapes import SCALING_SIZES
 
@@ -39,7 +41,9 @@ _README = Path("README.md")
 _IMAGES = Path("docs/images")
 
 
-def render_page(documents: list[dict[str, Any]]) -> str:
+def render_page(
+    documents: list[dict[str, Any]], gpu_documents: list[dict[str, Any]] | None = None
+) -> str:
     """Return the text of docs/benchmarks.md."""
     tables = collect(documents)
     parts = [
@@ -56,6 +60,7 @@ def render_page(documents: list[dict[str, Any]]) -> str:
             parts += ["### End to end", *_suite(suites["end_to_end"])]
         if "scaling" in suites:
             parts += ["### How the time grows", *_scaling(suites["scaling"], images=number == 0)]
+    parts += gpu_report.render(gpu_documents or [])
     parts += ["## Runs", *_runs(tables)] if tables else ["No measurements yet."]
     return "\n\n".join(parts) + "\n"
 
@@ -322,7 +327,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; 1 if out of date")
     options = parser.parse_args(arguments)
     documents = record.read_all(options.results)
-    pages = {options.root / _PAGE: render_page(documents)}
+    gpu_documents = gpu_report.read(options.results / "gpu")
+    pages = {options.root / _PAGE: render_page(documents, gpu_documents)}
     readme = options.root / _README
     if readme.exists():
         pages[readme] = insert(readme.read_text(), render_readme(documents))
@@ -335,6 +341,7 @@ def main(arguments: list[str] | None = None) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     draw(documents, options.root / _IMAGES)
+    gpu_report.draw(gpu_documents, options.root / _IMAGES)
     return 0
 
 
