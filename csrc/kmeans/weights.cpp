@@ -58,8 +58,8 @@ Weights canonical_weights(const double* sample_weight, const std::int64_t* rows,
     found.total_units += units;
     found.n_positive += units > 0;
   }
-  found.total_weight = std::ldexp(static_cast<double>(found.total_units),
-                                  exponent - lift - found.grid_bits);
+  found.total_weight =
+      std::ldexp(static_cast<double>(found.total_units), exponent - lift - found.grid_bits);
   return found;
 }
 

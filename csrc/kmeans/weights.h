@@ -11,8 +11,8 @@ struct Weights {
   std::vector<std::int64_t> units;  // [n], empty without weights: 1 each
   std::vector<double> canonical;    // [n], empty without weights: 1 each
   std::int64_t total_units = 0, n_positive = 0;
-  double total_weight = 0;          // in the caller's units
-  int grid_bits = 40;               // t
+  double total_weight = 0;  // in the caller's units
+  int grid_bits = 40;       // t
 };
 
 // sample_weight is indexed by row number, or null. rows [n] are row numbers, or null for first_row,

@@ -48,14 +48,17 @@ template <class T>
 py::dict fit_as(const DeviceRows<T>& rows, const Groups& groups, const FitOptions& options,
                 std::uintptr_t given, std::uintptr_t centroids, std::uintptr_t mass,
                 std::uintptr_t assignment, const DeviceCall& call, Attendant& attendant) {
-  DeviceFit<T> output{pointer<T>(centroids), pointer<double>(mass),
-                      pointer<std::int64_t>(assignment), {}};
+  DeviceFit<T> output{
+      pointer<T>(centroids), pointer<double>(mass), pointer<std::int64_t>(assignment), {}};
   {
     const py::gil_scoped_release release;
     kmeans::cuda::fit(rows, groups, options, pointer<const T>(given), output, call);
   }
   attendant.finish();
-  return describe_fit(output.reports);
+  py::dict result = describe_fit(output.reports);
+  result["isa"] = kmeans::cuda::architecture(call.device);
+  result["n_threads"] = 0;
+  return result;
 }
 
 py::dict fit(std::uintptr_t x, bool float64, std::int64_t n_rows, std::int64_t n_features,
@@ -63,9 +66,9 @@ py::dict fit(std::uintptr_t x, bool float64, std::int64_t n_rows, std::int64_t n
              Int64s group_ids, UInt64s seeds, std::optional<Doubles> sample_weight,
              const std::string& init, std::uintptr_t init_centroids, int n_init,
              std::int64_t max_iter, double tol, const std::string& algorithm,
-             std::int64_t max_memory, int device, std::uintptr_t stream,
-             const py::object& allocate, std::uintptr_t centroids, std::uintptr_t mass,
-             std::uintptr_t assignment, const py::object& progress) {
+             std::int64_t max_memory, int device, std::uintptr_t stream, const py::object& allocate,
+             std::uintptr_t centroids, std::uintptr_t mass, std::uintptr_t assignment,
+             const py::object& progress) {
   const GroupArrays arrays{std::move(order),     std::move(offsets), std::move(k),
                            std::move(group_ids), std::move(seeds),   std::move(sample_weight)};
   const Groups groups = arrays.view(n_rows);

@@ -18,7 +18,7 @@ namespace ddkern::cuda {
 
 // Bound of one m16n8k16 step, in units of the largest magnitude that takes part (the accumulator or
 // a product): 17 terms, each cut to 24 bits below the largest.
-inline constexpr double kMmaError = 17.0 / (1 << 23);
+inline constexpr double kMmaError = 20.0 / (1 << 23);
 
 // d += a b: f16 products, exact; float sums, within kMmaError.
 __device__ __forceinline__ void mma_f16(float (&d)[4], const std::uint32_t (&a)[4],

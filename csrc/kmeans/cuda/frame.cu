@@ -103,8 +103,7 @@ __global__ void __launch_bounds__(kThreads) column_sums_kernel(Chunk<T> chunk) {
     for (int c = 0; c < kColumnsAThread; ++c) {
       const int j = first_column + c * kThreads + static_cast<int>(threadIdx.x);
       if (j >= chunk.n_features) continue;
-      sums[c] +=
-          weighted_integer(static_cast<double>(x[j]) * to_grid, chunk.weights, position);
+      sums[c] += weighted_integer(static_cast<double>(x[j]) * to_grid, chunk.weights, position);
     }
   }
 #pragma unroll
@@ -263,8 +262,7 @@ __global__ void __launch_bounds__(kThreads) distance_mean_kernel(Chunk<T> chunk)
   __shared__ double shared[kThreads / kWarp];
   GroupRun& run = chunk.runs[blockIdx.x];
   if (run.far == 0) return;
-  const double mean =
-      weighted_mean(chunk, chunk.shapes[blockIdx.x], chunk.distances, shared);
+  const double mean = weighted_mean(chunk, chunk.shapes[blockIdx.x], chunk.distances, shared);
   if (threadIdx.x == 0) run.scaled_distortion = mean;
 }
 

@@ -68,9 +68,8 @@ __global__ void __launch_bounds__(kTileRows) score_means_kernel(Chunk<T> chunk) 
     if (units == 0 && !reseeded) continue;
     const int source = chunk.source_row[cell];
     scores[static_cast<std::int64_t>(c) * kTileRows] =
-        source >= 0
-            ? gram[static_cast<std::int64_t>(source) * shape.gram_stride]
-            : static_cast<float>(sum / static_cast<double>(units) * shape.mean_factor);
+        source >= 0 ? gram[static_cast<std::int64_t>(source) * shape.gram_stride]
+                    : static_cast<float>(sum / static_cast<double>(units) * shape.mean_factor);
   }
 }
 

@@ -117,11 +117,12 @@ inline __device__ void add_product(std::int64_t* limbs, double a, double b, bool
   // 53 by 53 bits in 32-bit pieces; the high ones have 21 bits.
   const std::uint64_t a0 = mantissa[0] & 0xffffffffu, a1 = mantissa[0] >> 32;
   const std::uint64_t b0 = mantissa[1] & 0xffffffffu, b1 = mantissa[1] >> 32;
-  const std::uint64_t low = a0 * b0, cross = a1 * b0 + (low >> 32), cross2 = a0 * b1 + (cross & 0xffffffffu);
+  const std::uint64_t low = a0 * b0, cross = a1 * b0 + (low >> 32),
+                      cross2 = a0 * b1 + (cross & 0xffffffffu);
   const std::uint64_t high = a1 * b1 + (cross >> 32) + (cross2 >> 32);
-  const std::uint32_t words[4] = {static_cast<std::uint32_t>(low), static_cast<std::uint32_t>(cross2),
-                                  static_cast<std::uint32_t>(high),
-                                  static_cast<std::uint32_t>(high >> 32)};
+  const std::uint32_t words[4] = {
+      static_cast<std::uint32_t>(low), static_cast<std::uint32_t>(cross2),
+      static_cast<std::uint32_t>(high), static_cast<std::uint32_t>(high >> 32)};
   const int limb = position / 32, shift = position % 32;
   std::uint64_t carried = 0;
 #pragma unroll
@@ -240,7 +241,8 @@ __global__ void __launch_bounds__(kExact ? kWarp : kSettleThreads) settle_kernel
         const int c = first + lane;
         bool may_win = c < shape.k;
         if (may_win && !wild) {
-          const float product = chunk.scores[entry.scores + static_cast<std::int64_t>(c) * kTileRows];
+          const float product =
+              chunk.scores[entry.scores + static_cast<std::int64_t>(c) * kTileRows];
           may_win = !(bounds.score(c, product) - bounds.error(c, row_lost, row_norm) > entry.limit);
         }
         for (unsigned mask = __ballot_sync(kAllLanes, may_win); mask != 0; mask &= mask - 1) {
@@ -289,8 +291,7 @@ __global__ void __launch_bounds__(kTileRows)
       const int exponent = exponent_of(largest);
       double sum = 0;
       for (int j = lane; j < n; j += kLanes) {
-        const double d =
-            ldexp(static_cast<double>(x[j]) - static_cast<double>(c[j]), -exponent);
+        const double d = ldexp(static_cast<double>(x[j]) - static_cast<double>(c[j]), -exponent);
         sum += d * d;
       }
       sum = add_lanes(sum);

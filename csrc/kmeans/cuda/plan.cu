@@ -61,8 +61,8 @@ TileLists list_tiles(const std::vector<GroupShape>& shapes, bool gram) {
   std::int64_t in_window = 0;
   const auto close = [&] {
     for (const auto& [columns, tiles] : by_columns) {
-      window.parts.push_back({columns, static_cast<int>(lists.products.size()),
-                              static_cast<int>(tiles.size())});
+      window.parts.push_back(
+          {columns, static_cast<int>(lists.products.size()), static_cast<int>(tiles.size())});
       lists.products.insert(lists.products.end(), tiles.begin(), tiles.end());
     }
     lists.n_scores = std::max(lists.n_scores, in_window);

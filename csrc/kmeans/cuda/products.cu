@@ -16,8 +16,8 @@ inline __device__ int swizzled(int row, int chunk) {
 }
 
 // Tiles of 128 rows by kColumns, cut among kWarpsM by kWarpsN warps. Wide tiles are bound by
-// products and want large pieces a warp, which load less from shared memory; narrow ones are bound by
-// device memory.
+// products and want large pieces a warp, which load less from shared memory; narrow ones are bound
+// by device memory.
 template <int kColumns, int kWarpsM, int kWarpsN, int kStages>
 struct TileConfig {
   static constexpr int kThreads = kWarpsM * kWarpsN * 32;
@@ -30,7 +30,7 @@ struct TileConfig {
 };
 
 template <class T, int kColumns, int kWarpsM, int kWarpsN, int kStages, bool kGram>
-__global__ void __launch_bounds__(kWarpsM* kWarpsN * 32, 2)
+__global__ void __launch_bounds__(kWarpsM * kWarpsN * 32, 2)
     product_kernel(Chunk<T> chunk, const ProductTile* product_tiles) {
   using Config = TileConfig<kColumns, kWarpsM, kWarpsN, kStages>;
   constexpr int kRowsLoaded = Config::kRowsLoaded;
@@ -45,8 +45,7 @@ __global__ void __launch_bounds__(kWarpsM* kWarpsN * 32, 2)
   const std::int64_t n_all_columns = kGram ? shape.n : shape.k;
   const int n_columns = static_cast<int>(n_all_columns) - product_tile.first_column;
   const int load_row = thread / kChunks, load_chunk = thread % kChunks;
-  const __half* from_a =
-      chunk.halves + (shape.begin + tile.first) * n_padded + load_chunk * 8;
+  const __half* from_a = chunk.halves + (shape.begin + tile.first) * n_padded + load_chunk * 8;
   const __half* from_b =
       (kGram ? chunk.halves + (shape.begin + product_tile.first_column) * n_padded
              : chunk.cell_halves + (shape.first_cell + product_tile.first_column) * n_padded) +

@@ -15,7 +15,8 @@ struct ProductTile {
 constexpr int product_columns(std::int64_t k) {
   return k <= 16 ? 16 : k <= 32 ? 32 : k <= 64 ? 64 : 128;
 }
-static_assert(product_columns(10) == 16 && product_columns(50) == 64 && product_columns(200) == 128);
+static_assert(product_columns(10) == 16 && product_columns(50) == 64 &&
+              product_columns(200) == 128);
 
 // scores of `tiles` [n_tiles], each of 128 rows by `columns` cells: <Y, C>.
 template <class T>

@@ -34,8 +34,9 @@ class Arena {
   V* take(std::int64_t n) {
     const std::int64_t at = used_;
     constexpr std::int64_t kAlignment = 256;
-    used_ += (std::max<std::int64_t>(n, 1) * static_cast<std::int64_t>(sizeof(V)) + kAlignment - 1) /
-             kAlignment * kAlignment;
+    used_ +=
+        (std::max<std::int64_t>(n, 1) * static_cast<std::int64_t>(sizeof(V)) + kAlignment - 1) /
+        kAlignment * kAlignment;
     return base_ == nullptr ? nullptr : reinterpret_cast<V*>(base_ + at);
   }
   std::int64_t used() const { return used_; }
@@ -58,7 +59,7 @@ struct Workspace {
   int* n_active;    // [kIterationsBetweenReads]
   double* history;  // [kIterationsBetweenReads][n_groups]
   // Of the best run so far, where there are several.
-  T* tried;         // centroids of this run
+  T* tried;  // centroids of this run
   std::int32_t* best_assignment;
   std::int64_t* best_units;
   unsigned char* better;  // [n_groups]
@@ -78,8 +79,7 @@ Workspace<T> lay_out(Arena& arena, const ChunkSize& size, std::int64_t n_feature
   const std::int64_t n_padded = (n_features + kPadding - 1) / kPadding * kPadding;
   const std::int64_t n = size.n_rows, groups = size.n_groups, cells = size.n_cells;
   const std::int64_t window =
-      task.gram ? size.scores
-                : std::min(size.scores, kScoreWindow + kTileRows * size.most_k);
+      task.gram ? size.scores : std::min(size.scores, kScoreWindow + kTileRows * size.most_k);
   chunk.shapes = space.shapes = arena.take<GroupShape>(groups);
   chunk.frames = arena.take<GroupFrame>(groups);
   chunk.runs = arena.take<GroupRun>(groups);
@@ -273,10 +273,9 @@ class ChunkSolver {
   void prepare() {
     survey_rows(chunk(), stream_);
     check_rows();
-    DDKERN_CUDA_TRY(cudaMemsetAsync(chunk().column_sums, 0,
-                                    sizeof(std::int64_t) * size(chunk().n_groups) *
-                                        size(chunk().n_features),
-                                    stream_));
+    DDKERN_CUDA_TRY(cudaMemsetAsync(
+        chunk().column_sums, 0,
+        sizeof(std::int64_t) * size(chunk().n_groups) * size(chunk().n_features), stream_));
     pack_rows(chunk(), stream_);
     if (plan_.gram) {
       multiply_rows(chunk(), space_.gram_products, static_cast<int>(lists_.gram_products.size()),
@@ -348,13 +347,12 @@ class ChunkSolver {
     for (std::int64_t g = plan_.first; g < plan_.last; ++g) {
       const std::size_t at = size(g - plan_.first);
       // As on the CPU: in units of the caller's weights, 0 for other methods than k-means++.
-      potential[g] =
-          options_.init != Init::plus_plus
-              ? 0
-              : std::ldexp(static_cast<double>(found[at].total),
-                           2 * frames[at].exponent - found[at].shift) *
-                    (total_weights_[at] / static_cast<double>(shapes_[at].total_units)) *
-                    shapes_[at].mean_factor;
+      potential[g] = options_.init != Init::plus_plus
+                         ? 0
+                         : std::ldexp(static_cast<double>(found[at].total),
+                                      2 * frames[at].exponent - found[at].shift) *
+                               (total_weights_[at] / static_cast<double>(shapes_[at].total_units)) *
+                               shapes_[at].mean_factor;
     }
     call_.groups_done->fetch_add(chunk().n_groups);
   }
@@ -426,9 +424,9 @@ class ChunkSolver {
     const std::int64_t first_cell = first_cell_[size(plan_.first)];
     for (std::int64_t g = plan_.first; g < plan_.last; ++g) {
       const std::int64_t n = groups_.n_rows(g), k = groups_.k[g], offset = groups_.offsets[g];
-      Weights weights = canonical_weights(
-          groups_.sample_weight, groups_.order == nullptr ? nullptr : groups_.order + offset,
-          offset, n);
+      Weights weights =
+          canonical_weights(groups_.sample_weight,
+                            groups_.order == nullptr ? nullptr : groups_.order + offset, offset, n);
       if (weights.n_positive < k) {
         throw InvalidArgument("k is " + std::to_string(k) + " for group " +
                               std::to_string(groups_.ids[g]) + ", which has " +
@@ -486,8 +484,8 @@ class ChunkSolver {
   template <class V>
   std::vector<V> download(const V* from, std::int64_t n) {
     std::vector<V> values(size(n));
-    DDKERN_CUDA_TRY(cudaMemcpyAsync(values.data(), from, size(n) * sizeof(V),
-                                    cudaMemcpyDeviceToHost, stream_));
+    DDKERN_CUDA_TRY(
+        cudaMemcpyAsync(values.data(), from, size(n) * sizeof(V), cudaMemcpyDeviceToHost, stream_));
     DDKERN_CUDA_TRY(cudaStreamSynchronize(stream_));
     return values;
   }
@@ -595,8 +593,8 @@ class ChunkSolver {
       const auto slot = static_cast<int>((iteration - 1) % kIterationsBetweenReads);
       if (slot == 0) {
         n_read = 0;
-        DDKERN_CUDA_TRY(cudaMemsetAsync(space_.n_active, 0, sizeof(int) * kIterationsBetweenReads,
-                                        stream_));
+        DDKERN_CUDA_TRY(
+            cudaMemsetAsync(space_.n_active, 0, sizeof(int) * kIterationsBetweenReads, stream_));
       }
       update_sums(chunk(), false, stream_);
       repair_cells(chunk(), stream_);
@@ -693,6 +691,13 @@ class OnDevice {
 
 }  // namespace
 
+std::string architecture(int device) {
+  int major = 0, minor = 0;
+  DDKERN_CUDA_TRY(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  DDKERN_CUDA_TRY(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
+  return "sm_" + std::to_string(major) + std::to_string(minor);
+}
+
 template <class T>
 void fit(const DeviceRows<T>& rows, const Groups& groups, const FitOptions& options, const T* given,
          DeviceFit<T>& output, const DeviceCall& call) {
@@ -742,12 +747,12 @@ void assign(const DeviceRows<T>& rows, const Groups& groups, const T* centroids,
   }
 }
 
-#define DDKERN_INSTANTIATE(T)                                                                    \
-  template void fit(const DeviceRows<T>&, const Groups&, const FitOptions&, const T*,            \
-                    DeviceFit<T>&, const DeviceCall&);                                           \
-  template void seed(const DeviceRows<T>&, const Groups&, const FitOptions&, std::int64_t*,      \
-                     double*, const DeviceCall&);                                                \
-  template void assign(const DeviceRows<T>&, const Groups&, const T*, std::int64_t*, double*,    \
+#define DDKERN_INSTANTIATE(T)                                                                 \
+  template void fit(const DeviceRows<T>&, const Groups&, const FitOptions&, const T*,         \
+                    DeviceFit<T>&, const DeviceCall&);                                        \
+  template void seed(const DeviceRows<T>&, const Groups&, const FitOptions&, std::int64_t*,   \
+                     double*, const DeviceCall&);                                             \
+  template void assign(const DeviceRows<T>&, const Groups&, const T*, std::int64_t*, double*, \
                        const DeviceCall&)
 
 DDKERN_INSTANTIATE(float);

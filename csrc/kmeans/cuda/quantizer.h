@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "core/parallel.h"
@@ -22,8 +23,8 @@ struct DeviceRows {
 
 struct DeviceCall {
   int device;
-  void* stream;                                    // cudaStream_t
-  std::function<void*(std::int64_t)> allocate;     // bytes of the device, kept until the call ends
+  void* stream;                                 // cudaStream_t
+  std::function<void*(std::int64_t)> allocate;  // bytes of the device, kept until the call ends
   std::int64_t max_memory_in_bytes;
   Monitor* monitor;
   std::atomic<std::int64_t>* groups_done;
@@ -36,6 +37,9 @@ struct DeviceFit {
   std::int64_t* assignment;  // out [n_rows] by row number: index within the group
   std::vector<GroupReport> reports;
 };
+
+// "sm_90" and so on.
+std::string architecture(int device);
 
 // As kmeans::fit(). Throws std::bad_alloc when max_memory_in_bytes cannot hold one group.
 template <class T>

@@ -116,9 +116,8 @@ __global__ void __launch_bounds__(kThreads)
 template <class T>
 __device__ std::int64_t weigh_and_draw(const Chunk<T>& chunk, const SeedTables& tables,
                                        const GroupShape& shape, GroupSeeding& seeding,
-                                       unsigned step, unsigned restart, int n_draws,
-                                       double* shared, std::int64_t* prefix, std::int64_t* targets,
-                                       int* found) {
+                                       unsigned step, unsigned restart, int n_draws, double* shared,
+                                       std::int64_t* prefix, std::int64_t* targets, int* found) {
   double largest = 0;
   for (std::int64_t i = threadIdx.x; i < shape.n; i += kThreads) {
     largest = fmax(largest, tables.closest[shape.begin + i]);
@@ -132,9 +131,7 @@ __device__ std::int64_t weigh_and_draw(const Chunk<T>& chunk, const SeedTables& 
         const std::int64_t position = shape.begin + i;
         return weighted_integer(tables.closest[position] * unit, chunk.weights, position);
       },
-      [&](int t) {
-        return uniform(shape.seed, shape.id, step, restart, static_cast<unsigned>(t));
-      },
+      [&](int t) { return uniform(shape.seed, shape.id, step, restart, static_cast<unsigned>(t)); },
       prefix, targets, found);
   if (threadIdx.x == 0) {
     seeding.total = total;
@@ -169,8 +166,9 @@ __global__ void __launch_bounds__(kThreads)
   take(chunk, tables, shape, seeding, tables.seeds[shape.first_cell + step - 1], prefix);
   __syncthreads();
   const int n_draws = step < shape.k ? shape.n_trials : 0;
-  const std::int64_t total = weigh_and_draw(chunk, tables, shape, seeding, static_cast<unsigned>(step), restart,
-                                            n_draws, shared, prefix, targets, found);
+  const std::int64_t total =
+      weigh_and_draw(chunk, tables, shape, seeding, static_cast<unsigned>(step), restart, n_draws,
+                     shared, prefix, targets, found);
   const int t = static_cast<int>(threadIdx.x);
   if (t < n_draws) {
     seeding.candidate[t] = total > 0 ? found[t] : 0;
@@ -210,8 +208,8 @@ __global__ void __launch_bounds__(kTileRows)
       // The product against the exact one, that of rows rounded to float32, and its chain.
       const double chain_error = chunk.n_features * 0x1.01p-24 + 0x1p-21;
       const double error = lost * other_length + norm * other_lost +
-                           product_error * norm * other_norm +
-                           chain_error * length * other_length + chunk.n_features * 0x1p-148;
+                           product_error * norm * other_norm + chain_error * length * other_length +
+                           chunk.n_features * 0x1p-148;
       const double own = tables.chain_norms[position], others = tables.chain_norms[other];
       const double middle = (own - 2 * product) + others;
       const double slack = 2 * error + 0x1p-48 * (own + others + 2 * fabs(product));
@@ -222,7 +220,8 @@ __global__ void __launch_bounds__(kTileRows)
         // Masses are rounded twice, before and after weighting, and so is what is taken away.
         const auto rounding = static_cast<std::int64_t>(weight) + 4;
         const double unit = seeding.unit * weight;
-        least_gain = static_cast<std::int64_t>(unit * fmax(0.0, now - upper) * (1 - 0x1p-50)) - rounding;
+        least_gain =
+            static_cast<std::int64_t>(unit * fmax(0.0, now - upper) * (1 - 0x1p-50)) - rounding;
         most_gain = static_cast<std::int64_t>(unit * (now - lower) * (1 + 0x1p-50)) + rounding;
       }
     }
@@ -330,8 +329,8 @@ __global__ void __launch_bounds__(kChainThreads)
   const std::int64_t slot = first_slot + lane;
   const bool exists = slot < n_slots;
   const std::int64_t at = trial * chunk.n_rows + shape.begin;
-  const std::int64_t row = kLists ? tables.open[at + (exists ? slot : first_slot)]
-                                  : (exists ? slot : first_slot);
+  const std::int64_t row =
+      kLists ? tables.open[at + (exists ? slot : first_slot)] : (exists ? slot : first_slot);
   const std::int64_t position = shape.begin + row;
   const std::int64_t offset = chunk.row_number(position) * chunk.stride;
   const GroupFrame& frame = chunk.frames[tile.group];
@@ -360,8 +359,7 @@ __global__ void __launch_bounds__(kChainThreads)
       }
 #pragma unroll
       for (int r = 0; r < kWarp / 2; ++r) {
-        staged[warp][half + r][lane] =
-            inside ? centred_f32(values[r], m, factors, scale) : 0;
+        staged[warp][half + r][lane] = inside ? centred_f32(values[r], m, factors, scale) : 0;
       }
     }
 #pragma unroll
@@ -447,9 +445,7 @@ __global__ void __launch_bounds__(kThreads)
   if (seeding.n_taken == shape.n_positive) {
     draw_rows(
         shape.n, 1, [&](std::int64_t i) { return units_of(chunk.units, shape.begin + i); },
-        [&](int) {
-          return uniform(shape.seed, shape.id, static_cast<unsigned>(step), restart, 0);
-        },
+        [&](int) { return uniform(shape.seed, shape.id, static_cast<unsigned>(step), restart, 0); },
         prefix, targets, found);
     if (threadIdx.x == 0) seeds[step] = found[0];
     return;
@@ -620,10 +616,10 @@ void copy_seeds(const Chunk<T>& chunk, const std::int32_t* seeds, cudaStream_t s
   DDKERN_LAUNCH(copy_seeds_kernel<T>, grid, kThreads, 0, stream, chunk, seeds);
 }
 
-#define DDKERN_INSTANTIATE(T)                                                                    \
-  template void seed_plus_plus(const Chunk<T>&, const SeedTables&, std::int64_t, unsigned,       \
-                               double, cudaStream_t);                                            \
-  template void seed_random(const Chunk<T>&, const SeedTables&, unsigned, cudaStream_t);         \
+#define DDKERN_INSTANTIATE(T)                                                                      \
+  template void seed_plus_plus(const Chunk<T>&, const SeedTables&, std::int64_t, unsigned, double, \
+                               cudaStream_t);                                                      \
+  template void seed_random(const Chunk<T>&, const SeedTables&, unsigned, cudaStream_t);           \
   template void copy_seeds(const Chunk<T>&, const std::int32_t*, cudaStream_t)
 
 DDKERN_INSTANTIATE(float);

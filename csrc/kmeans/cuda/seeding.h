@@ -9,13 +9,13 @@
 namespace ddkern::kmeans::cuda {
 
 struct SeedTables {
-  GroupSeeding* groups;   // [n_groups]
-  double* closest;        // [n_rows] distance to the nearest seed, 0 for rows that do not count
-  float* chain_norms;     // [n_rows] g(i, i)
-  unsigned char* taken;   // [n_rows] equals a seed
-  std::int32_t* open;     // [n_trials][n_rows] rows of the group, or null without a Gram matrix
-  double* distances;      // [n_trials][n_rows]
-  std::int32_t* seeds;    // [n_cells] rows of the group
+  GroupSeeding* groups;  // [n_groups]
+  double* closest;       // [n_rows] distance to the nearest seed, 0 for rows that do not count
+  float* chain_norms;    // [n_rows] g(i, i)
+  unsigned char* taken;  // [n_rows] equals a seed
+  std::int32_t* open;    // [n_trials][n_rows] rows of the group, or null without a Gram matrix
+  double* distances;     // [n_trials][n_rows]
+  std::int32_t* seeds;   // [n_cells] rows of the group
 };
 
 int n_trials_for(std::int64_t k);

@@ -19,40 +19,40 @@ constexpr int kCentreBits = 20;     // of the grid of the centre
 
 // What the caller fixed.
 struct GroupShape {
-  std::int64_t begin, n;     // positions
-  std::int64_t first_cell;   // of the chunk
+  std::int64_t begin, n;    // positions
+  std::int64_t first_cell;  // of the chunk
   std::int64_t total_units, n_positive;
-  std::int64_t gram;         // where its Gram matrix begins, in floats
-  std::int64_t combined;     // where its sums of Gram rows begin, in doubles
+  std::int64_t gram;      // where its Gram matrix begins, in floats
+  std::int64_t combined;  // where its sums of Gram rows begin, in doubles
   std::int64_t id;
   std::uint64_t seed;
-  double mean_factor;        // a weighted mean of integers is fl64(sum) / fl64(units) times this
+  double mean_factor;  // a weighted mean of integers is fl64(sum) / fl64(units) times this
   std::int32_t k, n_trials, grid_bits, gram_stride;
 };
 
-// What its rows fix: docs/numerics.md section 3. 32- and 64-bit patterns of non-negative numbers are
-// kept as integers, which compare the same way.
+// What its rows fix: docs/numerics.md section 3. 32- and 64-bit patterns of non-negative numbers
+// are kept as integers, which compare the same way.
 struct GroupFrame {
-  unsigned long long largest;       // |x|, as float64
-  unsigned long long first_bad;     // position of the first row that is not finite
-  unsigned int largest_centred;     // |y32|
+  unsigned long long largest;    // |x|, as float64
+  unsigned long long first_bad;  // position of the first row that is not finite
+  unsigned int largest_centred;  // |y32|
   unsigned int not_small_integers;
   int exponent, row_exponent;
-  double scale, unscale;            // 2^-exponent and back
-  double row_scale, row_unit;       // y to units of the grid of the sums, and back
-  double mean_sq_norm;              // weighted mean of ||y||^2
-  float largest_lost, largest_norm; // over the rows: bounds of the certificate
+  double scale, unscale;             // 2^-exponent and back
+  double row_scale, row_unit;        // y to units of the grid of the sums, and back
+  double mean_sq_norm;               // weighted mean of ||y||^2
+  float largest_lost, largest_norm;  // over the rows: bounds of the certificate
 };
 
 // One run of Lloyd's iteration.
 struct GroupRun {
-  int active;        // iterates still
-  int any_moved;     // a row that counts changed its cell in the last pass
-  int repaired;      // a cell was seeded again in the last update
+  int active;     // iterates still
+  int any_moved;  // a row that counts changed its cell in the last pass
+  int repaired;   // a cell was seeded again in the last update
   int any_empty;
   int n_iter, converged;
   int n_empty_cells;
-  int far;           // the distortion needs the distances of the rows
+  int far;  // the distortion needs the distances of the rows
   std::int64_t n_rechecked, n_exact, cells_reseeded, rows_assigned;
   double variance, shift;
   double scaled_distortion;
@@ -61,14 +61,14 @@ struct GroupRun {
 
 // One step of greedy k-means++.
 struct GroupSeeding {
-  double unit;         // 2^shift: distances to units of the grid of the masses
+  double unit;  // 2^shift: distances to units of the grid of the masses
   int shift;
-  int first_trial;     // the most promising
-  unsigned int wanted; // trials whose gain has to be known
-  int winner;          // trial whose distances are to be applied, or -1
-  int direct;          // float32 no longer tells the rows apart: distances are d64
-  int slow;            // this step belongs to the slow path
-  std::int64_t total;  // P
+  int first_trial;       // the most promising
+  unsigned int wanted;   // trials whose gain has to be known
+  int winner;            // trial whose distances are to be applied, or -1
+  int direct;            // float32 no longer tells the rows apart: distances are d64
+  int slow;              // this step belongs to the slow path
+  std::int64_t total;    // P
   std::int64_t n_taken;  // rows that equal a seed
   std::int64_t least_gain[kMostTrials], most_gain[kMostTrials], gain[kMostTrials];
   int candidate[kMostTrials], n_open[kMostTrials];
@@ -82,9 +82,9 @@ struct RowTile {
 // One pass may have left a row open: the columns that may still win.
 constexpr int kListed = 3;
 struct OpenRow {
-  std::int64_t scores;        // of its column 0
-  std::int32_t group, row;    // row of the group
-  std::int32_t n_columns;     // 0: every column whose lower bound is at most `limit`
+  std::int64_t scores;      // of its column 0
+  std::int32_t group, row;  // row of the group
+  std::int32_t n_columns;   // 0: every column whose lower bound is at most `limit`
   std::int32_t columns[kListed];
   float limit;
 };
@@ -97,21 +97,21 @@ struct Chunk {
   std::int64_t stride, first_row;
   std::int64_t n_rows, n_cells, most_rows;  // most_rows: of a group
   int n_groups, n_features, n_padded, n_tiles;
-  const GroupShape* shapes;   // [n_groups]
-  GroupFrame* frames;         // [n_groups]
-  GroupRun* runs;             // [n_groups]
-  const RowTile* tiles;       // [n_tiles]
+  const GroupShape* shapes;  // [n_groups]
+  GroupFrame* frames;        // [n_groups]
+  GroupRun* runs;            // [n_groups]
+  const RowTile* tiles;      // [n_tiles]
   // By position.
   const std::int64_t* units;  // or null: 1
   const double* weights;      // or null: 1
   unsigned long long* hashes;
-  __half* halves;             // [n_padded] a row: y * 2^13
-  float* lost;                // at least ||y - Y||, Y the packed row
-  float* norms;               // at least ||Y||
-  double* sq_norms;           // ||y||^2
+  __half* halves;    // [n_padded] a row: y * 2^13
+  float* lost;       // at least ||y - Y||, Y the packed row
+  float* norms;      // at least ||Y||
+  double* sq_norms;  // ||y||^2
   std::int32_t* assignment;
-  std::int32_t* before;       // the cell before the last pass
-  double* distances;          // scratch of repairs and of the final distortion
+  std::int32_t* before;  // the cell before the last pass
+  double* distances;     // scratch of repairs and of the final distortion
   // By group and feature.
   std::int64_t* column_sums;
   T* centre;
@@ -124,14 +124,14 @@ struct Chunk {
   double* shifts;
   __half* cell_halves;
   float *base, *bound_lost, *bound_norm, *bound;  // score bound: lost * [0] + norm * [1] + [2]
-  float* cell_norm;           // at least ||c - m||
-  std::int32_t* source_row;   // the row whose value the centroid is, or -1
-  std::int32_t* n_members;    // rows that count
+  float* cell_norm;                               // at least ||c - m||
+  std::int32_t* source_row;                       // the row whose value the centroid is, or -1
+  std::int32_t* n_members;                        // rows that count
   std::int32_t* first_member;
   unsigned long long *least_hash, *most_hash;
   std::int32_t *n_events, *event_cursor;
   std::int64_t* event_begin;
-  std::int32_t* reseeded;     // row of the group, or -1
+  std::int32_t* reseeded;  // row of the group, or -1
   // Rows that came and went, sorted by cell: 2 a row. The sign is in the lowest bit.
   std::int32_t* events;
   float* scores;

@@ -16,9 +16,9 @@ using ddkern::cuda::Largest;
 using ddkern::cuda::Sum;
 
 constexpr int kThreads = 256;
-constexpr int kCellThreads = 128;          // eight cells a block
+constexpr int kCellThreads = 128;  // eight cells a block
 constexpr int kColumnsAThread = 4;
-constexpr int kEventsAPart = 4096;         // of one cell, that a block takes at a time
+constexpr int kEventsAPart = 4096;  // of one cell, that a block takes at a time
 constexpr unsigned kMostParts = 32;
 constexpr float kLargestHalf = 65504;
 
@@ -147,8 +147,8 @@ __global__ void __launch_bounds__(kThreads)
   const GroupFrame& frame = chunk.frames[g];
   // v = z * 2^s - m * 2^s is y in units of the grid.
   const double scale = frame.scale * frame.row_scale;
-  const int first_column = static_cast<int>(blockIdx.y) * static_cast<int>(blockDim.x) *
-                           kColumnsAThread;
+  const int first_column =
+      static_cast<int>(blockIdx.y) * static_cast<int>(blockDim.x) * kColumnsAThread;
   double shift[kColumnsAThread];
   int column[kColumnsAThread];
   std::int64_t sums[kColumnsAThread] = {};
@@ -223,9 +223,9 @@ __device__ void distances_to_own(const Chunk<T>& chunk, int g, double* largest) 
     const std::int64_t i = round * (kThreads / kLanes) + static_cast<int>(threadIdx.x) / kLanes;
     const std::int64_t position = shape.begin + (i < shape.n ? i : 0);
     const std::int64_t cell = shape.first_cell + chunk.assignment[position];
-    const double distance = sq_distance(chunk.row(position),
-                                        chunk.centroids + cell * chunk.n_features, scale,
-                                        chunk.n_features, lane);
+    const double distance =
+        sq_distance(chunk.row(position), chunk.centroids + cell * chunk.n_features, scale,
+                    chunk.n_features, lane);
     if (i >= shape.n) continue;
     if (lane == 0) chunk.distances[position] = distance;
     if (chunk.counts(position)) most = fmax(most, distance);
@@ -278,8 +278,7 @@ __global__ void __launch_bounds__(kThreads) repair_kernel(Chunk<T> chunk) {
     for (std::int64_t round = 0; round < n_rounds; ++round) {
       const std::int64_t i = round * (kThreads / kLanes) + static_cast<int>(threadIdx.x) / kLanes;
       const std::int64_t position = shape.begin + (i < shape.n ? i : 0);
-      const double distance =
-          sq_distance(chunk.row(position), row, scale, chunk.n_features, lane);
+      const double distance = sq_distance(chunk.row(position), row, scale, chunk.n_features, lane);
       if (i < shape.n && lane == 0) {
         chunk.distances[position] = fmin(chunk.distances[position], distance);
       }
@@ -435,10 +434,11 @@ __global__ void __launch_bounds__(kCellThreads)
   const bool is_row = source >= 0 || how == Finish::as_is;
   const double members = is_row ? 1 : static_cast<double>(chunk.n_members[cell]);
   const double row_error =
-      is_row ? 0 : frame.row_unit * sqrt(static_cast<double>(chunk.n_features)) *
-                        (1 + (chunk.weights == nullptr
-                                  ? 0
-                                  : members * shape.mean_factor / static_cast<double>(units)));
+      is_row ? 0
+             : frame.row_unit * sqrt(static_cast<double>(chunk.n_features)) *
+                   (1 + (chunk.weights == nullptr
+                             ? 0
+                             : members * shape.mean_factor / static_cast<double>(units)));
   const auto apart =
       static_cast<float>((is_row ? 0 : sqrt(off)) * (1 + 0x1p-20) + row_error) + 0x1p-60f;
   chunk.bound_lost[cell] = 2 * (frame.largest_norm + frame.largest_lost + apart);
@@ -455,8 +455,7 @@ template <class T>
 __global__ void settle_events_kernel(Chunk<T> chunk, bool also_ended) {
   const std::int64_t cell = blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x;
   if (cell >= chunk.n_cells) return;
-  if (!also_ended &&
-      chunk.runs[group_of_cell(chunk.shapes, chunk.n_groups, cell)].active == 0) {
+  if (!also_ended && chunk.runs[group_of_cell(chunk.shapes, chunk.n_groups, cell)].active == 0) {
     return;
   }
   chunk.n_events[cell] = 0;
@@ -472,7 +471,8 @@ __global__ void total_sums_kernel(Chunk<T> chunk) {
   if (j >= chunk.n_features) return;
   const GroupShape& shape = chunk.shapes[g];
   std::int64_t sum = 0;
-  for (int c = 0; c < shape.k; ++c) sum += chunk.sums[(shape.first_cell + c) * chunk.n_features + j];
+  for (int c = 0; c < shape.k; ++c)
+    sum += chunk.sums[(shape.first_cell + c) * chunk.n_features + j];
   chunk.column_sums[static_cast<std::int64_t>(g) * chunk.n_features + j] = sum;
 }
 
@@ -647,10 +647,10 @@ void finish_cells(const Chunk<T>& chunk, Finish how, bool gram, double product_e
 template <class T>
 void conclude_update(const Chunk<T>& chunk, bool first, double* history, cudaStream_t stream) {
   if (first) {
-    DDKERN_LAUNCH(total_sums_kernel<T>,
-                  dim3(blocks_for(chunk.n_features, kThreads),
-                       static_cast<unsigned>(chunk.n_groups)),
-                  kThreads, 0, stream, chunk);
+    DDKERN_LAUNCH(
+        total_sums_kernel<T>,
+        dim3(blocks_for(chunk.n_features, kThreads), static_cast<unsigned>(chunk.n_groups)),
+        kThreads, 0, stream, chunk);
     DDKERN_LAUNCH(variance_kernel<T>, chunk.n_groups, kWarp, 0, stream, chunk);
   }
   DDKERN_LAUNCH(settle_events_kernel<T>, blocks_for(chunk.n_cells, kThreads), kThreads, 0, stream,
@@ -685,15 +685,15 @@ void write_result(const Chunk<T>& chunk, std::int64_t* assignment, double* mass,
                 chunk, mass);
 }
 
-#define DDKERN_INSTANTIATE(T)                                                                    \
-  template void count_moves(const Chunk<T>&, cudaStream_t);                                      \
-  template void update_sums(const Chunk<T>&, bool, cudaStream_t);                                \
-  template void repair_cells(const Chunk<T>&, cudaStream_t);                                     \
-  template void finish_cells(const Chunk<T>&, Finish, bool, double, cudaStream_t);               \
-  template void conclude_update(const Chunk<T>&, bool, double*, cudaStream_t);                   \
-  template void conclude_iteration(const Chunk<T>&, std::int64_t, std::int64_t, double, int*,    \
-                                   cudaStream_t);                                                \
-  template void find_distortion(const Chunk<T>&, cudaStream_t);                                  \
+#define DDKERN_INSTANTIATE(T)                                                                 \
+  template void count_moves(const Chunk<T>&, cudaStream_t);                                   \
+  template void update_sums(const Chunk<T>&, bool, cudaStream_t);                             \
+  template void repair_cells(const Chunk<T>&, cudaStream_t);                                  \
+  template void finish_cells(const Chunk<T>&, Finish, bool, double, cudaStream_t);            \
+  template void conclude_update(const Chunk<T>&, bool, double*, cudaStream_t);                \
+  template void conclude_iteration(const Chunk<T>&, std::int64_t, std::int64_t, double, int*, \
+                                   cudaStream_t);                                             \
+  template void find_distortion(const Chunk<T>&, cudaStream_t);                               \
   template void write_result(const Chunk<T>&, std::int64_t*, double*, cudaStream_t)
 
 DDKERN_INSTANTIATE(float);

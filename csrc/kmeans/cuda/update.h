@@ -8,9 +8,9 @@ namespace ddkern::kmeans::cuda {
 
 // How finish_cells() finds a cell's centroid.
 enum class Finish {
-  as_is,     // given or a seed: pack it
-  move,      // the mean of its rows, or the row that it was seeded again with
-  report,    // it stays; only the mean of its rows is wanted
+  as_is,   // given or a seed: pack it
+  move,    // the mean of its rows, or the row that it was seeded again with
+  report,  // it stays; only the mean of its rows is wanted
 };
 
 // After find_nearest(): masses and members of the cells, and which rows come and go.
