@@ -524,6 +524,12 @@ inline float __fsqrt_ru(float x) {
   const float nearest = std::sqrt(x);
   return static_cast<double>(nearest) * nearest < x ? std::nextafter(nearest, HUGE_VALF) : nearest;
 }
+inline int __float2int_rn(float v) {
+  if (v != v) return 0;
+  if (v >= 0x1p31f) return INT_MAX;
+  if (v <= -0x1p31f) return INT_MIN;
+  return static_cast<int>(::nearbyintf(v));
+}
 inline long long __double2ll_rn(double x) {
   if (!(x < 0x1p63)) return x != x ? LLONG_MIN : LLONG_MAX;
   return x < -0x1p63 ? LLONG_MIN : std::llrint(x);

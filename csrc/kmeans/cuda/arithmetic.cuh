@@ -39,10 +39,16 @@ inline __device__ int grid_exponent(double largest) {
 
 inline __device__ std::int64_t round_to_integer(double v) { return __double2ll_rn(v); }
 
+// The same for |v| < 2^51, with an addition in place of a conversion, of which a multiprocessor does
+// far fewer: 1.5 * 2^52 leaves the integer in the low bits.
+inline __device__ std::int64_t round_narrow(double v) {
+  return __double_as_longlong(v + 0x1.8p52) - __double_as_longlong(0x1.8p52);
+}
+
 // A_i(q) of section 4, q the rounded value of v.
 inline __device__ std::int64_t weighted_integer(double v, const double* weights,
                                                 std::int64_t position) {
-  if (weights == nullptr) return round_to_integer(v);
+  if (weights == nullptr) return round_narrow(v);
   return round_to_integer(rint(v) * weights[position]);
 }
 
@@ -114,6 +120,17 @@ inline __device__ double uniform(std::uint64_t seed, std::int64_t group_id, unsi
 inline __device__ std::int64_t draw_target(double u, std::int64_t total) {
   const auto target = static_cast<std::int64_t>(u * static_cast<double>(total));
   return target < total - 1 ? target : total - 1;
+}
+
+// Neighbouring values at a multiple of 16 bytes.
+template <class T, int kValues>
+__device__ __forceinline__ void load_aligned(const T* from, T (&values)[kValues]) {
+  constexpr int kVectors = kValues * static_cast<int>(sizeof(T)) / 16;
+  static_assert(kVectors * 16 == kValues * static_cast<int>(sizeof(T)));
+  float4 parts[kVectors];
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) parts[v] = reinterpret_cast<const float4*>(from)[v];
+  memcpy(values, parts, sizeof(parts));
 }
 
 // Rows as numbers: -0 equals 0. By one thread; rows that differ mostly do so at once.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kmeans/cuda/frame.h"
 
+#include <type_traits>
+
 #include "kmeans/cuda/arithmetic.cuh"
 
 namespace ddkern::kmeans::cuda {
@@ -29,43 +31,109 @@ inline __device__ unsigned bits_of(double v) {
   return static_cast<unsigned>(bits) * 31u + static_cast<unsigned>(bits >> 32);
 }
 
-// One block a tile, one warp a row. The hash is a sum over the features, so any order will do.
+inline __device__ std::int64_t last_row(const GroupShape& shape, const RowTile& tile) {
+  return shape.n < tile.first + kTileRows ? shape.n : std::int64_t{tile.first} + kTileRows;
+}
+
+// The grid of the sums for the centre hangs on the largest magnitude of a group. It is guessed from
+// some of its rows, so that one pass finds both; groups that were guessed wrong are summed again.
+constexpr int kSampledRows = 32;
 template <class T>
-__global__ void __launch_bounds__(kThreads) survey_kernel(Chunk<T> chunk) {
+__global__ void __launch_bounds__(kThreads) guess_kernel(Chunk<T> chunk) {
+  __shared__ double shared[kThreads / kWarp];
+  const GroupShape& shape = chunk.shapes[blockIdx.x];
+  double largest = 0;
+  for (int s = 0; s < kSampledRows; ++s) {
+    const std::int64_t position = shape.begin + s * shape.n / kSampledRows;
+    if (!chunk.counts(position)) continue;
+    const T* x = chunk.row(position);
+    for (int j = static_cast<int>(threadIdx.x); j < chunk.n_features; j += kThreads) {
+      largest = fmax(largest, fabs(static_cast<double>(x[j])));
+    }
+  }
+  largest = block_reduce(largest, Largest{}, shared);
+  if (threadIdx.x != 0) return;
+  // A row that is not finite is found by the survey.
+  const bool usable = largest <= 0x1p900 && largest >= 0x1p-900;
+  chunk.frames[blockIdx.x].guessed_exponent = usable ? exponent_of(largest) : 0;
+}
+
+// RN(z * 2^20), for rows without weights and float32 by the conversion to 32 bits, which is enough
+// where the guess is right.
+template <class T>
+struct CentreSum {
+  std::int64_t sum = 0;
+  __device__ void add(T x, const Factors&, double to_grid, const double* weights,
+                      std::int64_t position) {
+    sum += weighted_integer(static_cast<double>(x) * to_grid, weights, position);
+  }
+};
+struct NarrowCentreSum {
+  std::int64_t sum = 0;
+  __device__ void add(float x, const Factors& factors, double, const double*, std::int64_t) {
+    sum += __float2int_rn(x * factors.first * factors.rest);
+  }
+};
+
+// A thread has a few neighbouring columns of a tile of rows. Rows of weight 0 are only checked. With
+// `again`, the groups that were guessed wrong are summed, and nothing else is done.
+template <class T, class Summed, bool kAligned>
+__global__ void __launch_bounds__(kThreads) survey_kernel(Chunk<T> chunk, bool again) {
   __shared__ double largest_of_warp[kThreads / kWarp];
   const RowTile tile = chunk.tiles[blockIdx.x];
   const GroupShape& shape = chunk.shapes[tile.group];
   GroupFrame& frame = chunk.frames[tile.group];
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int warp = static_cast<int>(threadIdx.x) / kWarp;
-  const std::int64_t last =
-      shape.n < tile.first + kTileRows ? shape.n : std::int64_t{tile.first} + kTileRows;
+  if (again && frame.guessed_exponent == frame.exponent) return;
+  const int exponent = again ? frame.exponent : frame.guessed_exponent;
+  const Factors factors = factors_of(kCentreBits - exponent);
+  const double to_grid = power_of_two(kCentreBits - exponent);
+  const std::int64_t last = last_row(shape, tile);
+  const int first_column = static_cast<int>(blockIdx.y * kThreads + threadIdx.x) * kColumnsAThread;
+  const int n_left = chunk.n_features - first_column;
+  const int n_own = n_left < 0 ? 0 : n_left < kColumnsAThread ? n_left : kColumnsAThread;
+  Summed sums[kColumnsAThread];
   T largest = 0;
   bool small_integers = true;
-  for (std::int64_t i = tile.first + warp; i < last; i += kThreads / kWarp) {
-    const std::int64_t position = shape.begin + i;
-    const T* x = chunk.row(position);
-    const bool counts = chunk.counts(position);
-    bool finite = true;
-    unsigned long long hash = 0;
-    for (int j = lane; j < chunk.n_features; j += kWarp) {
-      const T v = x[j];
-      const T magnitude = v < 0 ? -v : v;
-      finite = finite && v - v == 0;
-      hash += mix(bits_of(v), j);
-      if (!counts) continue;
-      largest = largest < magnitude ? magnitude : largest;
-      small_integers = small_integers && rint(v) == v && magnitude <= T{256};
-    }
-    hash = ddkern::cuda::warp_reduce(hash, Sum{});
-    const bool all_finite = __all_sync(kAllLanes, finite) != 0;
-    if (lane == 0) {
-      chunk.hashes[position] = hash;
-      if (!all_finite) {
-        atomicMin(&frame.first_bad, static_cast<unsigned long long>(position));
+  constexpr int kRowsAtOnce = 4;
+  for (std::int64_t i = tile.first; i < last && n_own > 0; i += kRowsAtOnce) {
+    T values[kRowsAtOnce][kColumnsAThread];
+#pragma unroll
+    for (int r = 0; r < kRowsAtOnce; ++r) {
+      const T* x = chunk.row(shape.begin + (i + r < last ? i + r : i)) + first_column;
+      if constexpr (kAligned) {
+        load_aligned(x, values[r]);
+      } else {
+#pragma unroll
+        for (int c = 0; c < kColumnsAThread; ++c) values[r][c] = x[c < n_own ? c : 0];
       }
     }
+#pragma unroll
+    for (int r = 0; r < kRowsAtOnce; ++r) {
+      if (i + r >= last) break;
+      const std::int64_t position = shape.begin + i + r;
+      const bool counts = chunk.counts(position);
+      bool finite = true;
+#pragma unroll
+      for (int c = 0; c < kColumnsAThread; ++c) {
+        const T v = values[r][c], magnitude = v < 0 ? -v : v;
+        finite = finite && v - v == 0;
+        if (!counts) continue;
+        largest = largest < magnitude ? magnitude : largest;
+        small_integers = small_integers && rint(v) == v && magnitude <= T{256};
+        sums[c].add(v, factors, to_grid, chunk.weights, position);
+      }
+      if (!finite) atomicMin(&frame.first_bad, static_cast<unsigned long long>(position));
+    }
   }
+#pragma unroll
+  for (int c = 0; c < kColumnsAThread; ++c) {
+    if (c >= n_own || sums[c].sum == 0) continue;
+    ddkern::cuda::atomic_add(chunk.column_sums +
+                                 static_cast<std::int64_t>(tile.group) * chunk.n_features +
+                                 first_column + c,
+                             sums[c].sum);
+  }
+  if (again) return;
   const double most = block_reduce(static_cast<double>(largest), Largest{}, largest_of_warp);
   const bool all_small = __syncthreads_and(small_integers) != 0;
   if (threadIdx.x == 0) {
@@ -84,35 +152,13 @@ __global__ void scale_kernel(Chunk<T> chunk) {
   frame.unscale = power_of_two(frame.exponent);
 }
 
-// Sums of RN(z * 2^20) for the centre: a thread has a few columns of a tile of rows.
 template <class T>
-__global__ void __launch_bounds__(kThreads) column_sums_kernel(Chunk<T> chunk) {
-  const RowTile tile = chunk.tiles[blockIdx.x];
-  const GroupShape& shape = chunk.shapes[tile.group];
-  const double to_grid =
-      chunk.frames[tile.group].scale * static_cast<double>(std::int64_t{1} << kCentreBits);
-  const std::int64_t last =
-      shape.n < tile.first + kTileRows ? shape.n : std::int64_t{tile.first} + kTileRows;
-  const int first_column = static_cast<int>(blockIdx.y) * kThreads * kColumnsAThread;
-  std::int64_t sums[kColumnsAThread] = {};
-  for (std::int64_t i = tile.first; i < last; ++i) {
-    const std::int64_t position = shape.begin + i;
-    if (!chunk.counts(position)) continue;
-    const T* x = chunk.row(position);
-#pragma unroll
-    for (int c = 0; c < kColumnsAThread; ++c) {
-      const int j = first_column + c * kThreads + static_cast<int>(threadIdx.x);
-      if (j >= chunk.n_features) continue;
-      sums[c] += weighted_integer(static_cast<double>(x[j]) * to_grid, chunk.weights, position);
-    }
-  }
-#pragma unroll
-  for (int c = 0; c < kColumnsAThread; ++c) {
-    const int j = first_column + c * kThreads + static_cast<int>(threadIdx.x);
-    if (j >= chunk.n_features || sums[c] == 0) continue;
-    ddkern::cuda::atomic_add(
-        chunk.column_sums + static_cast<std::int64_t>(tile.group) * chunk.n_features + j, sums[c]);
-  }
+__global__ void forget_sums_kernel(Chunk<T> chunk) {
+  const int g = static_cast<int>(blockIdx.y);
+  const int j = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  const GroupFrame& frame = chunk.frames[g];
+  if (j >= chunk.n_features || frame.guessed_exponent == frame.exponent) return;
+  chunk.column_sums[static_cast<std::int64_t>(g) * chunk.n_features + j] = 0;
 }
 
 template <class T>
@@ -131,9 +177,44 @@ __global__ void centre_kernel(Chunk<T> chunk) {
                          : static_cast<T>(rint(mean * frame.unscale) * frame.scale);
 }
 
-// Sixteen threads a row: the lanes of ||y||^2, and beside it the packed row and what it loses.
+// What the packing finds out about a row, in parts that lanes have.
+struct RowParts {
+  double sq_norm = 0;
+  float lost = 0, norm = 0, most = 0;
+  unsigned long long hash = 0;
+
+  // Packs one element.
+  template <class T>
+  __device__ __half add(T x, T centre, double centre64, double scale, const Factors& factors,
+                        int feature) {
+    const double y = static_cast<double>(x) * scale - centre64;
+    sq_norm += y * y;
+    const float y32 = centred_f32(x, centre, factors, scale);
+    const __half h = __float2half_rn(y32 * 0x1p13f);
+    const float kept = __half2float(h) * 0x1p-13f;
+    lost += (y32 - kept) * (y32 - kept);
+    norm += kept * kept;
+    most = fmaxf(most, fabsf(y32));
+    hash += mix(bits_of(x), feature);
+    return h;
+  }
+  // All threads of the warp: the sums of their sixteen lanes.
+  __device__ void join() {
+    sq_norm = add_lanes(sq_norm);
+    for (int half = kLanes / 2; half > 0; half /= 2) {
+      lost += __shfl_xor_sync(kAllLanes, lost, half);
+      norm += __shfl_xor_sync(kAllLanes, norm, half);
+      most = fmaxf(most, __shfl_xor_sync(kAllLanes, most, half));
+      hash += __shfl_xor_sync(kAllLanes, hash, half);
+    }
+  }
+};
+
+// Sixteen threads a row: the lanes of ||y||^2, and beside it the packed row, what it loses, and a hash
+// of its values. They have two rows, for a value of the centre serves both.
 template <class T>
 __global__ void __launch_bounds__(kThreads) pack_kernel(Chunk<T> chunk) {
+  constexpr int kRows = 2, kAhead = 4;
   __shared__ float largest_of_warp[kThreads / kWarp];
   const RowTile tile = chunk.tiles[blockIdx.x];
   const GroupShape& shape = chunk.shapes[tile.group];
@@ -146,71 +227,70 @@ __global__ void __launch_bounds__(kThreads) pack_kernel(Chunk<T> chunk) {
   const int n = chunk.n_features;
   float largest = 0, largest_lost = 0, largest_norm = 0;
   // All threads go through the same rounds, for lanes are added by the whole warp.
-  for (int r = half_warp; r < kTileRows; r += kThreads / kLanes) {
-    const std::int64_t i = tile.first + r;
-    const bool exists = i < shape.n;
-    const std::int64_t position = shape.begin + (exists ? i : 0);
-    const T* x = chunk.row(position);
-    __half* to = chunk.halves + position * chunk.n_padded;
-    double sq_norm = 0;
-    float lost = 0, norm = 0, most = 0;
-    if (exists) {
-      // The next elements are asked for before these are worked on.
-      constexpr int kAhead = 8;
-      int j = lane;
-      for (; j + (kAhead - 1) * kLanes < n; j += kAhead * kLanes) {
-        T v[kAhead], m[kAhead];
+  for (int r = half_warp * kRows; r < kTileRows; r += kThreads / kLanes * kRows) {
+    bool exists[kRows];
+    std::int64_t positions[kRows];
+    const T* x[kRows];
+    __half* to[kRows];
+    RowParts parts[kRows];
 #pragma unroll
-        for (int a = 0; a < kAhead; ++a) v[a] = x[j + a * kLanes];
+    for (int q = 0; q < kRows; ++q) {
+      exists[q] = tile.first + r + q < shape.n;
+      // A row that does not exist is the tile's first once more, to the same effect.
+      positions[q] = shape.begin + tile.first + (exists[q] ? r + q : 0);
+      x[q] = chunk.row(positions[q]);
+      to[q] = chunk.halves + positions[q] * chunk.n_padded;
+    }
+    for (int first = lane; first < n; first += kAhead * kLanes) {
+      T values[kRows][kAhead], centres[kAhead];
 #pragma unroll
-        for (int a = 0; a < kAhead; ++a) m[a] = centre[j + a * kLanes];
+      for (int a = 0; a < kAhead; ++a) {
+        const int j = first + a * kLanes < n ? first + a * kLanes : first;
+        centres[a] = centre[j];
 #pragma unroll
-        for (int a = 0; a < kAhead; ++a) {
-          const double y = centred(v[a], m[a], scale);
-          sq_norm += y * y;
-          const float y32 = centred_f32(v[a], m[a], factors, scale);
-          const __half h = __float2half_rn(y32 * 0x1p13f);
-          const float kept = __half2float(h) * 0x1p-13f;
-          lost += (y32 - kept) * (y32 - kept);
-          norm += kept * kept;
-          most = fmaxf(most, fabsf(y32));
-          to[j + a * kLanes] = h;
+        for (int q = 0; q < kRows; ++q) values[q][a] = x[q][j];
+      }
+#pragma unroll
+      for (int a = 0; a < kAhead; ++a) {
+        const int j = first + a * kLanes;
+        if (j >= n) break;
+        const auto centre64 = static_cast<double>(centres[a]);
+#pragma unroll
+        for (int q = 0; q < kRows; ++q) {
+          const __half h = parts[q].add(values[q][a], centres[a], centre64, scale, factors, j);
+          if (exists[q]) to[q][j] = h;
         }
       }
-      for (; j < n; j += kLanes) {
-        const double y = centred(x[j], centre[j], scale);
-        sq_norm += y * y;
-        const float y32 = centred_f32(x[j], centre[j], factors, scale);
-        const __half h = __float2half_rn(y32 * 0x1p13f);
-        const float kept = __half2float(h) * 0x1p-13f;
-        lost += (y32 - kept) * (y32 - kept);
-        norm += kept * kept;
-        most = fmaxf(most, fabsf(y32));
-        to[j] = h;
+    }
+    for (int j = (n + kLanes - 1) / kLanes * kLanes - kLanes + lane; j < chunk.n_padded;
+         j += kLanes) {
+      if (j < n) continue;
+#pragma unroll
+      for (int q = 0; q < kRows; ++q) {
+        if (exists[q]) to[q][j] = __float2half_rn(0);
       }
-      for (; j < chunk.n_padded; j += kLanes) to[j] = __float2half_rn(0);
     }
-    sq_norm = add_lanes(sq_norm);
-    for (int half = kLanes / 2; half > 0; half /= 2) {
-      lost += __shfl_xor_sync(kAllLanes, lost, half);
-      norm += __shfl_xor_sync(kAllLanes, norm, half);
-      most = fmaxf(most, __shfl_xor_sync(kAllLanes, most, half));
+#pragma unroll
+    for (int q = 0; q < kRows; ++q) {
+      parts[q].join();
+      if (!exists[q] || lane != 0) continue;
+      const std::int64_t position = positions[q];
+      // Sums of floats, n / 16 + 8 roundings deep; y32 is half an ulp from y, or a denormal.
+      const float deep = 1 + (static_cast<float>(n) / kLanes + 32) * 0x1p-23f;
+      const float norm_bound = sqrtf(parts[q].norm) * deep + 0x1p-60f;
+      const float lost_bound = sqrtf(parts[q].lost) * deep * (1 + 0x1p-20f) +
+                               norm_bound * 0x1.1p-23f + sqrtf(static_cast<float>(n)) * 0x1p-100f;
+      // Only a row of weight 0 can be this large: nothing is known of its products.
+      const bool wild = !(parts[q].most * 0x1p13f <= kLargestHalf);
+      chunk.sq_norms[position] = parts[q].sq_norm;
+      chunk.hashes[position] = parts[q].hash;
+      chunk.lost[position] = wild ? 0 : lost_bound;
+      chunk.norms[position] = wild ? INFINITY : norm_bound;
+      if (wild || !chunk.counts(position)) continue;
+      largest = fmaxf(largest, parts[q].most);
+      largest_lost = fmaxf(largest_lost, lost_bound);
+      largest_norm = fmaxf(largest_norm, norm_bound);
     }
-    if (!exists || lane != 0) continue;
-    // Sums of floats, n / 16 + 8 roundings deep; y32 is half an ulp from y, or a denormal.
-    const float deep = 1 + (static_cast<float>(n) / kLanes + 32) * 0x1p-23f;
-    const float norm_bound = sqrtf(norm) * deep + 0x1p-60f;
-    const float lost_bound = sqrtf(lost) * deep * (1 + 0x1p-20f) + norm_bound * 0x1.1p-23f +
-                             sqrtf(static_cast<float>(n)) * 0x1p-100f;
-    // Only a row of weight 0 can be this large: nothing is known of its products.
-    const bool wild = !(most * 0x1p13f <= kLargestHalf);
-    chunk.sq_norms[position] = sq_norm;
-    chunk.lost[position] = wild ? 0 : lost_bound;
-    chunk.norms[position] = wild ? INFINITY : norm_bound;
-    if (wild || !chunk.counts(position)) continue;
-    largest = fmaxf(largest, most);
-    largest_lost = fmaxf(largest_lost, lost_bound);
-    largest_norm = fmaxf(largest_norm, norm_bound);
   }
   largest = block_reduce(largest, Largest{}, largest_of_warp);
   largest_lost = block_reduce(largest_lost, Largest{}, largest_of_warp);
@@ -301,28 +381,56 @@ __global__ void cell_centre_kernel(Chunk<T> chunk) {
       static_cast<T>(sum / static_cast<double>(shape.k));
 }
 
+unsigned blocks_for(std::int64_t n, int threads) {
+  return static_cast<unsigned>((n + threads - 1) / threads);
+}
+
 dim3 by_feature(int n_features, int n_groups) {
-  return dim3(static_cast<unsigned>((n_features + kThreads - 1) / kThreads),
-              static_cast<unsigned>(n_groups));
+  return dim3(blocks_for(n_features, kThreads), static_cast<unsigned>(n_groups));
+}
+
+template <class T, class Summed, bool kAligned>
+void launch_survey(const Chunk<T>& chunk, bool again, cudaStream_t stream) {
+  const dim3 slabs(static_cast<unsigned>(chunk.n_tiles),
+                   blocks_for(chunk.n_features, kThreads * kColumnsAThread));
+  DDKERN_LAUNCH((survey_kernel<T, Summed, kAligned>), slabs, kThreads, 0, stream, chunk, again);
+}
+
+template <class T, class Summed>
+void launch_survey(const Chunk<T>& chunk, bool again, cudaStream_t stream) {
+  if (rows_are_aligned(chunk)) return launch_survey<T, Summed, true>(chunk, again, stream);
+  launch_survey<T, Summed, false>(chunk, again, stream);
+}
+
+template <class T>
+void sum_columns(const Chunk<T>& chunk, bool again, cudaStream_t stream) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (chunk.weights == nullptr) {
+      return launch_survey<T, NarrowCentreSum>(chunk, again, stream);
+    }
+  }
+  launch_survey<T, CentreSum<T>>(chunk, again, stream);
 }
 
 }  // namespace
 
 template <class T>
 void survey_rows(const Chunk<T>& chunk, cudaStream_t stream) {
-  DDKERN_LAUNCH(survey_kernel<T>, chunk.n_tiles, kThreads, 0, stream, chunk);
+  DDKERN_CUDA_TRY(cudaMemsetAsync(chunk.column_sums, 0,
+                                  sizeof(std::int64_t) * static_cast<std::size_t>(chunk.n_groups) *
+                                      static_cast<std::size_t>(chunk.n_features),
+                                  stream));
+  DDKERN_LAUNCH(guess_kernel<T>, chunk.n_groups, kThreads, 0, stream, chunk);
+  sum_columns(chunk, false, stream);
+  DDKERN_LAUNCH(scale_kernel<T>, blocks_for(chunk.n_groups, kThreads), kThreads, 0, stream, chunk);
 }
 
 template <class T>
 void pack_rows(const Chunk<T>& chunk, cudaStream_t stream) {
-  const unsigned per_group = static_cast<unsigned>((chunk.n_groups + kThreads - 1) / kThreads);
-  constexpr int kColumns = kThreads * kColumnsAThread;
-  const dim3 slabs(static_cast<unsigned>(chunk.n_tiles),
-                   static_cast<unsigned>((chunk.n_features + kColumns - 1) / kColumns));
-  DDKERN_LAUNCH(scale_kernel<T>, per_group, kThreads, 0, stream, chunk);
-  DDKERN_LAUNCH(column_sums_kernel<T>, slabs, kThreads, 0, stream, chunk);
-  DDKERN_LAUNCH(centre_kernel<T>, by_feature(chunk.n_features, chunk.n_groups), kThreads, 0, stream,
-                chunk);
+  const dim3 features = by_feature(chunk.n_features, chunk.n_groups);
+  DDKERN_LAUNCH(forget_sums_kernel<T>, features, kThreads, 0, stream, chunk);
+  sum_columns(chunk, true, stream);
+  DDKERN_LAUNCH(centre_kernel<T>, features, kThreads, 0, stream, chunk);
   DDKERN_LAUNCH(pack_kernel<T>, chunk.n_tiles, kThreads, 0, stream, chunk);
   DDKERN_LAUNCH(grid_kernel<T>, chunk.n_groups, kThreads, 0, stream, chunk);
 }

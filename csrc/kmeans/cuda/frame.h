@@ -6,11 +6,11 @@
 
 namespace ddkern::kmeans::cuda {
 
-// Magnitudes, whether every value is finite, hashes. Fills the first half of the frames.
+// Magnitudes, whether every value is finite, and the scale that follows.
 template <class T>
 void survey_rows(const Chunk<T>& chunk, cudaStream_t stream);
 
-// Scales, centres, packed rows and their bounds, and the second half of the frames.
+// Centres, packed rows with their bounds and hashes, and the rest of the frames.
 template <class T>
 void pack_rows(const Chunk<T>& chunk, cudaStream_t stream);
 

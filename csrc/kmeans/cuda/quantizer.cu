@@ -54,6 +54,7 @@ struct Workspace {
   GroupShape* shapes;
   RowTile* tiles;
   ProductTile *products, *gram_products;
+  std::int32_t* cell_group;
   std::int64_t *order, *units;
   double* weights;
   int* n_active;    // [kIterationsBetweenReads]
@@ -98,6 +99,7 @@ Workspace<T> lay_out(Arena& arena, const ChunkSize& size, std::int64_t n_feature
   chunk.centre = arena.take<T>(groups * n_features);
   chunk.assignment = arena.take<std::int32_t>(n);
   chunk.before = arena.take<std::int32_t>(n);
+  chunk.cell_group = space.cell_group = arena.take<std::int32_t>(cells);
   chunk.cell_halves = arena.take<__half>(cells * n_padded);
   chunk.base = arena.take<float>(cells);
   chunk.bound_lost = arena.take<float>(cells);
@@ -127,6 +129,11 @@ Workspace<T> lay_out(Arena& arena, const ChunkSize& size, std::int64_t n_feature
     space.seeding.distances = arena.take<double>(n * n_trials);
     space.seeding.open = task.gram ? arena.take<std::int32_t>(n * n_trials) : nullptr;
     space.seeding.seeds = arena.take<std::int32_t>(cells);
+    if (task.gram) {
+      // The first round has one trial a group.
+      space.seeding.items = arena.take<ChainItem>(most_chain_items(n, groups, 1 + n_trials));
+      space.seeding.n_items = arena.take<int>(2);
+    }
   }
   if (task.iterates) {
     chunk.distances = arena.take<double>(n);
@@ -273,9 +280,6 @@ class ChunkSolver {
   void prepare() {
     survey_rows(chunk(), stream_);
     check_rows();
-    DDKERN_CUDA_TRY(cudaMemsetAsync(
-        chunk().column_sums, 0,
-        sizeof(std::int64_t) * size(chunk().n_groups) * size(chunk().n_features), stream_));
     pack_rows(chunk(), stream_);
     if (plan_.gram) {
       multiply_rows(chunk(), space_.gram_products, static_cast<int>(lists_.gram_products.size()),
@@ -474,6 +478,7 @@ class ChunkSolver {
     chunk.n_padded = static_cast<int>((rows_.n_features + kPadding - 1) / kPadding * kPadding);
     chunk.n_tiles = static_cast<int>(lists_.rows.size());
     space_.gram_products = space_.products + lists_.products.size();
+    space_.seeding.n_multiprocessors = n_multiprocessors_;
   }
 
   template <class V>
@@ -492,6 +497,11 @@ class ChunkSolver {
 
   void upload() {
     copy_in(space_.shapes, shapes_.data(), shapes_.size());
+    std::vector<std::int32_t> cell_group;
+    for (std::size_t g = 0; g < shapes_.size(); ++g) {
+      cell_group.insert(cell_group.end(), size(shapes_[g].k), static_cast<std::int32_t>(g));
+    }
+    copy_in(space_.cell_group, cell_group.data(), cell_group.size());
     copy_in(space_.tiles, lists_.rows.data(), lists_.rows.size());
     copy_in(space_.products, lists_.products.data(), lists_.products.size());
     copy_in(space_.gram_products, lists_.gram_products.data(), lists_.gram_products.size());

@@ -8,6 +8,11 @@
 
 namespace ddkern::kmeans::cuda {
 
+// Up to 32 open rows of a trial whose chains are to be taken.
+struct ChainItem {
+  std::int32_t group, trial, first_slot;
+};
+
 struct SeedTables {
   GroupSeeding* groups;  // [n_groups]
   double* closest;       // [n_rows] distance to the nearest seed, 0 for rows that do not count
@@ -16,7 +21,16 @@ struct SeedTables {
   std::int32_t* open;    // [n_trials][n_rows] rows of the group, or null without a Gram matrix
   double* distances;     // [n_trials][n_rows]
   std::int32_t* seeds;   // [n_cells] rows of the group
+  ChainItem* items;      // of the first round, then of the second; null as `open`
+  int* n_items;          // [2]
+  int n_multiprocessors;
 };
+
+// Items that a pass over `n_trials` trials of all rows may need.
+__host__ __device__ inline std::int64_t most_chain_items(std::int64_t n_rows, std::int64_t n_groups,
+                                     std::int64_t n_trials) {
+  return (n_rows / 32 + n_groups) * n_trials;
+}
 
 int n_trials_for(std::int64_t k);
 

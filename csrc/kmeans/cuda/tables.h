@@ -37,6 +37,7 @@ struct GroupFrame {
   unsigned long long first_bad;  // position of the first row that is not finite
   unsigned int largest_centred;  // |y32|
   unsigned int not_small_integers;
+  int guessed_exponent;             // of the sums for the centre, from a few rows
   int exponent, row_exponent;
   double scale, unscale;             // 2^-exponent and back
   double row_scale, row_unit;        // y to units of the grid of the sums, and back
@@ -115,6 +116,7 @@ struct Chunk {
   // By group and feature.
   std::int64_t* column_sums;
   T* centre;
+  const std::int32_t* cell_group;  // [n_cells]
   // By cell; vectors have n_features, or n_padded where packed.
   T* centroids;
   std::int64_t* sums;
@@ -150,5 +152,13 @@ struct Chunk {
     return units == nullptr || units[position] > 0;
   }
 };
+
+// Whether every row begins at a multiple of 16 bytes and has a whole number of them.
+template <class T>
+bool rows_are_aligned(const Chunk<T>& chunk) {
+  constexpr std::int64_t kValues = 16 / sizeof(T);
+  return reinterpret_cast<std::uintptr_t>(chunk.x) % 16 == 0 && chunk.stride % kValues == 0 &&
+         chunk.n_features % kPadding == 0;
+}
 
 }  // namespace ddkern::kmeans::cuda

@@ -22,20 +22,6 @@ constexpr int kEventsAPart = 4096;  // of one cell, that a block takes at a time
 constexpr unsigned kMostParts = 32;
 constexpr float kLargestHalf = 65504;
 
-// The group of a cell: groups are sorted by first cell.
-inline __device__ int group_of_cell(const GroupShape* shapes, int n_groups, std::int64_t cell) {
-  int low = 0, high = n_groups - 1;
-  while (low < high) {
-    const int middle = (low + high + 1) / 2;
-    if (shapes[middle].first_cell <= cell) {
-      low = middle;
-    } else {
-      high = middle - 1;
-    }
-  }
-  return low;
-}
-
 inline __device__ std::int64_t units_of(const std::int64_t* units, std::int64_t position) {
   return units == nullptr ? 1 : units[position];
 }
@@ -134,31 +120,32 @@ __global__ void __launch_bounds__(kTileRows) list_events_kernel(Chunk<T> chunk, 
       2 * row + 1;
 }
 
-// A block has a cell, a slab of its features and a part of its events, in any order: integers.
-template <class T>
+// A block has a cell, a slab of its features and parts of its events, in any order: integers. With
+// `kAligned` every thread has kColumnsAThread features or none.
+template <class T, bool kAligned>
 __global__ void __launch_bounds__(kThreads)
     accumulate_kernel(Chunk<T> chunk, bool also_ended, bool in_parts) {
   const std::int64_t cell = blockIdx.x;
   const int n_events = chunk.n_events[cell];
   if (static_cast<int>(blockIdx.z) * kEventsAPart >= n_events) return;
-  const int g = group_of_cell(chunk.shapes, chunk.n_groups, cell);
+  const int g = chunk.cell_group[cell];
   if (!also_ended && chunk.runs[g].active == 0) return;
+  const int first_column = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x) * kColumnsAThread;
+  if (first_column >= chunk.n_features) return;
   const GroupShape& shape = chunk.shapes[g];
   const GroupFrame& frame = chunk.frames[g];
   // v = z * 2^s - m * 2^s is y in units of the grid.
   const double scale = frame.scale * frame.row_scale;
-  const int first_column =
-      static_cast<int>(blockIdx.y) * static_cast<int>(blockDim.x) * kColumnsAThread;
+  const T* centre = chunk.centre + static_cast<std::int64_t>(g) * chunk.n_features;
+  // Where the features end within a thread's, it loads earlier ones again and does not keep them.
+  const int n_own = chunk.n_features - first_column < kColumnsAThread
+                        ? chunk.n_features - first_column
+                        : kColumnsAThread;
   double shift[kColumnsAThread];
-  int column[kColumnsAThread];
   std::int64_t sums[kColumnsAThread] = {};
 #pragma unroll
   for (int c = 0; c < kColumnsAThread; ++c) {
-    const int j = first_column + c * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x);
-    column[c] = j < chunk.n_features ? j : chunk.n_features - 1;
-    shift[c] = static_cast<double>(
-                   chunk.centre[static_cast<std::int64_t>(g) * chunk.n_features + column[c]]) *
-               frame.row_scale;
+    shift[c] = static_cast<double>(centre[first_column + (c < n_own ? c : 0)]) * frame.row_scale;
   }
   const std::int32_t* events = chunk.events + chunk.event_begin[cell];
   constexpr int kRowsAtOnce = 4;
@@ -175,9 +162,13 @@ __global__ void __launch_bounds__(kThreads)
       const std::int32_t event = events[e + r < last ? e + r : e];
       positions[r] = shape.begin + event / 2;
       leaves[r] = event % 2 != 0;
-      const T* x = chunk.row(positions[r]);
+      const T* x = chunk.row(positions[r]) + first_column;
+      if constexpr (kAligned) {
+        load_aligned(x, values[r]);
+      } else {
 #pragma unroll
-      for (int c = 0; c < kColumnsAThread; ++c) values[r][c] = x[column[c]];
+        for (int c = 0; c < kColumnsAThread; ++c) values[r][c] = x[c < n_own ? c : 0];
+      }
     }
 #pragma unroll
     for (int r = 0; r < kRowsAtOnce; ++r) {
@@ -195,15 +186,14 @@ __global__ void __launch_bounds__(kThreads)
     last = first + part < n_events ? first + part : n_events;
     e = in_parts ? first : n_events;
   }
+  std::int64_t* to = chunk.sums + cell * chunk.n_features + first_column;
 #pragma unroll
   for (int c = 0; c < kColumnsAThread; ++c) {
-    const int j = first_column + c * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x);
-    if (j >= chunk.n_features) continue;
-    std::int64_t* to = chunk.sums + cell * chunk.n_features + j;
+    if (c >= n_own) break;
     if (in_parts) {
-      atomic_add(to, sums[c]);
+      atomic_add(to + c, sums[c]);
     } else {
-      *to += sums[c];
+      to[c] += sums[c];
     }
   }
 }
@@ -296,7 +286,7 @@ __global__ void __launch_bounds__(kThreads) single_value_kernel(Chunk<T> chunk) 
       chunk.least_hash[cell] != chunk.most_hash[cell]) {
     return;
   }
-  const int g = group_of_cell(chunk.shapes, chunk.n_groups, cell);
+  const int g = chunk.cell_group[cell];
   if (chunk.runs[g].active == 0) return;
   const GroupShape& shape = chunk.shapes[g];
   const int c = static_cast<int>(cell - shape.first_cell);
@@ -321,7 +311,7 @@ __global__ void __launch_bounds__(kCellThreads)
   const bool exists = asked < chunk.n_cells;
   const std::int64_t cell = exists ? asked : chunk.n_cells - 1;
   const int lane = static_cast<int>(threadIdx.x) % kLanes;
-  const int g = group_of_cell(chunk.shapes, chunk.n_groups, cell);
+  const int g = chunk.cell_group[cell];
   const GroupShape& shape = chunk.shapes[g];
   const GroupFrame& frame = chunk.frames[g];
   const std::int64_t units = chunk.cell_units[cell];
@@ -351,32 +341,48 @@ __global__ void __launch_bounds__(kCellThreads)
   double mean_sq_norm = 0, off = 0, shift = 0, sq_norm = 0;
   float lost = 0, norm = 0, most = 0;
   const int n = works ? chunk.n_features : 0;
-  for (int j = lane; j < n; j += kLanes) {
-    const auto m = static_cast<double>(centre[j]);
-    const T old = centroid[j];
-    const double mean = has_mean ? static_cast<double>(sums[j]) / total * factor : 0;
-    T now = old;
-    if (how == Finish::move) {
-      now = row != nullptr ? row[j] : static_cast<T>((mean + m) * frame.unscale);
-      centroid[j] = now;
+  // The elements of a lane are added in order, but asked for several at a time.
+  constexpr int kAhead = 4;
+  for (int first = lane; first < n; first += kAhead * kLanes) {
+    T centres[kAhead], before[kAhead], values[kAhead];
+    std::int64_t totals[kAhead];
+#pragma unroll
+    for (int a = 0; a < kAhead; ++a) {
+      const int j = first + a * kLanes < n ? first + a * kLanes : first;
+      centres[a] = centre[j];
+      before[a] = centroid[j];
+      totals[a] = has_mean ? sums[j] : 0;
+      values[a] = row != nullptr ? row[j] : before[a];
     }
-    const double stored = static_cast<double>(now) * frame.scale;
-    const double y = stored - m;
-    if (has_mean) {
-      mean_sq_norm += mean * mean;
-      off += (y - mean) * (y - mean);
+#pragma unroll
+    for (int a = 0; a < kAhead; ++a) {
+      const int j = first + a * kLanes;
+      if (j >= n) break;
+      const auto m = static_cast<double>(centres[a]);
+      const double mean = has_mean ? static_cast<double>(totals[a]) / total * factor : 0;
+      T now = values[a];
+      if (how == Finish::move) {
+        if (row == nullptr) now = static_cast<T>((mean + m) * frame.unscale);
+        centroid[j] = now;
+      }
+      const double stored = static_cast<double>(now) * frame.scale;
+      const double y = stored - m;
+      if (has_mean) {
+        mean_sq_norm += mean * mean;
+        off += (y - mean) * (y - mean);
+      }
+      if (how == Finish::report) continue;
+      const double moved = stored - static_cast<double>(before[a]) * frame.scale;
+      shift += moved * moved;
+      sq_norm += y * y;
+      const auto y32 = static_cast<float>(y);
+      const __half h = __float2half_rn(y32 * 0x1p13f);
+      const float kept = __half2float(h) * 0x1p-13f;
+      lost += (y32 - kept) * (y32 - kept);
+      norm += kept * kept;
+      most = fmaxf(most, fabsf(y32));
+      halves[j] = h;
     }
-    if (how == Finish::report) continue;
-    const double moved = stored - static_cast<double>(old) * frame.scale;
-    shift += moved * moved;
-    sq_norm += y * y;
-    const auto y32 = static_cast<float>(y);
-    const __half h = __float2half_rn(y32 * 0x1p13f);
-    const float kept = __half2float(h) * 0x1p-13f;
-    lost += (y32 - kept) * (y32 - kept);
-    norm += kept * kept;
-    most = fmaxf(most, fabsf(y32));
-    halves[j] = h;
   }
   if (works && how != Finish::report) {
     for (int j = (chunk.n_features + kLanes - 1) / kLanes * kLanes - kLanes + lane;
@@ -455,7 +461,7 @@ template <class T>
 __global__ void settle_events_kernel(Chunk<T> chunk, bool also_ended) {
   const std::int64_t cell = blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x;
   if (cell >= chunk.n_cells) return;
-  if (!also_ended && chunk.runs[group_of_cell(chunk.shapes, chunk.n_groups, cell)].active == 0) {
+  if (!also_ended && chunk.runs[chunk.cell_group[cell]].active == 0) {
     return;
   }
   chunk.n_events[cell] = 0;
@@ -494,31 +500,54 @@ __global__ void __launch_bounds__(kWarp) variance_kernel(Chunk<T> chunk) {
   }
 }
 
-// Sums over the cells in ascending order, by one thread.
+// The sum of value(c) over the cells of a group in ascending order, by a warp: lanes find the terms,
+// and every lane adds them one after the other.
+template <class Value>
+__device__ double ordered_sum(int n, const Value& value) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  double sum = 0;
+  for (int first = 0; first < n; first += kWarp) {
+    const double term = first + lane < n ? value(first + lane) : 0;
+    for (int l = 0; l < kWarp; ++l) {
+      const double next = __shfl_sync(kAllLanes, term, l);
+      if (first + l < n) sum += next;
+    }
+  }
+  return sum;
+}
+
+// share_c * value[c]; adding 0 for a cell without mass changes no bit.
+template <class T>
+struct Share {
+  const Chunk<T>& chunk;
+  const GroupShape& shape;
+  const double* values;
+  __device__ double operator()(int c) const {
+    const std::int64_t units = chunk.cell_units[shape.first_cell + c];
+    if (units == 0) return 0;
+    return static_cast<double>(units) / static_cast<double>(shape.total_units) *
+           values[shape.first_cell + c];
+  }
+};
+
 template <class T>
 __device__ double spread_within(const Chunk<T>& chunk, int g) {
   const GroupShape& shape = chunk.shapes[g];
-  double between = 0;
-  for (int c = 0; c < shape.k; ++c) {
-    const std::int64_t units = chunk.cell_units[shape.first_cell + c];
-    if (units == 0) continue;
-    between += static_cast<double>(units) / static_cast<double>(shape.total_units) *
-               chunk.mean_sq_norms[shape.first_cell + c];
-  }
-  return chunk.frames[g].mean_sq_norm - between;
+  return chunk.frames[g].mean_sq_norm -
+         ordered_sum(shape.k, Share<T>{chunk, shape, chunk.mean_sq_norms});
 }
 
 template <class T>
-__global__ void conclude_update_kernel(Chunk<T> chunk, double* history) {
-  const int g = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  if (g >= chunk.n_groups) return;
+__global__ void __launch_bounds__(kWarp) conclude_update_kernel(Chunk<T> chunk, double* history) {
+  const int g = static_cast<int>(blockIdx.x);
   GroupRun& run = chunk.runs[g];
   if (run.active == 0) return;
   const GroupShape& shape = chunk.shapes[g];
-  double shift = 0;
-  for (int c = 0; c < shape.k; ++c) shift += chunk.shifts[shape.first_cell + c];
-  run.shift = shift;
+  const double shift =
+      ordered_sum(shape.k, [&](int c) { return chunk.shifts[shape.first_cell + c]; });
   const double within = spread_within(chunk, g);
+  if (threadIdx.x != 0) return;
+  run.shift = shift;
   history[g] = ldexp(within < 0 ? 0 : within, 2 * chunk.frames[g].exponent);
   run.any_moved = 0;
 }
@@ -560,26 +589,24 @@ __global__ void __launch_bounds__(kThreads)
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) distortion_kernel(Chunk<T> chunk) {
+  __shared__ int far;
   const int g = static_cast<int>(blockIdx.x);
   const GroupShape& shape = chunk.shapes[g];
   GroupRun& run = chunk.runs[g];
-  if (threadIdx.x == 0) {
+  if (threadIdx.x < kWarp) {
     const double within = spread_within(chunk, g);
-    double off = 0;
-    int n_empty = 0;
-    for (int c = 0; c < shape.k; ++c) {
-      const std::int64_t units = chunk.cell_units[shape.first_cell + c];
-      n_empty += units == 0;
-      if (units == 0) continue;
-      off += static_cast<double>(units) / static_cast<double>(shape.total_units) *
-             chunk.off[shape.first_cell + c];
+    const double off = ordered_sum(shape.k, Share<T>{chunk, shape, chunk.off});
+    const double n_empty = ordered_sum(
+        shape.k, [&](int c) { return chunk.cell_units[shape.first_cell + c] == 0 ? 1.0 : 0.0; });
+    if (threadIdx.x == 0) {
+      far = within < chunk.frames[g].mean_sq_norm / 8;
+      run.far = far;
+      run.n_empty_cells = static_cast<int>(n_empty);
+      run.scaled_distortion = within + off;
     }
-    run.n_empty_cells = n_empty;
-    run.scaled_distortion = within + off;
-    run.far = within < chunk.frames[g].mean_sq_norm / 8;
   }
   __syncthreads();
-  if (run.far == 0) return;
+  if (far == 0) return;
   double largest;
   distances_to_own(chunk, g, &largest);
 }
@@ -596,7 +623,7 @@ template <class T>
 __global__ void write_mass_kernel(Chunk<T> chunk, double* mass) {
   const std::int64_t cell = blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x;
   if (cell >= chunk.n_cells) return;
-  const int g = group_of_cell(chunk.shapes, chunk.n_groups, cell);
+  const int g = chunk.cell_group[cell];
   mass[cell] = static_cast<double>(chunk.cell_units[cell]) /
                static_cast<double>(chunk.shapes[g].total_units);
 }
@@ -627,7 +654,13 @@ void update_sums(const Chunk<T>& chunk, bool also_ended, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(chunk.n_cells),
                   blocks_for(chunk.n_features, threads * kColumnsAThread),
                   in_parts ? std::min(blocks_for(most_events, kEventsAPart), kMostParts) : 1);
-  DDKERN_LAUNCH(accumulate_kernel<T>, grid, threads, 0, stream, chunk, also_ended, in_parts);
+  if (rows_are_aligned(chunk)) {
+    DDKERN_LAUNCH((accumulate_kernel<T, true>), grid, threads, 0, stream, chunk, also_ended,
+                  in_parts);
+  } else {
+    DDKERN_LAUNCH((accumulate_kernel<T, false>), grid, threads, 0, stream, chunk, also_ended,
+                  in_parts);
+  }
 }
 
 template <class T>
@@ -655,8 +688,7 @@ void conclude_update(const Chunk<T>& chunk, bool first, double* history, cudaStr
   }
   DDKERN_LAUNCH(settle_events_kernel<T>, blocks_for(chunk.n_cells, kThreads), kThreads, 0, stream,
                 chunk, false);
-  DDKERN_LAUNCH(conclude_update_kernel<T>, blocks_for(chunk.n_groups, kWarp), kWarp, 0, stream,
-                chunk, history);
+  DDKERN_LAUNCH(conclude_update_kernel<T>, chunk.n_groups, kWarp, 0, stream, chunk, history);
 }
 
 template <class T>
