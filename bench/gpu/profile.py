@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the time of a fit goes, kernel by kernel: ``python -m bench.gpu.profile --shape latents-k50``.
+"""Where the time of a fit goes, kernel by kernel: ``python -m bench.gpu.profile``.
 
 Wall time and the engine's own phases come from plain runs; the kernels from one more run under
 torch's profiler.

@@ -137,6 +137,20 @@ def cases() -> dict[str, Case]:
             for n, d in ((31, 15), (32, 16), (33, 17), (63, 31), (64, 32), (65, 33), (129, 129))
         },
         "many-centroids": Case(_blobs(25, 300, 40), 100),
+        # Rows too long to stay in shared memory, for tiles of every width, and a multiple of 64.
+        **{
+            f"long-{k}": Case(_blobs(40 + k, n, d), k, {"max_iter": 3})
+            for k, n, d in ((5, 140, 577), (20, 150, 640), (50, 130, 576), (90, 131, 600))
+        },
+        "long-300": Case(_blobs(41, 320, 520), 300, {"max_iter": 2}),
+        "long-weighted": Case(
+            _blobs(42, 140, 640), 6, {"sample_weight": _uneven(6, 140), "max_iter": 4}
+        ),
+        "long-array": Case(
+            _blobs(43, 140, 640), 6, {"init": _blobs(43, 140, 640)[:6], "max_iter": 4}
+        ),
+        "aligned": Case(_blobs(44, 200, 128), 17, {"tol": 0.0}),
+        "float64-long": Case(_blobs(45, 70, 640, dtype="float64"), 5, {"max_iter": 3}, "float64"),
         "strict": Case(tall, 8, {"tol": 0.0}),
         "one-iteration": Case(tall, 8, {"max_iter": 1}),
         "random": Case(small, 9, {"init": "random"}),

@@ -502,8 +502,8 @@ cudaError_t failed(cudaError_t status) {
   return status;
 }
 
-// Device memory must hold all of [pointer, pointer + bytes), or none of it: what tests pass as device
-// memory comes from other allocators too.
+// Device memory must hold all of [pointer, pointer + bytes), or none of it: what tests pass as
+// device memory comes from other allocators too.
 void require_device(const void* pointer, std::size_t bytes, const char* what) {
   if (bytes == 0) return;
   const auto* const first = static_cast<const unsigned char*>(pointer);

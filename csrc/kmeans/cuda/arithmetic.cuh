@@ -39,8 +39,8 @@ inline __device__ int grid_exponent(double largest) {
 
 inline __device__ std::int64_t round_to_integer(double v) { return __double2ll_rn(v); }
 
-// The same for |v| < 2^51, with an addition in place of a conversion, of which a multiprocessor does
-// far fewer: 1.5 * 2^52 leaves the integer in the low bits.
+// The same for |v| < 2^51, with an addition in place of a conversion, of which a multiprocessor
+// does far fewer: 1.5 * 2^52 leaves the integer in the low bits.
 inline __device__ std::int64_t round_narrow(double v) {
   return __double_as_longlong(v + 0x1.8p52) - __double_as_longlong(0x1.8p52);
 }

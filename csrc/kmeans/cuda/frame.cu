@@ -75,8 +75,8 @@ struct NarrowCentreSum {
   }
 };
 
-// A thread has a few neighbouring columns of a tile of rows. Rows of weight 0 are only checked. With
-// `again`, the groups that were guessed wrong are summed, and nothing else is done.
+// A thread has a few neighbouring columns of a tile of rows. Rows of weight 0 are only checked.
+// With `again`, the groups that were guessed wrong are summed, and nothing else is done.
 template <class T, class Summed, bool kAligned>
 __global__ void __launch_bounds__(kThreads) survey_kernel(Chunk<T> chunk, bool again) {
   __shared__ double largest_of_warp[kThreads / kWarp];
@@ -210,8 +210,8 @@ struct RowParts {
   }
 };
 
-// Sixteen threads a row: the lanes of ||y||^2, and beside it the packed row, what it loses, and a hash
-// of its values. They have two rows, for a value of the centre serves both.
+// Sixteen threads a row: the lanes of ||y||^2, and beside it the packed row, what it loses, and a
+// hash of its values. They have two rows, for a value of the centre serves both.
 template <class T>
 __global__ void __launch_bounds__(kThreads) pack_kernel(Chunk<T> chunk) {
   constexpr int kRows = 2, kAhead = 4;

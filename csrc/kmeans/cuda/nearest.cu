@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kmeans/cuda/nearest.h"
 
-#include "kmeans/cuda/arithmetic.cuh"
+#include <algorithm>
+
+#include "kmeans/cuda/nearest.cuh"
 
 namespace ddkern::kmeans::cuda {
 namespace {
@@ -12,81 +14,54 @@ using ddkern::cuda::warp_reduce;
 constexpr int kSettleThreads = 128;
 constexpr double kSmallestCertain = 0x1p-900;  // squares of less may have lost digits
 
-// What is known of <y, c> turned into what is known of ||c||^2 - 2 <y, c>.
-template <class T>
-struct Bounds {
-  const float *base, *lost, *norm, *rest;
-  __device__ Bounds(const Chunk<T>& chunk, std::int64_t first_cell)
-      : base(chunk.base + first_cell), lost(chunk.bound_lost + first_cell),
-        norm(chunk.bound_norm + first_cell), rest(chunk.bound + first_cell) {}
-  __device__ float score(int c, float product) const { return base[c] - 2 * product; }
-  __device__ float error(int c, float row_lost, float row_norm) const {
-    return (row_lost * lost[c] + row_norm * norm[c] + rest[c]) * (1 + 0x1p-18f);
-  }
-};
-
-// One thread a row. Keeps the columns of the least lower bounds, one more than an open row lists.
-template <class T>
-__global__ void __launch_bounds__(kTileRows) scan_kernel(Chunk<T> chunk, int first_tile) {
+// kSlices threads a row: each goes through every kSlices-th column, and the first joins what they
+// found.
+template <class T, int kSlices>
+__global__ void __launch_bounds__(kTileRows* kSlices) scan_kernel(Chunk<T> chunk, int first_tile) {
+  constexpr int kKept = kListed + 1;
+  constexpr int kShared = kSlices == 1 ? 1 : kTileRows;
+  __shared__ float limits[kSlices][kShared], least[kSlices][kKept][kShared];
+  __shared__ int columns[kSlices][kKept][kShared];
   const RowTile tile = chunk.tiles[first_tile + static_cast<int>(blockIdx.x)];
   GroupRun& run = chunk.runs[tile.group];
   if (run.active == 0) return;
   const GroupShape& shape = chunk.shapes[tile.group];
-  const int row = tile.first + static_cast<int>(threadIdx.x);
-  bool open = false;
-  if (row < shape.n) {
-    const std::int64_t position = shape.begin + row;
-    const float row_lost = chunk.lost[position], row_norm = chunk.norms[position];
-    const bool wild = !(row_norm < 0x1p40f);
-    const Bounds<T> bounds(chunk, shape.first_cell);
-    const float* products = chunk.scores + tile.scores + threadIdx.x;
-    float least[kListed + 1], limit = INFINITY;
-    int column[kListed + 1];
-#pragma unroll
-    for (int s = 0; s <= kListed; ++s) {
-      least[s] = INFINITY;
-      column[s] = 0;
-    }
-    if (!wild) {
-      for (int c = 0; c < shape.k; ++c) {
-        const float score = bounds.score(c, products[static_cast<std::int64_t>(c) * kTileRows]);
-        const float error = bounds.error(c, row_lost, row_norm);
-        const float lower = score - error;
-        limit = fminf(limit, score + error);
-        if (!(lower < least[kListed])) continue;
-        least[kListed] = lower;
-        column[kListed] = c;
-#pragma unroll
-        for (int s = kListed; s > 0; --s) {
-          if (!(least[s] < least[s - 1])) break;
-          const float swapped = least[s];
-          least[s] = least[s - 1];
-          least[s - 1] = swapped;
-          const int other = column[s];
-          column[s] = column[s - 1];
-          column[s - 1] = other;
-        }
-      }
-    }
-    chunk.before[position] = chunk.assignment[position];
-    open = wild || least[1] <= limit;
-    if (!open) {
-      chunk.assignment[position] = column[0];
-    } else {
-      OpenRow entry;
-      entry.scores = tile.scores + threadIdx.x;
-      entry.group = tile.group;
-      entry.row = row;
-      entry.limit = limit;
-      entry.n_columns = wild || least[kListed] <= limit ? 0 : least[2] <= limit ? 3 : 2;
-      // Ascending, so that an exact tie keeps the lowest.
-      const int a = column[0], b = column[1], d = entry.n_columns == 3 ? column[2] : 0x7fffffff;
-      entry.columns[0] = min(a, min(b, d));
-      entry.columns[2] = max(a, max(b, d));
-      entry.columns[1] = a ^ b ^ d ^ entry.columns[0] ^ entry.columns[2];
-      chunk.open[atomicAdd(chunk.n_open, 1)] = entry;
+  const int place = static_cast<int>(threadIdx.x) % kTileRows;
+  const int slice = static_cast<int>(threadIdx.x) / kTileRows;
+  const int row = tile.first + place;
+  const std::int64_t position = shape.begin + row;
+  const float row_norm = row < shape.n ? chunk.norms[position] : 0;
+  const bool wild = is_wild(row_norm);
+  LeastScores<kKept> found;
+  if (row < shape.n && !wild) {
+    const float row_lost = chunk.lost[position];
+    const CellBound* bounds = chunk.bounds + shape.first_cell;
+    const float* products = chunk.scores + tile.scores + place;
+    for (int c = slice; c < shape.k; c += kSlices) {
+      const CellBound bound = bounds[c];
+      found.add(c, score_of(bound, products[static_cast<std::int64_t>(c) * kTileRows]),
+                error_of(bound, row_lost, row_norm));
     }
   }
+  if constexpr (kSlices > 1) {
+    limits[slice][place] = found.limit;
+#pragma unroll
+    for (int s = 0; s < kKept; ++s) {
+      least[slice][s][place] = found.least[s];
+      columns[slice][s][place] = found.column[s];
+    }
+    __syncthreads();
+    for (int other = 1; other < kSlices && slice == 0; ++other) {
+      found.limit = fminf(found.limit, limits[other][place]);
+#pragma unroll
+      for (int s = 0; s < kKept; ++s) {
+        found.insert(columns[other][s][place], least[other][s][place]);
+      }
+    }
+  }
+  const bool decides = slice == 0 && row < shape.n;
+  const bool open = decides && (wild || found.open());
+  if (decides) decide(chunk, tile.group, row, position, tile.scores + place, wild, found);
   const int n_open = __syncthreads_count(open);
   if (threadIdx.x == 0 && n_open > 0) {
     ddkern::cuda::atomic_add(&run.n_rechecked, static_cast<std::int64_t>(n_open));
@@ -235,15 +210,15 @@ __global__ void __launch_bounds__(kExact ? kWarp : kSettleThreads) settle_kernel
       }
     } else {
       const float row_lost = chunk.lost[position], row_norm = chunk.norms[position];
-      const bool wild = !(row_norm < 0x1p40f);
-      const Bounds<T> bounds(chunk, shape.first_cell);
+      const bool all = entry.scores < 0 || is_wild(row_norm);
       for (int first = 0; first < shape.k; first += kWarp) {
         const int c = first + lane;
         bool may_win = c < shape.k;
-        if (may_win && !wild) {
+        if (may_win && !all) {
+          const CellBound bound = chunk.bounds[shape.first_cell + c];
           const float product =
               chunk.scores[entry.scores + static_cast<std::int64_t>(c) * kTileRows];
-          may_win = !(bounds.score(c, product) - bounds.error(c, row_lost, row_norm) > entry.limit);
+          may_win = !(score_of(bound, product) - error_of(bound, row_lost, row_norm) > entry.limit);
         }
         for (unsigned mask = __ballot_sync(kAllLanes, may_win); mask != 0; mask &= mask - 1) {
           contest.enter(first + __ffs(static_cast<int>(mask)) - 1);
@@ -315,23 +290,44 @@ void write_assignment(const Chunk<T>& chunk, std::int64_t* assignment, double* d
 }
 
 template <class T>
-void find_nearest(const Chunk<T>& chunk, int first_tile, int n_tiles, int n_multiprocessors,
-                  cudaStream_t stream) {
+void forget_open_rows(const Chunk<T>& chunk, cudaStream_t stream) {
   DDKERN_CUDA_TRY(cudaMemsetAsync(chunk.n_open, 0, sizeof(int), stream));
   DDKERN_CUDA_TRY(cudaMemsetAsync(chunk.n_ties, 0, sizeof(int), stream));
-  DDKERN_LAUNCH(scan_kernel<T>, n_tiles, kTileRows, 0, stream, chunk, first_tile);
+}
+
+template <class T>
+void scan_scores(const Chunk<T>& chunk, int first_tile, int n_tiles, cudaStream_t stream) {
+  // Many columns and few tiles would leave most of the device idle.
+  constexpr int kManyColumns = 256, kSlices = 4;
+  if (chunk.most_k > kManyColumns) {
+    DDKERN_LAUNCH((scan_kernel<T, kSlices>), n_tiles, kTileRows * kSlices, 0, stream, chunk,
+                  first_tile);
+  } else {
+    DDKERN_LAUNCH((scan_kernel<T, 1>), n_tiles, kTileRows, 0, stream, chunk, first_tile);
+  }
+}
+
+template <class T>
+void settle_open_rows(const Chunk<T>& chunk, std::int64_t most_rows, int n_multiprocessors,
+                      cudaStream_t stream) {
   // How many rows are open is known on the device alone: enough warps to fill it, and a loop.
-  const int most = (n_tiles * kTileRows + kSettleThreads / kWarp - 1) / (kSettleThreads / kWarp);
-  const int blocks = most < n_multiprocessors * 16 ? most : n_multiprocessors * 16;
+  constexpr int kRowsABlock = kSettleThreads / kWarp;
+  const std::int64_t most = (most_rows + kRowsABlock - 1) / kRowsABlock;
+  const auto blocks = static_cast<unsigned>(std::min<std::int64_t>(most, n_multiprocessors * 16));
   DDKERN_LAUNCH((settle_kernel<T, false>), blocks, kSettleThreads, 0, stream, chunk);
   constexpr std::size_t kLimbBytes = sizeof(std::int64_t) * kLimbs * kWarp;
-  const int exact_blocks = most < n_multiprocessors * 4 ? most : n_multiprocessors * 4;
-  DDKERN_LAUNCH((settle_kernel<T, true>), exact_blocks, kWarp, kLimbBytes, stream, chunk);
+  const auto exact = static_cast<unsigned>(std::min<std::int64_t>(most, n_multiprocessors * 4));
+  DDKERN_LAUNCH((settle_kernel<T, true>), exact, kWarp, kLimbBytes, stream, chunk);
 }
 
 template void write_assignment(const Chunk<float>&, std::int64_t*, double*, cudaStream_t);
 template void write_assignment(const Chunk<double>&, std::int64_t*, double*, cudaStream_t);
-template void find_nearest(const Chunk<float>&, int, int, int, cudaStream_t);
-template void find_nearest(const Chunk<double>&, int, int, int, cudaStream_t);
+#define DDKERN_INSTANTIATE(T)                                         \
+  template void forget_open_rows(const Chunk<T>&, cudaStream_t);      \
+  template void scan_scores(const Chunk<T>&, int, int, cudaStream_t); \
+  template void settle_open_rows(const Chunk<T>&, std::int64_t, int, cudaStream_t)
+
+DDKERN_INSTANTIATE(float);
+DDKERN_INSTANTIATE(double);
 
 }  // namespace ddkern::kmeans::cuda

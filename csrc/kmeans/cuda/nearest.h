@@ -7,10 +7,17 @@
 
 namespace ddkern::kmeans::cuda {
 
-// Assigns the rows of tiles [first_tile, first_tile + n_tiles) of active groups from chunk.scores.
 template <class T>
-void find_nearest(const Chunk<T>& chunk, int first_tile, int n_tiles, int n_multiprocessors,
-                  cudaStream_t stream);
+void forget_open_rows(const Chunk<T>& chunk, cudaStream_t stream);
+
+// Step 1 from kept scores, for the rows of some tiles of active groups.
+template <class T>
+void scan_scores(const Chunk<T>& chunk, int first_tile, int n_tiles, cudaStream_t stream);
+
+// Steps 2 and 3 for the rows that step 1 left open, of `most_rows`.
+template <class T>
+void settle_open_rows(const Chunk<T>& chunk, std::int64_t most_rows, int n_multiprocessors,
+                      cudaStream_t stream);
 
 // For assign(): the cells of all rows and the Euclidean distances to them (docs/numerics.md section
 // 10), or null, by row number.

@@ -75,7 +75,6 @@ TileLists list_tiles(const std::vector<GroupShape>& shapes, bool gram) {
   for (std::size_t g = 0; g < shapes.size(); ++g) {
     const GroupShape& shape = shapes[g];
     const int columns = product_columns(shape.k);
-    const auto first_of_group = static_cast<std::int32_t>(lists.rows.size());
     for (std::int64_t first = 0; first < shape.n; first += kTileRows) {
       const std::int64_t n_scores = std::int64_t{kTileRows} * shape.k;
       // In Gram space the scores of unchanged cells are kept from pass to pass.
@@ -87,8 +86,8 @@ TileLists list_tiles(const std::vector<GroupShape>& shapes, bool gram) {
       ++window.n_tiles;
       for (std::int32_t c = 0; c < shape.k; c += columns) by_columns[columns].push_back({tile, c});
       if (!gram) continue;
-      for (std::int32_t t = first_of_group; t <= tile; ++t) {
-        lists.gram_products.push_back({tile, lists.rows[static_cast<std::size_t>(t)].first});
+      for (std::int32_t c = 0; c < first + kTileRows; c += kGramColumns) {
+        lists.gram_products.push_back({tile, c});
       }
     }
   }

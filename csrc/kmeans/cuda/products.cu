@@ -2,12 +2,15 @@
 #include "kmeans/cuda/products.h"
 
 #include "core/cuda/mma.cuh"
+#include "kmeans/cuda/nearest.cuh"
 
 namespace ddkern::kmeans::cuda {
 namespace {
 
-constexpr int kDepth = kPadding;     // features of a stage
-constexpr int kChunks = kDepth / 8;  // of 16 bytes a row and stage
+constexpr int kDepth = kPadding;             // features of a stage
+constexpr int kChunks = kDepth / 8;          // of 16 bytes a row and stage
+constexpr float kUnit = 0x1p-2f * 0x1p-24f;  // of a product: 2^-13 of either operand
+static_assert(kHalfScaleBits == 13);
 
 // Where chunk c of row r lies in a stage: no two of the eight rows that a matrix load touches share
 // a bank.
@@ -30,7 +33,7 @@ struct TileConfig {
 };
 
 template <class T, int kColumns, int kWarpsM, int kWarpsN, int kStages, bool kGram>
-__global__ void __launch_bounds__(kWarpsM * kWarpsN * 32, 2)
+__global__ void __launch_bounds__(kWarpsM * kWarpsN * 32, kColumns > 128 ? 1 : 2)
     product_kernel(Chunk<T> chunk, const ProductTile* product_tiles) {
   using Config = TileConfig<kColumns, kWarpsM, kWarpsN, kStages>;
   constexpr int kRowsLoaded = Config::kRowsLoaded;
@@ -114,8 +117,6 @@ __global__ void __launch_bounds__(kWarpsM * kWarpsN * 32, 2)
     }
   }
 
-  constexpr float kUnit = 0x1p-26f;  // 2^-13 of either operand
-  const bool mirrored = kGram && product_tile.first_column != tile.first;
 #pragma unroll
   for (int m = 0; m < Config::kTilesM; ++m) {
 #pragma unroll
@@ -128,14 +129,174 @@ __global__ void __launch_bounds__(kWarpsM * kWarpsN * 32, 2)
         const float value = sums[m][n][e] * kUnit;
         if constexpr (kGram) {
           const std::int64_t i = tile.first + row, j = product_tile.first_column + column;
+          if (j > i) continue;
           chunk.gram[shape.gram + j * shape.gram_stride + i] = value;
-          if (mirrored) chunk.gram[shape.gram + i * shape.gram_stride + j] = value;
+          chunk.gram[shape.gram + i * shape.gram_stride + j] = value;
         } else {
           const std::int64_t c = product_tile.first_column + column;
           chunk.scores[tile.scores + c * kTileRows + row] = value;
         }
       }
     }
+  }
+}
+
+// --- products and scan in one ------------------------------------------------------------------
+
+// A block has a tile of rows in shared memory and goes through the cells, 64 at a time. A thread
+// keeps the least scores of four rows among a quarter of the columns.
+struct ScanConfig {
+  static constexpr int kColumns = 64, kWarps = 4, kStages = 4;
+  static constexpr int kThreads = kWarps * 32, kRowsLoaded = kThreads / kChunks;
+  static constexpr int kTilesM = 2, kTilesN = kColumns / 8;
+  struct Stage {
+    unsigned char cells[kColumns * kDepth * 2];
+    CellBound bounds[kColumns];  // with the last features of a cell
+  };
+};
+
+template <class T>
+__global__ void __launch_bounds__(ScanConfig::kThreads, 2) product_scan_kernel(Chunk<T> chunk) {
+  using Config = ScanConfig;
+  constexpr int kKept = 3;
+  DDKERN_DYNAMIC_SHARED(unsigned char, shared);
+  auto* const stages = reinterpret_cast<Config::Stage*>(shared);
+  unsigned char* const rows = shared + Config::kStages * sizeof(Config::Stage);
+  const RowTile tile = chunk.tiles[blockIdx.x];
+  GroupRun& run = chunk.runs[tile.group];
+  if (run.active == 0) return;
+  const GroupShape& shape = chunk.shapes[tile.group];
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
+  const int n_padded = chunk.n_padded, n_depths = n_padded / kDepth;
+  const int n_rows = static_cast<int>(shape.n) - tile.first;
+  const int load_row = thread / kChunks, load_chunk = thread % kChunks;
+  const __half* from_rows = chunk.halves + (shape.begin + tile.first) * n_padded + load_chunk * 8;
+  const __half* from_cells = chunk.cell_halves + shape.first_cell * n_padded + load_chunk * 8;
+  for (int depth = 0; depth < n_depths; ++depth) {
+#pragma unroll
+    for (int r = 0; r < kTileRows; r += Config::kRowsLoaded) {
+      const int row = r + load_row;
+      const bool valid = row < n_rows;
+      ddkern::cuda::copy_async_16(
+          rows + depth * kTileRows * kDepth * 2 + swizzled(row, load_chunk),
+          from_rows + static_cast<std::int64_t>(valid ? row : 0) * n_padded + depth * kDepth,
+          valid);
+    }
+  }
+  const int n_tiles = (shape.k + Config::kColumns - 1) / Config::kColumns;
+  const int n_steps = n_tiles * n_depths;
+  const auto load_stage = [&](int step) {
+    Config::Stage& stage = stages[step % Config::kStages];
+    const int first = step / n_depths * Config::kColumns, depth = step % n_depths;
+#pragma unroll
+    for (int r = 0; r < Config::kColumns; r += Config::kRowsLoaded) {
+      const int row = r + load_row;
+      const bool valid = first + row < shape.k;
+      ddkern::cuda::copy_async_16(
+          stage.cells + swizzled(row, load_chunk),
+          from_cells + static_cast<std::int64_t>(valid ? first + row : 0) * n_padded +
+              depth * kDepth,
+          valid);
+    }
+    if (depth == n_depths - 1 && thread < Config::kColumns) {
+      const bool valid = first + thread < shape.k;
+      ddkern::cuda::copy_async_16(&stage.bounds[thread],
+                                  chunk.bounds + shape.first_cell + (valid ? first + thread : 0),
+                                  valid);
+    }
+  };
+#pragma unroll
+  for (int s = 0; s < Config::kStages - 1; ++s) {
+    if (s < n_steps) load_stage(s);
+    ddkern::cuda::copy_async_commit();
+  }
+  const int warp_row = warp * 32;
+  const int a_row = warp_row + lane % 16, a_chunk = lane / 16;
+  const int b_row = lane % 8 + lane / 16 * 8, b_chunk = lane / 8 % 2;
+  float row_lost[2 * Config::kTilesM], row_norm[2 * Config::kTilesM];
+  LeastScores<kKept> found[2 * Config::kTilesM];
+#pragma unroll
+  for (int r = 0; r < 2 * Config::kTilesM; ++r) {
+    const int row = warp_row + r * 8 + lane / 4;
+    const std::int64_t position = shape.begin + tile.first + (row < n_rows ? row : 0);
+    row_lost[r] = chunk.lost[position];
+    row_norm[r] = chunk.norms[position];
+  }
+  float sums[Config::kTilesM][Config::kTilesN][4] = {};
+  for (int step = 0; step < n_steps; ++step) {
+    ddkern::cuda::copy_async_wait<Config::kStages - 2>();
+    __syncthreads();
+    if (step + Config::kStages - 1 < n_steps) load_stage(step + Config::kStages - 1);
+    ddkern::cuda::copy_async_commit();
+    const int depth_step = step % n_depths;
+    const Config::Stage& stage = stages[step % Config::kStages];
+    const unsigned char* at_a = rows + depth_step * kTileRows * kDepth * 2;
+#pragma unroll
+    for (int depth = 0; depth < kChunks; depth += 2) {
+      std::uint32_t a[Config::kTilesM][4];
+#pragma unroll
+      for (int m = 0; m < Config::kTilesM; ++m) {
+        ddkern::cuda::load_matrix_x4(a[m], at_a + swizzled(a_row + m * 16, a_chunk + depth));
+      }
+#pragma unroll
+      for (int n = 0; n < Config::kTilesN; n += 2) {
+        std::uint32_t pair[4];
+        ddkern::cuda::load_matrix_x4(pair, stage.cells + swizzled(b_row + n * 8, b_chunk + depth));
+        const std::uint32_t left[2] = {pair[0], pair[1]}, right[2] = {pair[2], pair[3]};
+#pragma unroll
+        for (int m = 0; m < Config::kTilesM; ++m) {
+          ddkern::cuda::mma_f16(sums[m][n], a[m], left);
+          ddkern::cuda::mma_f16(sums[m][n + 1], a[m], right);
+        }
+      }
+    }
+    if (depth_step != n_depths - 1) continue;
+    const int first = step / n_depths * Config::kColumns;
+#pragma unroll
+    for (int n = 0; n < Config::kTilesN; ++n) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int column = n * 8 + lane % 4 * 2 + half;
+        const CellBound bound = stage.bounds[column];
+        const bool exists = first + column < shape.k;
+#pragma unroll
+        for (int r = 0; r < 2 * Config::kTilesM; ++r) {
+          float& sum = sums[r / 2][n][r % 2 * 2 + half];
+          if (exists) {
+            found[r].add(first + column, score_of(bound, sum * kUnit),
+                         error_of(bound, row_lost[r], row_norm[r]));
+          }
+          sum = 0;
+        }
+      }
+    }
+  }
+  // The four lanes of a row have a quarter of the columns each.
+  int n_open = 0;
+#pragma unroll
+  for (int r = 0; r < 2 * Config::kTilesM; ++r) {
+#pragma unroll
+    for (int step = 1; step < 4; step *= 2) {
+      LeastScores<kKept> more;
+      more.limit = __shfl_xor_sync(kAllLanes, found[r].limit, step);
+#pragma unroll
+      for (int s = 0; s < kKept; ++s) {
+        more.least[s] = __shfl_xor_sync(kAllLanes, found[r].least[s], step);
+        more.column[s] = __shfl_xor_sync(kAllLanes, found[r].column[s], step);
+      }
+      found[r].limit = fminf(found[r].limit, more.limit);
+#pragma unroll
+      for (int s = 0; s < kKept; ++s) found[r].insert(more.column[s], more.least[s]);
+    }
+    const int row = warp_row + r * 8 + lane / 4;
+    if (lane % 4 != 0 || row >= n_rows) continue;
+    const bool wild = is_wild(row_norm[r]);
+    n_open += wild || found[r].open();
+    decide(chunk, tile.group, tile.first + row, shape.begin + tile.first + row, -1, wild, found[r]);
+  }
+  n_open = ddkern::cuda::warp_reduce(n_open, ddkern::cuda::Sum{});
+  if (lane == 0 && n_open > 0) {
+    ddkern::cuda::atomic_add(&run.n_rechecked, static_cast<std::int64_t>(n_open));
   }
 }
 
@@ -156,14 +317,22 @@ void multiply_with_cells(const Chunk<T>& chunk, const ProductTile* tiles, int n_
     case 16: return launch<T, 16, 8, 1, 5, false>(chunk, tiles, n_tiles, stream);
     case 32: return launch<T, 32, 4, 2, 5, false>(chunk, tiles, n_tiles, stream);
     case 64: return launch<T, 64, 4, 2, 4, false>(chunk, tiles, n_tiles, stream);
-    default: return launch<T, 128, 2, 2, 3, false>(chunk, tiles, n_tiles, stream);
+    case 128: return launch<T, 128, 2, 2, 3, false>(chunk, tiles, n_tiles, stream);
+    default: return launch<T, 256, 2, 4, 4, false>(chunk, tiles, n_tiles, stream);
   }
 }
 
 template <class T>
 void multiply_rows(const Chunk<T>& chunk, const ProductTile* tiles, int n_tiles,
                    cudaStream_t stream) {
-  launch<T, 128, 2, 2, 3, true>(chunk, tiles, n_tiles, stream);
+  launch<T, kGramColumns, 2, 4, 4, true>(chunk, tiles, n_tiles, stream);
+}
+
+template <class T>
+void multiply_and_scan(const Chunk<T>& chunk, cudaStream_t stream) {
+  const std::size_t bytes = ScanConfig::kStages * sizeof(ScanConfig::Stage) +
+                            static_cast<std::size_t>(kTileRows * chunk.n_padded) * sizeof(__half);
+  DDKERN_LAUNCH(product_scan_kernel<T>, chunk.n_tiles, ScanConfig::kThreads, bytes, stream, chunk);
 }
 
 double product_error(int n_padded) {
@@ -172,6 +341,8 @@ double product_error(int n_padded) {
 
 template void multiply_with_cells(const Chunk<float>&, const ProductTile*, int, int, cudaStream_t);
 template void multiply_with_cells(const Chunk<double>&, const ProductTile*, int, int, cudaStream_t);
+template void multiply_and_scan(const Chunk<float>&, cudaStream_t);
+template void multiply_and_scan(const Chunk<double>&, cudaStream_t);
 template void multiply_rows(const Chunk<float>&, const ProductTile*, int, cudaStream_t);
 template void multiply_rows(const Chunk<double>&, const ProductTile*, int, cudaStream_t);
 

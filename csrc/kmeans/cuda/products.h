@@ -13,17 +13,28 @@ struct ProductTile {
 
 // Columns of a tile for groups of `k` cells: few enough that small k does not pay for 128.
 constexpr int product_columns(std::int64_t k) {
-  return k <= 16 ? 16 : k <= 32 ? 32 : k <= 64 ? 64 : 128;
+  return k <= 16 ? 16 : k <= 32 ? 32 : k <= 64 ? 64 : k <= 128 ? 128 : 256;
 }
 static_assert(product_columns(10) == 16 && product_columns(50) == 64 &&
-              product_columns(200) == 128);
+              product_columns(200) == 256);
+
+// Columns of a tile of a Gram matrix. Wide ones read less: 128 by 128 would ask the second cache
+// for more than it can give.
+constexpr int kGramColumns = 256;
 
 // scores of `tiles` [n_tiles], each of 128 rows by `columns` cells: <Y, C>.
 template <class T>
 void multiply_with_cells(const Chunk<T>& chunk, const ProductTile* tiles, int n_tiles, int columns,
                          cudaStream_t stream);
 
-// Tiles of 128 by 128 rows at and below the diagonal of the Gram matrices, and their mirror images.
+// Products and the first step of nearest.h in one, for all rows of active groups: no score is kept.
+// Rows must be short enough for a tile of them to stay in shared memory.
+constexpr int kMostFeaturesScanned = 512;  // padded
+template <class T>
+void multiply_and_scan(const Chunk<T>& chunk, cudaStream_t stream);
+
+// Tiles of 128 by 256 products of rows that reach below the diagonal of the Gram matrices; what
+// lies above it are mirror images.
 template <class T>
 void multiply_rows(const Chunk<T>& chunk, const ProductTile* tiles, int n_tiles,
                    cudaStream_t stream);

@@ -79,8 +79,10 @@ Workspace<T> lay_out(Arena& arena, const ChunkSize& size, std::int64_t n_feature
   Chunk<T>& chunk = space.chunk;
   const std::int64_t n_padded = (n_features + kPadding - 1) / kPadding * kPadding;
   const std::int64_t n = size.n_rows, groups = size.n_groups, cells = size.n_cells;
-  const std::int64_t window =
-      task.gram ? size.scores : std::min(size.scores, kScoreWindow + kTileRows * size.most_k);
+  const std::int64_t window = task.gram ? size.scores
+                              : n_padded <= kMostFeaturesScanned
+                                  ? 0
+                                  : std::min(size.scores, kScoreWindow + kTileRows * size.most_k);
   chunk.shapes = space.shapes = arena.take<GroupShape>(groups);
   chunk.frames = arena.take<GroupFrame>(groups);
   chunk.runs = arena.take<GroupRun>(groups);
@@ -101,11 +103,7 @@ Workspace<T> lay_out(Arena& arena, const ChunkSize& size, std::int64_t n_feature
   chunk.before = arena.take<std::int32_t>(n);
   chunk.cell_group = space.cell_group = arena.take<std::int32_t>(cells);
   chunk.cell_halves = arena.take<__half>(cells * n_padded);
-  chunk.base = arena.take<float>(cells);
-  chunk.bound_lost = arena.take<float>(cells);
-  chunk.bound_norm = arena.take<float>(cells);
-  chunk.bound = arena.take<float>(cells);
-  chunk.cell_norm = arena.take<float>(cells);
+  chunk.bounds = arena.take<CellBound>(cells);
   chunk.source_row = arena.take<std::int32_t>(cells);
   chunk.cell_units = arena.take<std::int64_t>(cells);
   chunk.n_events = arena.take<std::int32_t>(cells);
@@ -473,6 +471,7 @@ class ChunkSolver {
     chunk.n_rows = begin;
     chunk.n_cells = size_of_chunk.n_cells;
     chunk.most_rows = size_of_chunk.most_rows;
+    chunk.most_k = size_of_chunk.most_k;
     chunk.n_groups = static_cast<int>(shapes_.size());
     chunk.n_features = static_cast<int>(rows_.n_features);
     chunk.n_padded = static_cast<int>((rows_.n_features + kPadding - 1) / kPadding * kPadding);
@@ -578,15 +577,26 @@ class ChunkSolver {
     DDKERN_LAUNCH(start_run_kernel<T>, blocks, 128, 0, stream_, c);
   }
 
+  bool scans_products() const { return !plan_.gram && chunk().n_padded <= kMostFeaturesScanned; }
+
   // One pass: scores, window by window where cells are streamed, and the nearest of them.
   void find_all_nearest() {
+    if (scans_products()) {
+      forget_open_rows(chunk(), stream_);
+      multiply_and_scan(chunk(), stream_);
+      settle_open_rows(chunk(), chunk().n_rows, n_multiprocessors_, stream_);
+      return;
+    }
     for (const Window& window : lists_.windows) {
       if (!plan_.gram) {
         for (const Window::Part& part : window.parts) {
           multiply_with_cells(chunk(), space_.products + part.first, part.n, part.columns, stream_);
         }
       }
-      find_nearest(chunk(), window.first_tile, window.n_tiles, n_multiprocessors_, stream_);
+      forget_open_rows(chunk(), stream_);
+      scan_scores(chunk(), window.first_tile, window.n_tiles, stream_);
+      settle_open_rows(chunk(), std::int64_t{window.n_tiles} * kTileRows, n_multiprocessors_,
+                       stream_);
     }
   }
 

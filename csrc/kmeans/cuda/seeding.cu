@@ -23,7 +23,7 @@ constexpr int kChainThreads = 128;
 // Chains of a row at a time, without lists, as far as registers go.
 template <class T>
 constexpr int kTrialsAtOnce = 16 / sizeof(T);
-constexpr int kChainBlocks = 6;   // that a multiprocessor has room for
+constexpr int kChainBlocks = 6;  // that a multiprocessor has room for
 
 // The rows that a thread has where a block goes through a group in order.
 struct Segment {
@@ -322,9 +322,8 @@ template <class T, bool kStart>
 __device__ void end_chain(const Chunk<T>& chunk, const SeedTables& tables, GroupSeeding& seeding,
                           std::int64_t begin, int trial, std::int64_t slot, std::int64_t position,
                           bool exists, float dot, float norm, float candidate_norm) {
-  const double distance =
-      fmax(0.0, (static_cast<double>(norm) - 2.0 * static_cast<double>(dot)) +
-                    static_cast<double>(candidate_norm));
+  const double distance = fmax(0.0, (static_cast<double>(norm) - 2.0 * static_cast<double>(dot)) +
+                                        static_cast<double>(candidate_norm));
   std::int64_t gain = 0;
   if (exists) {
     tables.distances[trial * chunk.n_rows + begin + slot] = distance;
@@ -343,8 +342,8 @@ __device__ void end_chain(const Chunk<T>& chunk, const SeedTables& tables, Group
 }
 
 // d32 of rows to the candidates of a step, all rows and trials: a lane has a row, and rows come by
-// way of shared memory, 32 features at a time. With kStart there is one candidate, and the rows' own
-// chains are taken too.
+// way of shared memory, 32 features at a time. With kStart there is one candidate, and the rows'
+// own chains are taken too.
 template <class T, int kTrials, bool kStart>
 __global__ void __launch_bounds__(kChainThreads)
     chain_kernel(Chunk<T> chunk, SeedTables tables, int step) {
@@ -435,8 +434,8 @@ __global__ void __launch_bounds__(kChainThreads)
 // on their way several stages ahead.
 template <class T>
 struct ChainStage {
-  static constexpr int kDepth = 256 / sizeof(T);           // features
-  static constexpr int kPitch = kDepth + 16 / sizeof(T);   // apart by an odd number of 16 bytes
+  static constexpr int kDepth = 256 / sizeof(T);          // features
+  static constexpr int kPitch = kDepth + 16 / sizeof(T);  // apart by an odd number of 16 bytes
   T rows[kWarp][kPitch];
   T candidate[kDepth], centre[kDepth];
 };
@@ -462,8 +461,7 @@ __global__ void __launch_bounds__(kWarp)
   DDKERN_DYNAMIC_SHARED(Stage, stages);
   const int lane = static_cast<int>(threadIdx.x);
   const int n_items = tables.n_items[round];
-  const ChainItem* items =
-      tables.items + round * most_chain_items(chunk.n_rows, chunk.n_groups, 1);
+  const ChainItem* items = tables.items + round * most_chain_items(chunk.n_rows, chunk.n_groups, 1);
   for (int i = static_cast<int>(blockIdx.x); i < n_items; i += static_cast<int>(gridDim.x)) {
     const ChainItem item = items[i];
     const GroupShape& shape = chunk.shapes[item.group];
@@ -494,7 +492,8 @@ __global__ void __launch_bounds__(kWarp)
         const T* from = chunk.x + __shfl_sync(kAllLanes, offset, mine) + (inside ? j : 0);
         stage_values<T, kAligned>(&to.rows[mine][copy * kValues], from, inside && mine < n_slots);
         if (!kAligned && !inside && mine < n_slots) {
-          for (int v = 0; j + v < chunk.n_features; ++v) to.rows[mine][copy * kValues + v] = from[j + v];
+          for (int v = 0; j + v < chunk.n_features; ++v)
+            to.rows[mine][copy * kValues + v] = from[j + v];
         }
       }
       T* const to_beside = (lane < kCopies ? to.candidate : to.centre) + copy * kValues;

@@ -28,7 +28,7 @@ struct SeedTables {
 
 // Items that a pass over `n_trials` trials of all rows may need.
 __host__ __device__ inline std::int64_t most_chain_items(std::int64_t n_rows, std::int64_t n_groups,
-                                     std::int64_t n_trials) {
+                                                         std::int64_t n_trials) {
   return (n_rows / 32 + n_groups) * n_trials;
 }
 

@@ -37,7 +37,7 @@ struct GroupFrame {
   unsigned long long first_bad;  // position of the first row that is not finite
   unsigned int largest_centred;  // |y32|
   unsigned int not_small_integers;
-  int guessed_exponent;             // of the sums for the centre, from a few rows
+  int guessed_exponent;  // of the sums for the centre, from a few rows
   int exponent, row_exponent;
   double scale, unscale;             // 2^-exponent and back
   double row_scale, row_unit;        // y to units of the grid of the sums, and back
@@ -80,12 +80,19 @@ struct RowTile {
   std::int64_t scores;        // where its scores begin: [k][kTileRows]
 };
 
+// What is known of a cell's scores: ||c||^2 - 2 <y, c> is base - 2 * product to within
+// row_lost * lost + row_norm * norm + rest.
+struct alignas(16) CellBound {
+  float base, lost, norm, rest;
+};
+
 // One pass may have left a row open: the columns that may still win.
 constexpr int kListed = 3;
 struct OpenRow {
   std::int64_t scores;      // of its column 0
   std::int32_t group, row;  // row of the group
-  std::int32_t n_columns;   // 0: every column whose lower bound is at most `limit`
+  std::int32_t
+      n_columns;  // 0: every column, of kept scores those whose lower bound is at most `limit`
   std::int32_t columns[kListed];
   float limit;
 };
@@ -96,7 +103,8 @@ struct Chunk {
   const T* x;                 // row r begins at x + r * stride
   const std::int64_t* order;  // [n_rows] or null
   std::int64_t stride, first_row;
-  std::int64_t n_rows, n_cells, most_rows;  // most_rows: of a group
+  std::int64_t n_rows, n_cells;
+  std::int64_t most_rows, most_k;  // of a group
   int n_groups, n_features, n_padded, n_tiles;
   const GroupShape* shapes;  // [n_groups]
   GroupFrame* frames;        // [n_groups]
@@ -125,10 +133,9 @@ struct Chunk {
   double* off;
   double* shifts;
   __half* cell_halves;
-  float *base, *bound_lost, *bound_norm, *bound;  // score bound: lost * [0] + norm * [1] + [2]
-  float* cell_norm;                               // at least ||c - m||
-  std::int32_t* source_row;                       // the row whose value the centroid is, or -1
-  std::int32_t* n_members;                        // rows that count
+  CellBound* bounds;
+  std::int32_t* source_row;  // the row whose value the centroid is, or -1
+  std::int32_t* n_members;   // rows that count
   std::int32_t* first_member;
   unsigned long long *least_hash, *most_hash;
   std::int32_t *n_events, *event_cursor;

@@ -130,7 +130,8 @@ __global__ void __launch_bounds__(kThreads)
   if (static_cast<int>(blockIdx.z) * kEventsAPart >= n_events) return;
   const int g = chunk.cell_group[cell];
   if (!also_ended && chunk.runs[g].active == 0) return;
-  const int first_column = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x) * kColumnsAThread;
+  const int first_column =
+      static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x) * kColumnsAThread;
   if (first_column >= chunk.n_features) return;
   const GroupShape& shape = chunk.shapes[g];
   const GroupFrame& frame = chunk.frames[g];
@@ -419,20 +420,20 @@ __global__ void __launch_bounds__(kCellThreads)
                            sqrtf(static_cast<float>(chunk.n_features)) * 0x1p-100f;
   const float cell_norm = norm_bound + lost_bound;
   const auto base = static_cast<float>(sq_norm);
-  chunk.cell_norm[cell] = cell_norm;
+  // Inflated for the rounding of the bound itself.
+  constexpr float kInflation = 1 + 0x1p-18f;
+  CellBound& bound = chunk.bounds[cell];
   if (wild) {
-    chunk.base[cell] = 0;
-    chunk.bound_lost[cell] = chunk.bound_norm[cell] = 0;
-    chunk.bound[cell] = INFINITY;
+    bound = {0, 0, 0, INFINITY};
     return;
   }
-  chunk.base[cell] = base;
   // Of a score: its own roundings and that of `base`.
-  chunk.bound[cell] = base * 0x1p-21f + 0x1p-100f;
+  bound.base = base;
+  bound.rest = (base * 0x1p-21f + 0x1p-100f) * kInflation;
   if (!gram) {
     // <y, c> - <Y, C> = <y - Y, c> + <Y, c - C>, and what the sums of products round.
-    chunk.bound_lost[cell] = 2 * cell_norm;
-    chunk.bound_norm[cell] = 2 * lost_bound + (2 * product_error + 0x1p-20f) * norm_bound;
+    bound.lost = 2 * cell_norm * kInflation;
+    bound.norm = (2 * lost_bound + (2 * product_error + 0x1p-20f) * norm_bound) * kInflation;
     return;
   }
   // A mean of products with rows (gram.cu): each of them as above, the mean is `off` from c, and
@@ -447,13 +448,14 @@ __global__ void __launch_bounds__(kCellThreads)
                              : members * shape.mean_factor / static_cast<double>(units)));
   const auto apart =
       static_cast<float>((is_row ? 0 : sqrt(off)) * (1 + 0x1p-20) + row_error) + 0x1p-60f;
-  chunk.bound_lost[cell] = 2 * (frame.largest_norm + frame.largest_lost + apart);
   // Sums of Gram rows come and go in float64: 2^20 roundings of sums up to the whole mass.
   const auto drift = is_row ? 0
                             : static_cast<float>(0x1p-33 * static_cast<double>(shape.total_units) /
                                                  static_cast<double>(units));
-  chunk.bound_norm[cell] = 2 * (frame.largest_lost + apart) +
-                           (2 * product_error + 0x1p-20f + drift) * frame.largest_norm;
+  bound.lost = 2 * (frame.largest_norm + frame.largest_lost + apart) * kInflation;
+  bound.norm = (2 * (frame.largest_lost + apart) +
+                (2 * product_error + 0x1p-20f + drift) * frame.largest_norm) *
+               kInflation;
 }
 
 // After everything has seen that a cell changed.
@@ -500,8 +502,8 @@ __global__ void __launch_bounds__(kWarp) variance_kernel(Chunk<T> chunk) {
   }
 }
 
-// The sum of value(c) over the cells of a group in ascending order, by a warp: lanes find the terms,
-// and every lane adds them one after the other.
+// The sum of value(c) over the cells of a group in ascending order, by a warp: lanes find the
+// terms, and every lane adds them one after the other.
 template <class Value>
 __device__ double ordered_sum(int n, const Value& value) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;

@@ -21,7 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 from ddkern.arrays import DTYPE_RULE, HostArray, device_of, to_host
 from ddkern.typing import Array, ArrayLike
 
-__all__ = ["DeviceArray", "fetch", "lack_of_memory", "to_device_array"]
+__all__ = ["DeviceArray", "ascending_runs", "fetch", "lack_of_memory", "to_device_array"]
 
 # float64 holds all integers up to here.
 _LARGEST_EXACT = 1 << 53
@@ -200,6 +200,25 @@ def fetch(x: ArrayLike, name: str) -> HostArray:
     if (device_of(x) or "").startswith("cuda"):
         x = to_device_array(x, name).tensor.cpu()
     return to_host(x, name)
+
+
+def ascending_runs(
+    x: ArrayLike, name: str, length: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """Distinct values and their counts, if ``x`` (length,) holds ascending integers in CUDA memory.
+
+    None for everything else. Only the runs are brought to the host, not an id a row.
+    """
+    if not (device_of(x) or "").startswith("cuda"):
+        return None
+    seen = to_device_array(x, name)
+    if not seen.is_integer or seen.dtype_name.startswith("u") or seen.shape != (length,):
+        return None
+    if not bool((seen.tensor[1:] >= seen.tensor[:-1]).all()):
+        return None
+    torch = sys.modules["torch"]
+    values, counts = torch.unique_consecutive(seen.tensor, return_counts=True)
+    return values.cpu().numpy().astype(np.int64), counts.cpu().numpy()
 
 
 @contextlib.contextmanager

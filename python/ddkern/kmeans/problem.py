@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ddkern.arrays import HostArray
 from ddkern.checks import SEED_LIMIT, as_count, as_integer, as_seed
 from ddkern.kmeans import device
-from ddkern.kmeans.device_arrays import DeviceArray, fetch
+from ddkern.kmeans.device_arrays import DeviceArray, ascending_runs, fetch
 from ddkern.kmeans.options import draw_seed
 from ddkern.typing import ArrayLike
 
@@ -201,8 +201,16 @@ def parse_problem(x: ArrayLike, groups: ArrayLike | None, batch_dims: int) -> Pr
     if groups is None:
         offsets = np.array([0, shape[0]], np.int64)
         return Problem(seen, None, feature_shape, Partition(np.zeros(1, np.int64), None, offsets))
-    ids = parse_ids(groups, "groups", shape[0], "row of x")
-    return Problem(seen, None, feature_shape, partition_ids(ids))
+    runs = ascending_runs(groups, "groups", shape[0])
+    if runs is not None:
+        ids, counts = runs
+        return Problem(seen, None, feature_shape, Partition(ids, None, _offsets(counts)))
+    every_id = parse_ids(groups, "groups", shape[0], "row of x")
+    return Problem(seen, None, feature_shape, partition_ids(every_id))
+
+
+def _offsets(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
 
 
 def parse_ids(ids: ArrayLike, name: str, length: int, counted: str) -> NDArray[np.int64]:
