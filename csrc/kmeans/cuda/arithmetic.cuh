@@ -83,6 +83,41 @@ inline __device__ double add_lanes(double lane) {
   return lane;
 }
 
+// The same lanes held kWidth to a thread, by 16 / kWidth neighbouring threads: those of features
+// kWidth * part and following of every sixteen.
+template <int kWidth>
+struct Lanes {
+  static constexpr int kParts = kLanes / kWidth;
+  double values[kWidth] = {};
+
+  // All threads of the warp; all of a vector have the sum.
+  __device__ double total() const {
+    double sums[kWidth];
+#pragma unroll
+    for (int v = 0; v < kWidth; ++v) {
+      sums[v] = values[v];
+      for (int half = kParts / 2; half > 0; half /= 2) {
+        sums[v] += __shfl_xor_sync(kAllLanes, sums[v], half);
+      }
+    }
+#pragma unroll
+    for (int half = kWidth / 2; half > 0; half /= 2) {
+#pragma unroll
+      for (int v = 0; v < half; ++v) sums[v] += sums[v + half];
+    }
+    return sums[0];
+  }
+};
+
+// Over the threads of a vector; order and rounding do not matter.
+template <int kParts, class V, class Join>
+__device__ V join_parts(V value, Join join) {
+  for (int half = kParts / 2; half > 0; half /= 2) {
+    value = join(value, __shfl_xor_sync(kAllLanes, value, half));
+  }
+  return value;
+}
+
 // d64 by 16 threads, `lane` 0 to 15; all threads of the warp call it together.
 template <class T>
 __device__ double sq_distance(const T* a, const T* b, double scale, int n, int lane) {
@@ -131,6 +166,40 @@ __device__ __forceinline__ void load_aligned(const T* from, T (&values)[kValues]
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) parts[v] = reinterpret_cast<const float4*>(from)[v];
   memcpy(values, parts, sizeof(parts));
+}
+
+// kWidth neighbouring values; more than one at a multiple of their size.
+template <int kWidth, class V>
+__device__ __forceinline__ void load_values(const V* from, V (&values)[kWidth]) {
+  if constexpr (kWidth == 1) {
+    values[0] = *from;
+  } else {
+    load_aligned(from, values);
+  }
+}
+
+template <int kWidth, class V>
+__device__ __forceinline__ void store_values(V* to, const V (&values)[kWidth]) {
+  if constexpr (kWidth == 1) {
+    *to = values[0];
+  } else {
+    static_assert(sizeof(values) == sizeof(float4));
+    float4 bits;
+    memcpy(&bits, values, sizeof(bits));
+    *reinterpret_cast<float4*>(to) = bits;
+  }
+}
+
+template <int kWidth>
+__device__ __forceinline__ void store_halves(__half* to, const __half (&values)[kWidth]) {
+  if constexpr (kWidth == 1) {
+    *to = values[0];
+  } else {
+    static_assert(kWidth == 4);
+    uint2 bits;
+    memcpy(&bits, values, sizeof(bits));
+    *reinterpret_cast<uint2*>(to) = bits;
+  }
 }
 
 // Rows as numbers: -0 equals 0. By one thread; rows that differ mostly do so at once.

@@ -17,17 +17,16 @@ constexpr int kThreads = 256;
 constexpr int kColumnsAThread = 4;
 constexpr float kLargestHalf = 65504;
 
-inline __device__ unsigned mix(unsigned bits, int feature) {
-  unsigned h = bits ^ (static_cast<unsigned>(feature) * 0x9E3779B9u);
-  h *= 0x85EBCA6Bu;
-  h ^= h >> 13;
-  h *= 0xC2B2AE35u;
-  return h ^ (h >> 16);
+// A row's hash is the sum of its values' bits, each times an odd number of its feature's. Rows that
+// hash alike are compared.
+inline __device__ unsigned multiplier_of(int feature) {
+  const unsigned h = static_cast<unsigned>(feature) * 0x9E3779B1u;
+  return (h ^ (h >> 15) * 0x85EBCA77u) | 1u;
 }
-inline __device__ unsigned bits_of(float v) { return v == 0 ? 0u : __float_as_uint(v); }
+// -0 is 0.
+inline __device__ unsigned bits_of(float v) { return __float_as_uint(v + 0.0f); }
 inline __device__ unsigned bits_of(double v) {
-  if (v == 0) return 0;
-  const auto bits = static_cast<unsigned long long>(__double_as_longlong(v));
+  const auto bits = static_cast<unsigned long long>(__double_as_longlong(v + 0.0));
   return static_cast<unsigned>(bits) * 31u + static_cast<unsigned>(bits >> 32);
 }
 
@@ -177,44 +176,12 @@ __global__ void centre_kernel(Chunk<T> chunk) {
                          : static_cast<T>(rint(mean * frame.unscale) * frame.scale);
 }
 
-// What the packing finds out about a row, in parts that lanes have.
-struct RowParts {
-  double sq_norm = 0;
-  float lost = 0, norm = 0, most = 0;
-  unsigned long long hash = 0;
-
-  // Packs one element.
-  template <class T>
-  __device__ __half add(T x, T centre, double centre64, double scale, const Factors& factors,
-                        int feature) {
-    const double y = static_cast<double>(x) * scale - centre64;
-    sq_norm += y * y;
-    const float y32 = centred_f32(x, centre, factors, scale);
-    const __half h = __float2half_rn(y32 * 0x1p13f);
-    const float kept = __half2float(h) * 0x1p-13f;
-    lost += (y32 - kept) * (y32 - kept);
-    norm += kept * kept;
-    most = fmaxf(most, fabsf(y32));
-    hash += mix(bits_of(x), feature);
-    return h;
-  }
-  // All threads of the warp: the sums of their sixteen lanes.
-  __device__ void join() {
-    sq_norm = add_lanes(sq_norm);
-    for (int half = kLanes / 2; half > 0; half /= 2) {
-      lost += __shfl_xor_sync(kAllLanes, lost, half);
-      norm += __shfl_xor_sync(kAllLanes, norm, half);
-      most = fmaxf(most, __shfl_xor_sync(kAllLanes, most, half));
-      hash += __shfl_xor_sync(kAllLanes, hash, half);
-    }
-  }
-};
-
-// Sixteen threads a row: the lanes of ||y||^2, and beside it the packed row, what it loses, and a
-// hash of its values. They have two rows, for a value of the centre serves both.
-template <class T>
+// 16 / kWidth threads a row: the lanes of ||y||^2, and beside it the packed row, what it loses, and
+// a hash of its values.
+template <class T, int kWidth>
 __global__ void __launch_bounds__(kThreads) pack_kernel(Chunk<T> chunk) {
-  constexpr int kRows = 2, kAhead = 4;
+  constexpr int kParts = Lanes<kWidth>::kParts, kRowsAtOnce = kThreads / kParts;
+  constexpr int kAhead = 4;
   __shared__ float largest_of_warp[kThreads / kWarp];
   const RowTile tile = chunk.tiles[blockIdx.x];
   const GroupShape& shape = chunk.shapes[tile.group];
@@ -222,75 +189,74 @@ __global__ void __launch_bounds__(kThreads) pack_kernel(Chunk<T> chunk) {
   const double scale = frame.scale;
   const Factors factors = factors_of(-frame.exponent);
   const T* centre = chunk.centre + static_cast<std::int64_t>(tile.group) * chunk.n_features;
-  const int lane = static_cast<int>(threadIdx.x) % kLanes;
-  const int half_warp = static_cast<int>(threadIdx.x) / kLanes;
+  const int part = static_cast<int>(threadIdx.x) % kParts;
   const int n = chunk.n_features;
   float largest = 0, largest_lost = 0, largest_norm = 0;
   // All threads go through the same rounds, for lanes are added by the whole warp.
-  for (int r = half_warp * kRows; r < kTileRows; r += kThreads / kLanes * kRows) {
-    bool exists[kRows];
-    std::int64_t positions[kRows];
-    const T* x[kRows];
-    __half* to[kRows];
-    RowParts parts[kRows];
-#pragma unroll
-    for (int q = 0; q < kRows; ++q) {
-      exists[q] = tile.first + r + q < shape.n;
-      // A row that does not exist is the tile's first once more, to the same effect.
-      positions[q] = shape.begin + tile.first + (exists[q] ? r + q : 0);
-      x[q] = chunk.row(positions[q]);
-      to[q] = chunk.halves + positions[q] * chunk.n_padded;
-    }
-    for (int first = lane; first < n; first += kAhead * kLanes) {
-      T values[kRows][kAhead], centres[kAhead];
+  for (int r = static_cast<int>(threadIdx.x) / kParts; r < kTileRows; r += kRowsAtOnce) {
+    const bool exists = tile.first + r < shape.n;
+    const std::int64_t position = shape.begin + tile.first + (exists ? r : 0);
+    const T* x = chunk.row(position);
+    __half* to = chunk.halves + position * chunk.n_padded;
+    Lanes<kWidth> sq_norms;
+    float lost = 0, norm = 0, most = 0;
+    unsigned long long hash = 0;
+    // With more than one value a thread, the features are a multiple of 64.
+    for (int first = part * kWidth; first < n; first += kAhead * kLanes) {
+      T values[kAhead][kWidth], centres[kAhead][kWidth];
 #pragma unroll
       for (int a = 0; a < kAhead; ++a) {
         const int j = first + a * kLanes < n ? first + a * kLanes : first;
-        centres[a] = centre[j];
-#pragma unroll
-        for (int q = 0; q < kRows; ++q) values[q][a] = x[q][j];
+        load_values(x + j, values[a]);
+        load_values(centre + j, centres[a]);
       }
 #pragma unroll
       for (int a = 0; a < kAhead; ++a) {
         const int j = first + a * kLanes;
         if (j >= n) break;
-        const auto centre64 = static_cast<double>(centres[a]);
+        __half halves[kWidth];
 #pragma unroll
-        for (int q = 0; q < kRows; ++q) {
-          const __half h = parts[q].add(values[q][a], centres[a], centre64, scale, factors, j);
-          if (exists[q]) to[q][j] = h;
+        for (int v = 0; v < kWidth; ++v) {
+          const double y = centred(values[a][v], centres[a][v], scale);
+          sq_norms.values[v] += y * y;
+          const float y32 = centred_f32(values[a][v], centres[a][v], factors, scale);
+          halves[v] = __float2half_rn(y32 * 0x1p13f);
+          const float kept = __half2float(halves[v]) * 0x1p-13f;
+          lost = __fmaf_rn(y32 - kept, y32 - kept, lost);
+          norm = __fmaf_rn(kept, kept, norm);
+          most = fmaxf(most, fabsf(y32));
+          hash += static_cast<unsigned long long>(bits_of(values[a][v])) * multiplier_of(j + v);
         }
+        if (exists) store_halves(to + j, halves);
       }
     }
-    for (int j = (n + kLanes - 1) / kLanes * kLanes - kLanes + lane; j < chunk.n_padded;
-         j += kLanes) {
-      if (j < n) continue;
-#pragma unroll
-      for (int q = 0; q < kRows; ++q) {
-        if (exists[q]) to[q][j] = __float2half_rn(0);
+    if constexpr (kWidth == 1) {
+      for (int j = (n + kLanes - 1) / kLanes * kLanes - kLanes + part; j < chunk.n_padded;
+           j += kLanes) {
+        if (j >= n && exists) to[j] = __float2half_rn(0);
       }
     }
-#pragma unroll
-    for (int q = 0; q < kRows; ++q) {
-      parts[q].join();
-      if (!exists[q] || lane != 0) continue;
-      const std::int64_t position = positions[q];
-      // Sums of floats, n / 16 + 8 roundings deep; y32 is half an ulp from y, or a denormal.
-      const float deep = 1 + (static_cast<float>(n) / kLanes + 32) * 0x1p-23f;
-      const float norm_bound = sqrtf(parts[q].norm) * deep + 0x1p-60f;
-      const float lost_bound = sqrtf(parts[q].lost) * deep * (1 + 0x1p-20f) +
-                               norm_bound * 0x1.1p-23f + sqrtf(static_cast<float>(n)) * 0x1p-100f;
-      // Only a row of weight 0 can be this large: nothing is known of its products.
-      const bool wild = !(parts[q].most * 0x1p13f <= kLargestHalf);
-      chunk.sq_norms[position] = parts[q].sq_norm;
-      chunk.hashes[position] = parts[q].hash;
-      chunk.lost[position] = wild ? 0 : lost_bound;
-      chunk.norms[position] = wild ? INFINITY : norm_bound;
-      if (wild || !chunk.counts(position)) continue;
-      largest = fmaxf(largest, parts[q].most);
-      largest_lost = fmaxf(largest_lost, lost_bound);
-      largest_norm = fmaxf(largest_norm, norm_bound);
-    }
+    const double sq_norm = sq_norms.total();
+    lost = join_parts<kParts>(lost, Sum{});
+    norm = join_parts<kParts>(norm, Sum{});
+    most = join_parts<kParts>(most, Largest{});
+    hash = join_parts<kParts>(hash, Sum{});
+    if (!exists || part != 0) continue;
+    // Sums of floats, n / kParts + 8 roundings deep; y32 is half an ulp from y, or a denormal.
+    const float deep = 1 + (static_cast<float>(n) / kParts + 32) * 0x1p-23f;
+    const float norm_bound = sqrtf(norm) * deep + 0x1p-60f;
+    const float lost_bound = sqrtf(lost) * deep * (1 + 0x1p-20f) + norm_bound * 0x1.1p-23f +
+                             sqrtf(static_cast<float>(n)) * 0x1p-100f;
+    // Only a row of weight 0 can be this large: nothing is known of its products.
+    const bool wild = !(most * 0x1p13f <= kLargestHalf);
+    chunk.sq_norms[position] = sq_norm;
+    chunk.hashes[position] = hash;
+    chunk.lost[position] = wild ? 0 : lost_bound;
+    chunk.norms[position] = wild ? INFINITY : norm_bound;
+    if (wild || !chunk.counts(position)) continue;
+    largest = fmaxf(largest, most);
+    largest_lost = fmaxf(largest_lost, lost_bound);
+    largest_norm = fmaxf(largest_norm, norm_bound);
   }
   largest = block_reduce(largest, Largest{}, largest_of_warp);
   largest_lost = block_reduce(largest_lost, Largest{}, largest_of_warp);
@@ -431,7 +397,7 @@ void pack_rows(const Chunk<T>& chunk, cudaStream_t stream) {
   DDKERN_LAUNCH(forget_sums_kernel<T>, features, kThreads, 0, stream, chunk);
   sum_columns(chunk, true, stream);
   DDKERN_LAUNCH(centre_kernel<T>, features, kThreads, 0, stream, chunk);
-  DDKERN_LAUNCH(pack_kernel<T>, chunk.n_tiles, kThreads, 0, stream, chunk);
+  pack_rows_in_frame(chunk, stream);
   DDKERN_LAUNCH(grid_kernel<T>, chunk.n_groups, kThreads, 0, stream, chunk);
 }
 
@@ -445,7 +411,13 @@ void frame_cells(const Chunk<T>& chunk, cudaStream_t stream) {
 
 template <class T>
 void pack_rows_in_frame(const Chunk<T>& chunk, cudaStream_t stream) {
-  DDKERN_LAUNCH(pack_kernel<T>, chunk.n_tiles, kThreads, 0, stream, chunk);
+  if constexpr (std::is_same_v<T, float>) {
+    if (rows_are_aligned(chunk)) {
+      DDKERN_LAUNCH((pack_kernel<T, 4>), chunk.n_tiles, kThreads, 0, stream, chunk);
+      return;
+    }
+  }
+  DDKERN_LAUNCH((pack_kernel<T, 1>), chunk.n_tiles, kThreads, 0, stream, chunk);
 }
 
 template <class T>

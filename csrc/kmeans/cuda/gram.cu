@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(kTileRows) score_means_kernel(Chunk<T> chunk) 
     if (n_events == 0 && !reseeded) continue;
     double sum = combined[static_cast<std::int64_t>(c) * shape.gram_stride];
     const std::int32_t* events = chunk.events + chunk.event_begin[cell];
-    constexpr int kAhead = 4;
+    constexpr int kAhead = 8;
     int e = 0;
     for (; e + kAhead <= n_events; e += kAhead) {
       double value[kAhead];

@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(kTileRows* kSlices) scan_kernel(Chunk<T> chunk
   }
   const bool decides = slice == 0 && row < shape.n;
   const bool open = decides && (wild || found.open());
-  if (decides) decide(chunk, tile.group, row, position, tile.scores + place, wild, found);
+  if (decides) decide(chunk, tile.group, position, tile.scores + place, wild, found);
   const int n_open = __syncthreads_count(open);
   if (threadIdx.x == 0 && n_open > 0) {
     ddkern::cuda::atomic_add(&run.n_rechecked, static_cast<std::int64_t>(n_open));
@@ -140,14 +140,35 @@ __device__ int compare_exactly(const T* x, const T* a, const T* b, int n, std::i
 
 // --- open rows ---------------------------------------------------------------------------------
 
-template <class T>
-__device__ double distance_by_warp(const T* x, const T* c, double scale, int n) {
-  double sum = 0;
-  for (int j = static_cast<int>(threadIdx.x) % kWarp; j < n; j += kWarp) {
-    const double r = static_cast<double>(x[j]) * scale - static_cast<double>(c[j]) * scale;
-    sum += r * r;
+// Squared distances of a row to kCells cells by a warp: in any order, several elements under way.
+template <class T, int kCells>
+__device__ void distances_by_warp(const T* x, const T* const (&cells)[kCells], double scale, int n,
+                                  double (&distances)[kCells]) {
+  constexpr int kAhead = 8 / kCells;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  double sums[kCells] = {};
+  for (int first = lane; first < n; first += kAhead * kWarp) {
+    T values[kAhead], others[kCells][kAhead];
+#pragma unroll
+    for (int a = 0; a < kAhead; ++a) {
+      const int j = first + a * kWarp < n ? first + a * kWarp : first;
+      values[a] = x[j];
+#pragma unroll
+      for (int c = 0; c < kCells; ++c) others[c][a] = cells[c][j];
+    }
+#pragma unroll
+    for (int a = 0; a < kAhead; ++a) {
+      if (first + a * kWarp >= n) break;
+#pragma unroll
+      for (int c = 0; c < kCells; ++c) {
+        const double r =
+            static_cast<double>(values[a]) * scale - static_cast<double>(others[c][a]) * scale;
+        sums[c] += r * r;
+      }
+    }
   }
-  return warp_reduce(sum, Sum{});
+#pragma unroll
+  for (int c = 0; c < kCells; ++c) distances[c] = warp_reduce(sums[c], Sum{});
 }
 
 // The nearest so far of the columns that one row may belong to.
@@ -162,8 +183,25 @@ struct Contest {
   double best_distance = 0;
   bool unclear = false;
 
-  __device__ void enter(int c) {
-    const double distance = distance_by_warp(x, cells + static_cast<std::int64_t>(c) * n, scale, n);
+  __device__ const T* cell(int c) const { return cells + static_cast<std::int64_t>(c) * n; }
+
+  // Columns that are not negative, as the first is not; in ascending order, so that an exact tie
+  // keeps the lowest.
+  template <int kCells>
+  __device__ void enter(const int (&columns)[kCells]) {
+    const T* contestants[kCells];
+    double distances[kCells];
+#pragma unroll
+    for (int c = 0; c < kCells; ++c)
+      contestants[c] = cell(columns[c] < 0 ? columns[0] : columns[c]);
+    distances_by_warp(x, contestants, scale, n, distances);
+#pragma unroll
+    for (int c = 0; c < kCells; ++c) {
+      if (columns[c] >= 0) enter(columns[c], distances[c]);
+    }
+  }
+
+  __device__ void enter(int c, double distance) {
     if (best >= 0) {
       const double low = fmin(distance, best_distance), high = fmax(distance, best_distance);
       const bool clear = low * (1 + relative_error) < high * (1 - relative_error) &&
@@ -171,9 +209,7 @@ struct Contest {
       bool nearer = distance < best_distance;
       if (!clear) {
         unclear = true;
-        nearer = limbs != nullptr &&
-                 compare_exactly(x, cells + static_cast<std::int64_t>(c) * n,
-                                 cells + static_cast<std::int64_t>(best) * n, n, limbs) < 0;
+        nearer = limbs != nullptr && compare_exactly(x, cell(c), cell(best), n, limbs) < 0;
       }
       if (!nearer) return;
     }
@@ -194,7 +230,7 @@ __global__ void __launch_bounds__(kExact ? kWarp : kSettleThreads) settle_kernel
        e += n_warps) {
     const OpenRow entry = rows[e];
     const GroupShape& shape = chunk.shapes[entry.group];
-    const std::int64_t position = shape.begin + entry.row;
+    const std::int64_t position = entry.position;
     // Roundings of a difference, its square, and the sum over a lane and over the lanes.
     const double relative_error = (chunk.n_features / kWarp + 16) * 0x1p-52;
     Contest<T> contest{chunk.row(position),
@@ -206,7 +242,8 @@ __global__ void __launch_bounds__(kExact ? kWarp : kSettleThreads) settle_kernel
     if (entry.n_columns > 0) {
 #pragma unroll
       for (int c = 0; c < kListed; ++c) {
-        if (c < entry.n_columns) contest.enter(entry.columns[c]);
+        const int column[1] = {entry.columns[c]};
+        if (c < entry.n_columns) contest.enter(column);
       }
     } else {
       const float row_lost = chunk.lost[position], row_norm = chunk.norms[position];
@@ -220,8 +257,16 @@ __global__ void __launch_bounds__(kExact ? kWarp : kSettleThreads) settle_kernel
               chunk.scores[entry.scores + static_cast<std::int64_t>(c) * kTileRows];
           may_win = !(score_of(bound, product) - error_of(bound, row_lost, row_norm) > entry.limit);
         }
-        for (unsigned mask = __ballot_sync(kAllLanes, may_win); mask != 0; mask &= mask - 1) {
-          contest.enter(first + __ffs(static_cast<int>(mask)) - 1);
+        constexpr int kAtOnce = kExact ? 1 : 4;  // real arithmetic is long enough once
+        unsigned mask = __ballot_sync(kAllLanes, may_win);
+        while (mask != 0) {
+          int columns[kAtOnce];
+#pragma unroll
+          for (int a = 0; a < kAtOnce; ++a) {
+            columns[a] = mask != 0 ? first + __ffs(static_cast<int>(mask)) - 1 : -1;
+            mask &= mask - 1;
+          }
+          contest.enter(columns);
         }
       }
     }

@@ -35,8 +35,9 @@ struct LeastScores {
     limit = fminf(limit, score + error);
     insert(c, score - error);
   }
+  // Those above the limit are not worth a place: it only falls.
   __device__ void insert(int c, float lower) {
-    if (!(lower < least[kKept - 1])) return;
+    if (!(lower <= limit && lower < least[kKept - 1])) return;
     least[kKept - 1] = lower;
     column[kKept - 1] = c;
 #pragma unroll
@@ -55,8 +56,8 @@ struct LeastScores {
 
 // Writes the cell of a row where it is certain; else the row goes on the list of open ones.
 template <class T, int kKept>
-__device__ void decide(const Chunk<T>& chunk, int group, int row, std::int64_t position,
-                       std::int64_t scores, bool wild, const LeastScores<kKept>& found) {
+__device__ void decide(const Chunk<T>& chunk, int group, std::int64_t position, std::int64_t scores,
+                       bool wild, const LeastScores<kKept>& found) {
   chunk.before[position] = chunk.assignment[position];
   if (!wild && !found.open()) {
     chunk.assignment[position] = found.column[0];
@@ -65,7 +66,7 @@ __device__ void decide(const Chunk<T>& chunk, int group, int row, std::int64_t p
   OpenRow entry;
   entry.scores = scores;
   entry.group = group;
-  entry.row = row;
+  entry.position = position;
   entry.limit = found.limit;
   entry.n_columns = 2;
   if (kKept > 3 && found.least[2] <= found.limit) entry.n_columns = 3;

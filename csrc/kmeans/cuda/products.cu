@@ -292,7 +292,7 @@ __global__ void __launch_bounds__(ScanConfig::kThreads, 2) product_scan_kernel(C
     if (lane % 4 != 0 || row >= n_rows) continue;
     const bool wild = is_wild(row_norm[r]);
     n_open += wild || found[r].open();
-    decide(chunk, tile.group, tile.first + row, shape.begin + tile.first + row, -1, wild, found[r]);
+    decide(chunk, tile.group, shape.begin + tile.first + row, -1, wild, found[r]);
   }
   n_open = ddkern::cuda::warp_reduce(n_open, ddkern::cuda::Sum{});
   if (lane == 0 && n_open > 0) {

@@ -568,6 +568,7 @@ class ChunkSolver {
     clear(c.reseeded, c.n_cells, 0xff);
     clear(c.source_row, c.n_cells, 0xff);
     if (task_.iterates) {
+      clear(space_.history, kIterationsBetweenReads * c.n_groups, 0);
       clear(c.sums, c.n_cells * c.n_features, 0);
       clear(c.mean_sq_norms, c.n_cells, 0);
       clear(c.off, c.n_cells, 0);

@@ -188,63 +188,64 @@ __global__ void __launch_bounds__(kThreads)
   seeding.wanted = 0;
 }
 
-// Bounds of d32 from the Gram matrix; rows that cannot come nearer are left as they are.
+// Bounds of d32 from the Gram matrix, for a row a thread and all trials of the step; rows that
+// cannot come nearer are left as they are.
 template <class T>
 __global__ void __launch_bounds__(kTileRows)
     screen_kernel(Chunk<T> chunk, SeedTables tables, int step, double product_error) {
-  __shared__ std::int64_t shared[kTileRows / kWarp];
   const RowTile tile = chunk.tiles[blockIdx.x];
-  const int trial = static_cast<int>(blockIdx.y);
   const GroupShape& shape = chunk.shapes[tile.group];
   GroupSeeding& seeding = tables.groups[tile.group];
-  if (step >= shape.k || trial >= shape.n_trials || seeding.slow != 0) return;
-  const std::int64_t candidate = seeding.candidate[trial];
+  if (step >= shape.k || seeding.slow != 0) return;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const std::int64_t i = tile.first + static_cast<int>(threadIdx.x);
-  bool open = false;
-  std::int64_t least_gain = 0, most_gain = 0;
-  if (i < shape.n) {
-    const std::int64_t position = shape.begin + i, other = shape.begin + candidate;
-    const double now = tables.closest[position];
+  const std::int64_t position = shape.begin + (i < shape.n ? i : 0);
+  const double now = i < shape.n ? tables.closest[position] : 0;
+  const double lost = chunk.lost[position], norm = chunk.norms[position], length = lost + norm;
+  const double own = tables.chain_norms[position];
+  const double weight = chunk.weights == nullptr ? 1.0 : chunk.weights[position];
+  // Masses are rounded twice, before and after weighting, and so is what is taken away.
+  const auto rounding = static_cast<std::int64_t>(weight) + 4;
+  const double unit = seeding.unit * weight;
+  // The product against the exact one, that of rows rounded to float32, and its chain.
+  const double chain_error = chunk.n_features * 0x1.01p-24 + 0x1p-21;
+  for (int trial = 0; trial < shape.n_trials; ++trial) {
+    const std::int64_t candidate = seeding.candidate[trial];
+    bool open = false;
+    std::int64_t least_gain = 0, most_gain = 0;
     if (now > 0) {
+      const std::int64_t other = shape.begin + candidate;
       const double product = chunk.gram[shape.gram + candidate * shape.gram_stride + i];
-      const double lost = chunk.lost[position], norm = chunk.norms[position];
       const double other_lost = chunk.lost[other], other_norm = chunk.norms[other];
-      const double length = lost + norm, other_length = other_lost + other_norm;
-      // The product against the exact one, that of rows rounded to float32, and its chain.
-      const double chain_error = chunk.n_features * 0x1.01p-24 + 0x1p-21;
+      const double other_length = other_lost + other_norm, others = tables.chain_norms[other];
       const double error = lost * other_length + norm * other_lost +
                            product_error * norm * other_norm + chain_error * length * other_length +
                            chunk.n_features * 0x1p-148;
-      const double own = tables.chain_norms[position], others = tables.chain_norms[other];
       const double middle = (own - 2 * product) + others;
       const double slack = 2 * error + 0x1p-48 * (own + others + 2 * fabs(product));
       const double lower = fmax(0.0, middle - slack), upper = fmax(0.0, middle + slack);
       open = lower < now;
       if (open) {
-        const double weight = chunk.weights == nullptr ? 1.0 : chunk.weights[position];
-        // Masses are rounded twice, before and after weighting, and so is what is taken away.
-        const auto rounding = static_cast<std::int64_t>(weight) + 4;
-        const double unit = seeding.unit * weight;
         least_gain =
             static_cast<std::int64_t>(unit * fmax(0.0, now - upper) * (1 - 0x1p-50)) - rounding;
         most_gain = static_cast<std::int64_t>(unit * (now - lower) * (1 + 0x1p-50)) + rounding;
       }
     }
-  }
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const unsigned mask = __ballot_sync(kAllLanes, open);
-  int base = 0;
-  if (lane == 0 && mask != 0) base = atomicAdd(&seeding.n_open[trial], __popc(mask));
-  base = __shfl_sync(kAllLanes, base, 0);
-  if (open) {
-    const int slot = base + __popc(mask & ((1u << lane) - 1));
-    tables.open[trial * chunk.n_rows + shape.begin + slot] = static_cast<std::int32_t>(i);
-  }
-  least_gain = block_reduce(least_gain, Sum{}, shared);
-  most_gain = block_reduce(most_gain, Sum{}, shared);
-  if (threadIdx.x == 0 && most_gain != 0) {
-    ddkern::cuda::atomic_add(&seeding.least_gain[trial], least_gain);
-    ddkern::cuda::atomic_add(&seeding.most_gain[trial], most_gain);
+    const unsigned mask = __ballot_sync(kAllLanes, open);
+    if (mask == 0) continue;
+    int base = 0;
+    if (lane == 0) base = atomicAdd(&seeding.n_open[trial], __popc(mask));
+    base = __shfl_sync(kAllLanes, base, 0);
+    if (open) {
+      const int slot = base + __popc(mask & ((1u << lane) - 1));
+      tables.open[trial * chunk.n_rows + shape.begin + slot] = static_cast<std::int32_t>(i);
+    }
+    least_gain = ddkern::cuda::warp_reduce(least_gain, Sum{});
+    most_gain = ddkern::cuda::warp_reduce(most_gain, Sum{});
+    if (lane == 0) {
+      ddkern::cuda::atomic_add(&seeding.least_gain[trial], least_gain);
+      ddkern::cuda::atomic_add(&seeding.most_gain[trial], most_gain);
+    }
   }
 }
 
@@ -718,7 +719,6 @@ void seed_plus_plus(const Chunk<T>& chunk, const SeedTables& tables, std::int64_
   const unsigned n_groups = static_cast<unsigned>(chunk.n_groups);
   const unsigned n_tiles = static_cast<unsigned>(chunk.n_tiles);
   const unsigned group_blocks = blocks_for(chunk.n_groups, kWarp);
-  const dim3 by_trial(n_tiles, static_cast<unsigned>(most_trials));
   DDKERN_LAUNCH(start_kernel<T>, n_groups, kThreads, 0, stream, chunk, tables, restart);
   DDKERN_LAUNCH((chain_kernel<T, 1, true>), n_tiles, kChainThreads, 0, stream, chunk, tables, 0);
   for (std::int64_t k = 1; k <= most_k; ++k) {
@@ -729,7 +729,7 @@ void seed_plus_plus(const Chunk<T>& chunk, const SeedTables& tables, std::int64_
     DDKERN_LAUNCH(slow_kernel<T>, n_groups, kThreads, 0, stream, chunk, tables, step, restart);
     if (lists) {
       DDKERN_CUDA_TRY(cudaMemsetAsync(tables.n_items, 0, 2 * sizeof(int), stream));
-      DDKERN_LAUNCH(screen_kernel<T>, by_trial, kTileRows, 0, stream, chunk, tables, step,
+      DDKERN_LAUNCH(screen_kernel<T>, n_tiles, kTileRows, 0, stream, chunk, tables, step,
                     product_error);
       DDKERN_LAUNCH(pick_first_kernel<T>, group_blocks, kWarp, 0, stream, chunk, tables, step);
       launch_chains(chunk, tables, 0, stream);

@@ -89,13 +89,14 @@ struct alignas(16) CellBound {
 // One pass may have left a row open: the columns that may still win.
 constexpr int kListed = 3;
 struct OpenRow {
-  std::int64_t scores;      // of its column 0
-  std::int32_t group, row;  // row of the group
-  std::int32_t
-      n_columns;  // 0: every column, of kept scores those whose lower bound is at most `limit`
+  std::int64_t scores;  // of its column 0, or -1 where they are not kept
+  std::int64_t position;
+  std::int32_t group;
+  std::int32_t n_columns;  // 0: all, or of kept scores those whose lower bound is at most `limit`
   std::int32_t columns[kListed];
   float limit;
 };
+static_assert(sizeof(OpenRow) == 40);  // no padding, which would be copied without being written
 
 template <class T>
 struct Chunk {

@@ -2,6 +2,7 @@
 #include "kmeans/cuda/update.h"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "kmeans/cuda/arithmetic.cuh"
 #include "kmeans/cuda/frame.h"
@@ -16,7 +17,7 @@ using ddkern::cuda::Largest;
 using ddkern::cuda::Sum;
 
 constexpr int kThreads = 256;
-constexpr int kCellThreads = 128;  // eight cells a block
+constexpr int kCellThreads = 128;
 constexpr int kColumnsAThread = 4;
 constexpr int kEventsAPart = 4096;  // of one cell, that a block takes at a time
 constexpr unsigned kMostParts = 32;
@@ -149,21 +150,18 @@ __global__ void __launch_bounds__(kThreads)
     shift[c] = static_cast<double>(centre[first_column + (c < n_own ? c : 0)]) * frame.row_scale;
   }
   const std::int32_t* events = chunk.events + chunk.event_begin[cell];
-  constexpr int kRowsAtOnce = 4;
+  constexpr int kRowsAtOnce = sizeof(T) == 4 ? 8 : 4;
   static_assert(kEventsAPart % kRowsAtOnce == 0);
   const int part = in_parts ? kEventsAPart : n_events;
   int first = static_cast<int>(blockIdx.z) * kEventsAPart;
   int last = first + part < n_events ? first + part : n_events;
   for (int e = first; e < n_events;) {
     T values[kRowsAtOnce][kColumnsAThread];
-    std::int64_t positions[kRowsAtOnce];
-    bool leaves[kRowsAtOnce];
+    std::int32_t listed[kRowsAtOnce];
 #pragma unroll
     for (int r = 0; r < kRowsAtOnce; ++r) {
-      const std::int32_t event = events[e + r < last ? e + r : e];
-      positions[r] = shape.begin + event / 2;
-      leaves[r] = event % 2 != 0;
-      const T* x = chunk.row(positions[r]) + first_column;
+      listed[r] = events[e + r < last ? e + r : e];
+      const T* x = chunk.row(shape.begin + listed[r] / 2) + first_column;
       if constexpr (kAligned) {
         load_aligned(x, values[r]);
       } else {
@@ -177,8 +175,8 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
       for (int c = 0; c < kColumnsAThread; ++c) {
         const double v = static_cast<double>(values[r][c]) * scale - shift[c];
-        const std::int64_t q = weighted_integer(v, chunk.weights, positions[r]);
-        sums[c] += leaves[r] ? -q : q;
+        const std::int64_t q = weighted_integer(v, chunk.weights, shape.begin + listed[r] / 2);
+        sums[c] += listed[r] % 2 != 0 ? -q : q;
       }
     }
     e += kRowsAtOnce;
@@ -303,15 +301,17 @@ __global__ void __launch_bounds__(kThreads) single_value_kernel(Chunk<T> chunk) 
 
 // --- centroids ---------------------------------------------------------------------------------
 
-// Sixteen threads a cell: the lanes of its sums of squares.
-template <class T>
+// 16 / kWidth threads a cell: the lanes of its sums of squares. In Gram space no packed cell is
+// wanted.
+template <class T, int kWidth>
 __global__ void __launch_bounds__(kCellThreads)
     finish_kernel(Chunk<T> chunk, Finish how, bool gram, float product_error) {
+  constexpr int kParts = Lanes<kWidth>::kParts, kAhead = kWidth == 1 ? 4 : 2;
   const std::int64_t asked =
-      (blockIdx.x * static_cast<std::int64_t>(kCellThreads) + threadIdx.x) / kLanes;
+      (blockIdx.x * static_cast<std::int64_t>(kCellThreads) + threadIdx.x) / kParts;
   const bool exists = asked < chunk.n_cells;
   const std::int64_t cell = exists ? asked : chunk.n_cells - 1;
-  const int lane = static_cast<int>(threadIdx.x) % kLanes;
+  const int part = static_cast<int>(threadIdx.x) % kParts;
   const int g = chunk.cell_group[cell];
   const GroupShape& shape = chunk.shapes[g];
   const GroupFrame& frame = chunk.frames[g];
@@ -324,6 +324,7 @@ __global__ void __launch_bounds__(kCellThreads)
   if (how == Finish::report) works = changed;
   works = works && exists;
   const bool has_mean = how != Finish::as_is && reseeded < 0 && works;
+  const bool packs = !gram && how != Finish::report;
   // A row stands for the cell where it was seeded again or has one value.
   int source = -1;
   if (works && how == Finish::move) {
@@ -337,75 +338,76 @@ __global__ void __launch_bounds__(kCellThreads)
   const T* centre = chunk.centre + static_cast<std::int64_t>(g) * chunk.n_features;
   T* centroid = chunk.centroids + cell * chunk.n_features;
   const std::int64_t* sums = chunk.sums + cell * chunk.n_features;
-  __half* halves = chunk.cell_halves + cell * chunk.n_padded;
+  __half* packed = chunk.cell_halves + cell * chunk.n_padded;
   const double total = static_cast<double>(units), factor = shape.mean_factor * frame.row_unit;
-  double mean_sq_norm = 0, off = 0, shift = 0, sq_norm = 0;
+  Lanes<kWidth> mean_sq_norms, offs, shifts, sq_norms;
   float lost = 0, norm = 0, most = 0;
   const int n = works ? chunk.n_features : 0;
   // The elements of a lane are added in order, but asked for several at a time.
-  constexpr int kAhead = 4;
-  for (int first = lane; first < n; first += kAhead * kLanes) {
-    T centres[kAhead], before[kAhead], values[kAhead];
-    std::int64_t totals[kAhead];
+  for (int first = part * kWidth; first < n; first += kAhead * kLanes) {
+    T centres[kAhead][kWidth], before[kAhead][kWidth], values[kAhead][kWidth];
+    std::int64_t totals[kAhead][kWidth] = {};
 #pragma unroll
     for (int a = 0; a < kAhead; ++a) {
       const int j = first + a * kLanes < n ? first + a * kLanes : first;
-      centres[a] = centre[j];
-      before[a] = centroid[j];
-      totals[a] = has_mean ? sums[j] : 0;
-      values[a] = row != nullptr ? row[j] : before[a];
+      load_values(centre + j, centres[a]);
+      load_values(centroid + j, before[a]);
+      if (has_mean) load_values(sums + j, totals[a]);
+      if (row != nullptr) load_values(row + j, values[a]);
     }
 #pragma unroll
     for (int a = 0; a < kAhead; ++a) {
       const int j = first + a * kLanes;
       if (j >= n) break;
-      const auto m = static_cast<double>(centres[a]);
-      const double mean = has_mean ? static_cast<double>(totals[a]) / total * factor : 0;
-      T now = values[a];
-      if (how == Finish::move) {
-        if (row == nullptr) now = static_cast<T>((mean + m) * frame.unscale);
-        centroid[j] = now;
+      __half halves[kWidth];
+      T now[kWidth];
+#pragma unroll
+      for (int v = 0; v < kWidth; ++v) {
+        const auto m = static_cast<double>(centres[a][v]);
+        const double mean = has_mean ? static_cast<double>(totals[a][v]) / total * factor : 0;
+        now[v] = before[a][v];
+        if (how == Finish::move) {
+          now[v] = row != nullptr ? values[a][v] : static_cast<T>((mean + m) * frame.unscale);
+        }
+        const double stored = static_cast<double>(now[v]) * frame.scale;
+        const double y = stored - m;
+        if (has_mean) {
+          mean_sq_norms.values[v] += mean * mean;
+          offs.values[v] += (y - mean) * (y - mean);
+        }
+        if (how == Finish::report) continue;
+        const double moved = stored - static_cast<double>(before[a][v]) * frame.scale;
+        shifts.values[v] += moved * moved;
+        sq_norms.values[v] += y * y;
+        if (!packs) continue;
+        const auto y32 = static_cast<float>(y);
+        halves[v] = __float2half_rn(y32 * 0x1p13f);
+        const float kept = __half2float(halves[v]) * 0x1p-13f;
+        lost = __fmaf_rn(y32 - kept, y32 - kept, lost);
+        norm = __fmaf_rn(kept, kept, norm);
+        most = fmaxf(most, fabsf(y32));
       }
-      const double stored = static_cast<double>(now) * frame.scale;
-      const double y = stored - m;
-      if (has_mean) {
-        mean_sq_norm += mean * mean;
-        off += (y - mean) * (y - mean);
-      }
-      if (how == Finish::report) continue;
-      const double moved = stored - static_cast<double>(before[a]) * frame.scale;
-      shift += moved * moved;
-      sq_norm += y * y;
-      const auto y32 = static_cast<float>(y);
-      const __half h = __float2half_rn(y32 * 0x1p13f);
-      const float kept = __half2float(h) * 0x1p-13f;
-      lost += (y32 - kept) * (y32 - kept);
-      norm += kept * kept;
-      most = fmaxf(most, fabsf(y32));
-      halves[j] = h;
+      if (how == Finish::move) store_values(centroid + j, now);
+      if (packs) store_halves(packed + j, halves);
     }
   }
-  if (works && how != Finish::report) {
-    for (int j = (chunk.n_features + kLanes - 1) / kLanes * kLanes - kLanes + lane;
-         j < chunk.n_padded; j += kLanes) {
-      if (j >= chunk.n_features) halves[j] = __float2half_rn(0);
+  if constexpr (kWidth == 1) {
+    for (int j = (chunk.n_features + kLanes - 1) / kLanes * kLanes - kLanes + part;
+         j < chunk.n_padded && works && packs; j += kLanes) {
+      if (j >= chunk.n_features) packed[j] = __float2half_rn(0);
     }
   }
-  mean_sq_norm = add_lanes(mean_sq_norm);
-  off = add_lanes(off);
-  shift = add_lanes(shift);
-  sq_norm = add_lanes(sq_norm);
-  for (int half = kLanes / 2; half > 0; half /= 2) {
-    lost += __shfl_xor_sync(kAllLanes, lost, half);
-    norm += __shfl_xor_sync(kAllLanes, norm, half);
-    most = fmaxf(most, __shfl_xor_sync(kAllLanes, most, half));
-  }
+  const double mean_sq_norm = mean_sq_norms.total(), off = offs.total();
+  const double shift = shifts.total(), sq_norm = sq_norms.total();
+  lost = join_parts<kParts>(lost, Sum{});
+  norm = join_parts<kParts>(norm, Sum{});
+  most = join_parts<kParts>(most, Largest{});
   const bool wild = !(most * 0x1p13f <= kLargestHalf);
-  if (works && wild && how != Finish::report) {
+  if (works && wild && packs) {
     // Nothing is known of products with it.
-    for (int j = lane; j < chunk.n_features; j += kLanes) halves[j] = __float2half_rn(0);
+    for (int j = part; j < chunk.n_features; j += kParts) packed[j] = __float2half_rn(0);
   }
-  if (lane != 0 || !exists) return;
+  if (part != 0 || !exists) return;
   if (has_mean) {
     chunk.mean_sq_norms[cell] = mean_sq_norm;
     chunk.off[cell] = off;
@@ -414,7 +416,7 @@ __global__ void __launch_bounds__(kCellThreads)
   if (!works || how == Finish::report) return;
   chunk.source_row[cell] = source;
   // See pack_kernel(): roundings of the sums of floats, and y32 beside y.
-  const float deep = 1 + (static_cast<float>(chunk.n_features) / kLanes + 32) * 0x1p-23f;
+  const float deep = 1 + (static_cast<float>(chunk.n_features) / kParts + 32) * 0x1p-23f;
   const float norm_bound = sqrtf(norm) * deep + 0x1p-60f;
   const float lost_bound = sqrtf(lost) * deep * (1 + 0x1p-20f) + norm_bound * 0x1.1p-23f +
                            sqrtf(static_cast<float>(chunk.n_features)) * 0x1p-100f;
@@ -675,8 +677,17 @@ void repair_cells(const Chunk<T>& chunk, cudaStream_t stream) {
 template <class T>
 void finish_cells(const Chunk<T>& chunk, Finish how, bool gram, double product_error,
                   cudaStream_t stream) {
-  DDKERN_LAUNCH(finish_kernel<T>, blocks_for(chunk.n_cells * kLanes, kCellThreads), kCellThreads, 0,
-                stream, chunk, how, gram, static_cast<float>(product_error));
+  const auto error = static_cast<float>(product_error);
+  if constexpr (std::is_same_v<T, float>) {
+    if (rows_are_aligned(chunk) && reinterpret_cast<std::uintptr_t>(chunk.centroids) % 16 == 0) {
+      DDKERN_LAUNCH((finish_kernel<T, 4>),
+                    blocks_for(chunk.n_cells * Lanes<4>::kParts, kCellThreads), kCellThreads, 0,
+                    stream, chunk, how, gram, error);
+      return;
+    }
+  }
+  DDKERN_LAUNCH((finish_kernel<T, 1>), blocks_for(chunk.n_cells * kLanes, kCellThreads),
+                kCellThreads, 0, stream, chunk, how, gram, error);
 }
 
 template <class T>
