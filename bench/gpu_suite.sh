@@ -60,6 +60,7 @@ build() {
   local capability
   capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1 | tr -d ' .')
   echo "compute capability: ${capability:-unknown}"
+  [ "$capability" != 90 ] || capability=90a
   rm -rf "$SITE"
   DDKERN_CUDA=ON DDKERN_CUDA_ARCHITECTURES="${DDKERN_CUDA_ARCHITECTURES:-${capability:+$capability-real}}" \
     CMAKE_BUILD_PARALLEL_LEVEL="${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}" timeout "${BUILD_SECONDS:-120}" \

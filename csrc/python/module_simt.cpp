@@ -7,8 +7,6 @@
 PYBIND11_MODULE(_simt, module, pybind11::mod_gil_not_used()) {
   module.doc() = "The CUDA kernels of ddkern, compiled for the CPU by tests/simt.";
   module.attr("__version__") = DDKERN_VERSION;
-#if defined(DDKERN_SIMT_KMEANS)
   ddkern::python::register_kmeans_cuda(module);
-#endif
   ddkern::python::register_simt_checks(module);
 }

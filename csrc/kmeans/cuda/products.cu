@@ -158,7 +158,7 @@ struct ScanConfig {
 template <class T>
 __global__ void __launch_bounds__(ScanConfig::kThreads, 2) product_scan_kernel(Chunk<T> chunk) {
   using Config = ScanConfig;
-  constexpr int kKept = 3;
+  constexpr int kKept = kListed + 1;
   DDKERN_DYNAMIC_SHARED(unsigned char, shared);
   auto* const stages = reinterpret_cast<Config::Stage*>(shared);
   unsigned char* const rows = shared + Config::kStages * sizeof(Config::Stage);

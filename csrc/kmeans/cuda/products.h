@@ -39,6 +39,11 @@ template <class T>
 void multiply_rows(const Chunk<T>& chunk, const ProductTile* tiles, int n_tiles,
                    cudaStream_t stream);
 
+// The same on compute capability 9.0 (products_sm90a.cu), where the build has it: DDKERN_SM90A.
+template <class T>
+void multiply_rows_sm90a(const Chunk<T>& chunk, const ProductTile* tiles, int n_tiles,
+                         cudaStream_t stream);
+
 // How far a product may be from the exact one of the packed operands, relative to the product of
 // their norms.
 double product_error(int n_padded);

@@ -5,6 +5,7 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <limits>
 #include <new>
 #include <string>
@@ -199,13 +200,28 @@ __global__ void keep_kernel(Chunk<T> chunk, Workspace<T> space, T* kept) {
 
 // --- the host ------------------------------------------------------------------------------------
 
+// What of a device decides how it is used.
+struct DeviceTraits {
+  int n_multiprocessors = 0;
+  bool has_sm90a = false;
+
+  // DDKERN_CUDA_VARIANT=sm80 keeps to what every supported device has.
+  explicit DeviceTraits(int device) {
+    DDKERN_CUDA_TRY(
+        cudaDeviceGetAttribute(&n_multiprocessors, cudaDevAttrMultiProcessorCount, device));
+    const char* variant = std::getenv("DDKERN_CUDA_VARIANT");
+    const bool plain = variant != nullptr && std::string(variant) == "sm80";
+    has_sm90a = !plain && architecture(device) == "sm_90";
+  }
+};
+
 template <class T>
 class ChunkSolver {
  public:
   ChunkSolver(const DeviceRows<T>& rows, const Groups& groups, const FitOptions& options,
-              const DeviceCall& call, int n_multiprocessors)
+              const DeviceCall& call)
       : rows_(rows), groups_(groups), options_(options), call_(call),
-        stream_(static_cast<cudaStream_t>(call.stream)), n_multiprocessors_(n_multiprocessors) {
+        stream_(static_cast<cudaStream_t>(call.stream)), device_(call.device) {
     first_cell_.push_back(0);
     for (std::int64_t g = 0; g < groups.n_groups; ++g) {
       first_cell_.push_back(first_cell_.back() + groups.k[g]);
@@ -279,10 +295,7 @@ class ChunkSolver {
     survey_rows(chunk(), stream_);
     check_rows();
     pack_rows(chunk(), stream_);
-    if (plan_.gram) {
-      multiply_rows(chunk(), space_.gram_products, static_cast<int>(lists_.gram_products.size()),
-                    stream_);
-    }
+    if (plan_.gram) multiply_all_rows();
   }
 
   void draw_seeds(unsigned restart) {
@@ -416,6 +429,17 @@ class ChunkSolver {
            gram_pays(n, rows_.n_features, k, sizeof(T), options_);
   }
 
+  void multiply_all_rows() {
+    const auto n_tiles = static_cast<int>(lists_.gram_products.size());
+#if defined(DDKERN_SM90A)
+    if (device_.has_sm90a) {
+      multiply_rows_sm90a(chunk(), space_.gram_products, n_tiles, stream_);
+      return;
+    }
+#endif
+    multiply_rows(chunk(), space_.gram_products, n_tiles, stream_);
+  }
+
   void lay_out_chunk() {
     shapes_.clear();
     weights_.clear();
@@ -477,7 +501,7 @@ class ChunkSolver {
     chunk.n_padded = static_cast<int>((rows_.n_features + kPadding - 1) / kPadding * kPadding);
     chunk.n_tiles = static_cast<int>(lists_.rows.size());
     space_.gram_products = space_.products + lists_.products.size();
-    space_.seeding.n_multiprocessors = n_multiprocessors_;
+    space_.seeding.n_multiprocessors = device_.n_multiprocessors;
   }
 
   template <class V>
@@ -585,7 +609,7 @@ class ChunkSolver {
     if (scans_products()) {
       forget_open_rows(chunk(), stream_);
       multiply_and_scan(chunk(), stream_);
-      settle_open_rows(chunk(), chunk().n_rows, n_multiprocessors_, stream_);
+      settle_open_rows(chunk(), chunk().n_rows, device_.n_multiprocessors, stream_);
       return;
     }
     for (const Window& window : lists_.windows) {
@@ -596,7 +620,7 @@ class ChunkSolver {
       }
       forget_open_rows(chunk(), stream_);
       scan_scores(chunk(), window.first_tile, window.n_tiles, stream_);
-      settle_open_rows(chunk(), std::int64_t{window.n_tiles} * kTileRows, n_multiprocessors_,
+      settle_open_rows(chunk(), std::int64_t{window.n_tiles} * kTileRows, device_.n_multiprocessors,
                        stream_);
     }
   }
@@ -676,7 +700,7 @@ class ChunkSolver {
   const FitOptions& options_;
   const DeviceCall& call_;
   cudaStream_t stream_;
-  int n_multiprocessors_;
+  DeviceTraits device_;
   std::vector<std::int64_t> first_cell_;
   Task task_;
   std::vector<ChunkPlan> plans_;
@@ -698,16 +722,13 @@ class OnDevice {
   explicit OnDevice(int device) {
     DDKERN_CUDA_TRY(cudaGetDevice(&before_));
     DDKERN_CUDA_TRY(cudaSetDevice(device));
-    DDKERN_CUDA_TRY(
-        cudaDeviceGetAttribute(&n_multiprocessors_, cudaDevAttrMultiProcessorCount, device));
   }
   OnDevice(const OnDevice&) = delete;
   OnDevice& operator=(const OnDevice&) = delete;
   ~OnDevice() { cudaSetDevice(before_); }
-  int n_multiprocessors() const { return n_multiprocessors_; }
 
  private:
-  int before_ = 0, n_multiprocessors_ = 0;
+  int before_ = 0;
 };
 
 }  // namespace
@@ -723,7 +744,7 @@ template <class T>
 void fit(const DeviceRows<T>& rows, const Groups& groups, const FitOptions& options, const T* given,
          DeviceFit<T>& output, const DeviceCall& call) {
   const OnDevice device(call.device);
-  ChunkSolver<T> solver(rows, groups, options, call, device.n_multiprocessors());
+  ChunkSolver<T> solver(rows, groups, options, call);
   Task task;
   task.gram = true;
   task.iterates = true;
@@ -742,7 +763,7 @@ template <class T>
 void seed(const DeviceRows<T>& rows, const Groups& groups, const FitOptions& options,
           std::int64_t* seeds, double* potential, const DeviceCall& call) {
   const OnDevice device(call.device);
-  ChunkSolver<T> solver(rows, groups, options, call, device.n_multiprocessors());
+  ChunkSolver<T> solver(rows, groups, options, call);
   Task task;
   task.gram = options.init == Init::plus_plus;
   task.seeds = true;
@@ -760,7 +781,7 @@ void assign(const DeviceRows<T>& rows, const Groups& groups, const T* centroids,
   const OnDevice device(call.device);
   FitOptions options;
   options.init = Init::array;
-  ChunkSolver<T> solver(rows, groups, options, call, device.n_multiprocessors());
+  ChunkSolver<T> solver(rows, groups, options, call);
   solver.plan(Task{});
   for (const ChunkPlan& plan : solver.plans()) {
     solver.open(plan);
