@@ -359,7 +359,7 @@ __global__ void __launch_bounds__(kCellThreads)
     for (int a = 0; a < kAhead; ++a) {
       const int j = first + a * kLanes;
       if (j >= n) break;
-      __half halves[kWidth];
+      __half halves[kWidth] = {};
       T now[kWidth];
 #pragma unroll
       for (int v = 0; v < kWidth; ++v) {
