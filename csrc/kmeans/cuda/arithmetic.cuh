@@ -178,18 +178,6 @@ __device__ __forceinline__ void load_values(const V* from, V (&values)[kWidth]) 
   }
 }
 
-template <int kWidth, class V>
-__device__ __forceinline__ void store_values(V* to, const V (&values)[kWidth]) {
-  if constexpr (kWidth == 1) {
-    *to = values[0];
-  } else {
-    static_assert(sizeof(values) == sizeof(float4));
-    float4 bits;
-    memcpy(&bits, values, sizeof(bits));
-    *reinterpret_cast<float4*>(to) = bits;
-  }
-}
-
 template <int kWidth>
 __device__ __forceinline__ void store_halves(__half* to, const __half (&values)[kWidth]) {
   if constexpr (kWidth == 1) {

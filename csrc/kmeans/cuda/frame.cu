@@ -36,7 +36,7 @@ inline __device__ std::int64_t last_row(const GroupShape& shape, const RowTile& 
 
 // The grid of the sums for the centre hangs on the largest magnitude of a group. It is guessed from
 // some of its rows, so that one pass finds both; groups that were guessed wrong are summed again.
-constexpr int kSampledRows = 32;
+constexpr int kSampledRows = 128;
 template <class T>
 __global__ void __launch_bounds__(kThreads) guess_kernel(Chunk<T> chunk) {
   __shared__ double shared[kThreads / kWarp];

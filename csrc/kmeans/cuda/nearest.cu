@@ -140,31 +140,18 @@ __device__ int compare_exactly(const T* x, const T* a, const T* b, int n, std::i
 
 // --- open rows ---------------------------------------------------------------------------------
 
-// Squared distances of a row to kCells cells by a warp: in any order, several elements under way.
+// Squared distances of a row to kCells cells by a warp, in any order.
 template <class T, int kCells>
 __device__ void distances_by_warp(const T* x, const T* const (&cells)[kCells], double scale, int n,
                                   double (&distances)[kCells]) {
-  constexpr int kAhead = 8 / kCells;
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
   double sums[kCells] = {};
-  for (int first = lane; first < n; first += kAhead * kWarp) {
-    T values[kAhead], others[kCells][kAhead];
+#pragma unroll 4
+  for (int j = static_cast<int>(threadIdx.x) % kWarp; j < n; j += kWarp) {
+    const double value = static_cast<double>(x[j]) * scale;
 #pragma unroll
-    for (int a = 0; a < kAhead; ++a) {
-      const int j = first + a * kWarp < n ? first + a * kWarp : first;
-      values[a] = x[j];
-#pragma unroll
-      for (int c = 0; c < kCells; ++c) others[c][a] = cells[c][j];
-    }
-#pragma unroll
-    for (int a = 0; a < kAhead; ++a) {
-      if (first + a * kWarp >= n) break;
-#pragma unroll
-      for (int c = 0; c < kCells; ++c) {
-        const double r =
-            static_cast<double>(values[a]) * scale - static_cast<double>(others[c][a]) * scale;
-        sums[c] += r * r;
-      }
+    for (int c = 0; c < kCells; ++c) {
+      const double r = value - static_cast<double>(cells[c][j]) * scale;
+      sums[c] += r * r;
     }
   }
 #pragma unroll
@@ -218,6 +205,23 @@ struct Contest {
   }
 };
 
+// <Y, C> by one thread, for scores that were not kept. A sum of floats one after the other is
+// within the bound of products.h.
+template <class T>
+__device__ float packed_product(const Chunk<T>& chunk, std::int64_t position, std::int64_t cell) {
+  const __half* row = chunk.halves + position * chunk.n_padded;
+  const __half* other = chunk.cell_halves + cell * chunk.n_padded;
+  float sum = 0;
+  for (int j = 0; j < chunk.n_padded; j += 8) {
+    __half a[8], b[8];
+    load_aligned(row + j, a);
+    load_aligned(other + j, b);
+#pragma unroll
+    for (int v = 0; v < 8; ++v) sum = __fmaf_rn(__half2float(a[v]), __half2float(b[v]), sum);
+  }
+  return sum * kProductUnit;
+}
+
 // A warp a row. Without limbs, rows that float64 cannot settle go on to chunk.ties.
 template <class T, bool kExact>
 __global__ void __launch_bounds__(kExact ? kWarp : kSettleThreads) settle_kernel(Chunk<T> chunk) {
@@ -247,14 +251,17 @@ __global__ void __launch_bounds__(kExact ? kWarp : kSettleThreads) settle_kernel
       }
     } else {
       const float row_lost = chunk.lost[position], row_norm = chunk.norms[position];
-      const bool all = entry.scores < 0 || is_wild(row_norm);
+      const bool wild = is_wild(row_norm);
       for (int first = 0; first < shape.k; first += kWarp) {
         const int c = first + lane;
         bool may_win = c < shape.k;
-        if (may_win && !all) {
-          const CellBound bound = chunk.bounds[shape.first_cell + c];
+        if (may_win && !wild) {
+          const std::int64_t cell = shape.first_cell + c;
           const float product =
-              chunk.scores[entry.scores + static_cast<std::int64_t>(c) * kTileRows];
+              entry.scores >= 0
+                  ? chunk.scores[entry.scores + static_cast<std::int64_t>(c) * kTileRows]
+                  : packed_product(chunk, position, cell);
+          const CellBound bound = chunk.bounds[cell];
           may_win = !(score_of(bound, product) - error_of(bound, row_lost, row_norm) > entry.limit);
         }
         constexpr int kAtOnce = kExact ? 1 : 4;  // real arithmetic is long enough once

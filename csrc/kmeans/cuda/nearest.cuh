@@ -6,6 +6,9 @@
 
 namespace ddkern::kmeans::cuda {
 
+constexpr float kProductUnit = 0x1p-26f;  // 2^-13 of either packed operand
+static_assert(kHalfScaleBits == 13);
+
 // The roundings of a bound are in its parts already (update.cu).
 inline __device__ float score_of(const CellBound& bound, float product) {
   return bound.base - 2 * product;

@@ -7,10 +7,8 @@
 namespace ddkern::kmeans::cuda {
 namespace {
 
-constexpr int kDepth = kPadding;             // features of a stage
-constexpr int kChunks = kDepth / 8;          // of 16 bytes a row and stage
-constexpr float kUnit = 0x1p-2f * 0x1p-24f;  // of a product: 2^-13 of either operand
-static_assert(kHalfScaleBits == 13);
+constexpr int kDepth = kPadding;     // features of a stage
+constexpr int kChunks = kDepth / 8;  // of 16 bytes a row and stage
 
 // Where chunk c of row r lies in a stage: no two of the eight rows that a matrix load touches share
 // a bank.
@@ -126,7 +124,7 @@ __global__ void __launch_bounds__(kWarpsM * kWarpsN * 32, kColumns > 128 ? 1 : 2
         const int row = warp_row + m * 16 + lane / 4 + e / 2 * 8;
         const int column = warp_column + n * 8 + lane % 4 * 2 + e % 2;
         if (row >= n_rows || column >= n_columns) continue;
-        const float value = sums[m][n][e] * kUnit;
+        const float value = sums[m][n][e] * kProductUnit;
         if constexpr (kGram) {
           const std::int64_t i = tile.first + row, j = product_tile.first_column + column;
           if (j > i) continue;
@@ -154,6 +152,28 @@ struct ScanConfig {
     CellBound bounds[kColumns];  // with the last features of a cell
   };
 };
+
+// <Y, C> by four neighbouring threads, of which all call it and have it. Sums of floats, shorter
+// than those that the bound is for.
+template <class T>
+__device__ float packed_product_by_four(const Chunk<T>& chunk, std::int64_t position,
+                                        std::int64_t cell) {
+  const int part = static_cast<int>(threadIdx.x) % 4;
+  const __half* row = chunk.halves + position * chunk.n_padded;
+  const __half* other = chunk.cell_halves + cell * chunk.n_padded;
+  float sum = 0;
+  for (int j = part * 8; j < chunk.n_padded; j += 32) {
+    __half a[8], b[8];
+    load_aligned(row + j, a);
+    load_aligned(other + j, b);
+#pragma unroll
+    for (int v = 0; v < 8; ++v) sum = __fmaf_rn(__half2float(a[v]), __half2float(b[v]), sum);
+  }
+  const unsigned mask = 0xfu << (threadIdx.x % 32 / 4 * 4);
+  sum += __shfl_xor_sync(mask, sum, 1);
+  sum += __shfl_xor_sync(mask, sum, 2);
+  return sum * kProductUnit;
+}
 
 template <class T>
 __global__ void __launch_bounds__(ScanConfig::kThreads, 2) product_scan_kernel(Chunk<T> chunk) {
@@ -221,6 +241,14 @@ __global__ void __launch_bounds__(ScanConfig::kThreads, 2) product_scan_kernel(C
     const std::int64_t position = shape.begin + tile.first + (row < n_rows ? row : 0);
     row_lost[r] = chunk.lost[position];
     row_norm[r] = chunk.norms[position];
+    // The cell of the last pass is near still: what its score is at most rules out most others.
+    const int before = chunk.assignment[position];
+    if (before >= 0) {
+      const std::int64_t cell = shape.first_cell + before;
+      const CellBound bound = chunk.bounds[cell];
+      const float product = packed_product_by_four(chunk, position, cell);
+      found[r].limit = score_of(bound, product) + error_of(bound, row_lost[r], row_norm[r]);
+    }
   }
   float sums[Config::kTilesM][Config::kTilesN][4] = {};
   for (int step = 0; step < n_steps; ++step) {
@@ -251,23 +279,51 @@ __global__ void __launch_bounds__(ScanConfig::kThreads, 2) product_scan_kernel(C
       }
     }
     if (depth_step != n_depths - 1) continue;
+    // Bounds of all scores without a branch; most tiles have nothing that may win.
     const int first = step / n_depths * Config::kColumns;
+    float least[2 * Config::kTilesM];
+#pragma unroll
+    for (int r = 0; r < 2 * Config::kTilesM; ++r) least[r] = INFINITY;
 #pragma unroll
     for (int n = 0; n < Config::kTilesN; ++n) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int column = n * 8 + lane % 4 * 2 + half;
         const CellBound bound = stage.bounds[column];
-        const bool exists = first + column < shape.k;
+        const float base = first + column < shape.k ? bound.base : INFINITY;
 #pragma unroll
         for (int r = 0; r < 2 * Config::kTilesM; ++r) {
           float& sum = sums[r / 2][n][r % 2 * 2 + half];
-          if (exists) {
-            found[r].add(first + column, score_of(bound, sum * kUnit),
-                         error_of(bound, row_lost[r], row_norm[r]));
-          }
-          sum = 0;
+          sum = __fmaf_rn(sum, -2 * kProductUnit, base);  // the score
+          const float error = error_of(bound, row_lost[r], row_norm[r]);
+          least[r] = fminf(least[r], sum - error);
+          found[r].limit = fminf(found[r].limit, sum + error);
         }
+      }
+    }
+#pragma unroll
+    for (int r = 0; r < 2 * Config::kTilesM; ++r) {
+      // What the lanes of a row know together rules out more.
+      found[r].limit = fminf(found[r].limit, __shfl_xor_sync(kAllLanes, found[r].limit, 1));
+      found[r].limit = fminf(found[r].limit, __shfl_xor_sync(kAllLanes, found[r].limit, 2));
+      if (!(least[r] <= found[r].limit)) continue;
+#pragma unroll
+      for (int n = 0; n < Config::kTilesN; ++n) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const int column = n * 8 + lane % 4 * 2 + half;
+          const float score = sums[r / 2][n][r % 2 * 2 + half];
+          found[r].insert(first + column,
+                          score - error_of(stage.bounds[column], row_lost[r], row_norm[r]));
+        }
+      }
+    }
+#pragma unroll
+    for (auto& row_sums : sums) {
+#pragma unroll
+      for (auto& tile_sums : row_sums) {
+#pragma unroll
+        for (float& sum : tile_sums) sum = 0;
       }
     }
   }

@@ -92,7 +92,7 @@ struct OpenRow {
   std::int64_t scores;  // of its column 0, or -1 where they are not kept
   std::int64_t position;
   std::int32_t group;
-  std::int32_t n_columns;  // 0: all, or of kept scores those whose lower bound is at most `limit`
+  std::int32_t n_columns;  // 0: all whose lower bound is at most `limit`
   std::int32_t columns[kListed];
   float limit;
 };

@@ -2,7 +2,6 @@
 #include "kmeans/cuda/update.h"
 
 #include <algorithm>
-#include <type_traits>
 
 #include "kmeans/cuda/arithmetic.cuh"
 #include "kmeans/cuda/frame.h"
@@ -150,7 +149,7 @@ __global__ void __launch_bounds__(kThreads)
     shift[c] = static_cast<double>(centre[first_column + (c < n_own ? c : 0)]) * frame.row_scale;
   }
   const std::int32_t* events = chunk.events + chunk.event_begin[cell];
-  constexpr int kRowsAtOnce = sizeof(T) == 4 ? 8 : 4;
+  constexpr int kRowsAtOnce = 4;
   static_assert(kEventsAPart % kRowsAtOnce == 0);
   const int part = in_parts ? kEventsAPart : n_events;
   int first = static_cast<int>(blockIdx.z) * kEventsAPart;
@@ -160,7 +159,10 @@ __global__ void __launch_bounds__(kThreads)
     std::int32_t listed[kRowsAtOnce];
 #pragma unroll
     for (int r = 0; r < kRowsAtOnce; ++r) {
-      listed[r] = events[e + r < last ? e + r : e];
+      listed[r] = e + r < last ? events[e + r] : 0;
+#pragma unroll
+      for (int c = 0; c < kColumnsAThread; ++c) values[r][c] = 0;
+      if (e + r >= last) continue;
       const T* x = chunk.row(shape.begin + listed[r] / 2) + first_column;
       if constexpr (kAligned) {
         load_aligned(x, values[r]);
@@ -301,17 +303,17 @@ __global__ void __launch_bounds__(kThreads) single_value_kernel(Chunk<T> chunk) 
 
 // --- centroids ---------------------------------------------------------------------------------
 
-// 16 / kWidth threads a cell: the lanes of its sums of squares. In Gram space no packed cell is
-// wanted.
-template <class T, int kWidth>
+// Sixteen threads a cell: the lanes of its sums of squares. Late iterations change few cells, and
+// then the time is that of one. In Gram space no packed cell is wanted.
+template <class T>
 __global__ void __launch_bounds__(kCellThreads)
     finish_kernel(Chunk<T> chunk, Finish how, bool gram, float product_error) {
-  constexpr int kParts = Lanes<kWidth>::kParts, kAhead = kWidth == 1 ? 4 : 2;
+  constexpr int kAhead = 32 / sizeof(T);
   const std::int64_t asked =
-      (blockIdx.x * static_cast<std::int64_t>(kCellThreads) + threadIdx.x) / kParts;
+      (blockIdx.x * static_cast<std::int64_t>(kCellThreads) + threadIdx.x) / kLanes;
   const bool exists = asked < chunk.n_cells;
   const std::int64_t cell = exists ? asked : chunk.n_cells - 1;
-  const int part = static_cast<int>(threadIdx.x) % kParts;
+  const int lane = static_cast<int>(threadIdx.x) % kLanes;
   const int g = chunk.cell_group[cell];
   const GroupShape& shape = chunk.shapes[g];
   const GroupFrame& frame = chunk.frames[g];
@@ -340,74 +342,69 @@ __global__ void __launch_bounds__(kCellThreads)
   const std::int64_t* sums = chunk.sums + cell * chunk.n_features;
   __half* packed = chunk.cell_halves + cell * chunk.n_padded;
   const double total = static_cast<double>(units), factor = shape.mean_factor * frame.row_unit;
-  Lanes<kWidth> mean_sq_norms, offs, shifts, sq_norms;
+  double mean_sq_norm = 0, off = 0, shift = 0, sq_norm = 0;
   float lost = 0, norm = 0, most = 0;
   const int n = works ? chunk.n_features : 0;
   // The elements of a lane are added in order, but asked for several at a time.
-  for (int first = part * kWidth; first < n; first += kAhead * kLanes) {
-    T centres[kAhead][kWidth], before[kAhead][kWidth], values[kAhead][kWidth];
-    std::int64_t totals[kAhead][kWidth] = {};
+  for (int first = lane; first < n; first += kAhead * kLanes) {
+    T centres[kAhead], before[kAhead], values[kAhead];
+    std::int64_t totals[kAhead] = {};
 #pragma unroll
     for (int a = 0; a < kAhead; ++a) {
       const int j = first + a * kLanes < n ? first + a * kLanes : first;
-      load_values(centre + j, centres[a]);
-      load_values(centroid + j, before[a]);
-      if (has_mean) load_values(sums + j, totals[a]);
-      if (row != nullptr) load_values(row + j, values[a]);
+      centres[a] = centre[j];
+      before[a] = centroid[j];
+      if (has_mean) totals[a] = sums[j];
+      if (row != nullptr) values[a] = row[j];
     }
 #pragma unroll
     for (int a = 0; a < kAhead; ++a) {
       const int j = first + a * kLanes;
       if (j >= n) break;
-      __half halves[kWidth] = {};
-      T now[kWidth];
-#pragma unroll
-      for (int v = 0; v < kWidth; ++v) {
-        const auto m = static_cast<double>(centres[a][v]);
-        const double mean = has_mean ? static_cast<double>(totals[a][v]) / total * factor : 0;
-        now[v] = before[a][v];
-        if (how == Finish::move) {
-          now[v] = row != nullptr ? values[a][v] : static_cast<T>((mean + m) * frame.unscale);
-        }
-        const double stored = static_cast<double>(now[v]) * frame.scale;
-        const double y = stored - m;
-        if (has_mean) {
-          mean_sq_norms.values[v] += mean * mean;
-          offs.values[v] += (y - mean) * (y - mean);
-        }
-        if (how == Finish::report) continue;
-        const double moved = stored - static_cast<double>(before[a][v]) * frame.scale;
-        shifts.values[v] += moved * moved;
-        sq_norms.values[v] += y * y;
-        if (!packs) continue;
-        const auto y32 = static_cast<float>(y);
-        halves[v] = __float2half_rn(y32 * 0x1p13f);
-        const float kept = __half2float(halves[v]) * 0x1p-13f;
-        lost = __fmaf_rn(y32 - kept, y32 - kept, lost);
-        norm = __fmaf_rn(kept, kept, norm);
-        most = fmaxf(most, fabsf(y32));
+      const auto m = static_cast<double>(centres[a]);
+      const double mean = has_mean ? static_cast<double>(totals[a]) / total * factor : 0;
+      T now = before[a];
+      if (how == Finish::move) {
+        now = row != nullptr ? values[a] : static_cast<T>((mean + m) * frame.unscale);
+        centroid[j] = now;
       }
-      if (how == Finish::move) store_values(centroid + j, now);
-      if (packs) store_halves(packed + j, halves);
+      const double stored = static_cast<double>(now) * frame.scale;
+      const double y = stored - m;
+      if (has_mean) {
+        mean_sq_norm += mean * mean;
+        off += (y - mean) * (y - mean);
+      }
+      if (how == Finish::report) continue;
+      const double moved = stored - static_cast<double>(before[a]) * frame.scale;
+      shift += moved * moved;
+      sq_norm += y * y;
+      if (!packs) continue;
+      const auto y32 = static_cast<float>(y);
+      const __half h = __float2half_rn(y32 * 0x1p13f);
+      const float kept = __half2float(h) * 0x1p-13f;
+      lost = __fmaf_rn(y32 - kept, y32 - kept, lost);
+      norm = __fmaf_rn(kept, kept, norm);
+      most = fmaxf(most, fabsf(y32));
+      packed[j] = h;
     }
   }
-  if constexpr (kWidth == 1) {
-    for (int j = (chunk.n_features + kLanes - 1) / kLanes * kLanes - kLanes + part;
-         j < chunk.n_padded && works && packs; j += kLanes) {
-      if (j >= chunk.n_features) packed[j] = __float2half_rn(0);
-    }
+  for (int j = (chunk.n_features + kLanes - 1) / kLanes * kLanes - kLanes + lane;
+       j < chunk.n_padded && works && packs; j += kLanes) {
+    if (j >= chunk.n_features) packed[j] = __float2half_rn(0);
   }
-  const double mean_sq_norm = mean_sq_norms.total(), off = offs.total();
-  const double shift = shifts.total(), sq_norm = sq_norms.total();
-  lost = join_parts<kParts>(lost, Sum{});
-  norm = join_parts<kParts>(norm, Sum{});
-  most = join_parts<kParts>(most, Largest{});
+  mean_sq_norm = add_lanes(mean_sq_norm);
+  off = add_lanes(off);
+  shift = add_lanes(shift);
+  sq_norm = add_lanes(sq_norm);
+  lost = join_parts<kLanes>(lost, Sum{});
+  norm = join_parts<kLanes>(norm, Sum{});
+  most = join_parts<kLanes>(most, Largest{});
   const bool wild = !(most * 0x1p13f <= kLargestHalf);
   if (works && wild && packs) {
     // Nothing is known of products with it.
-    for (int j = part; j < chunk.n_features; j += kParts) packed[j] = __float2half_rn(0);
+    for (int j = lane; j < chunk.n_features; j += kLanes) packed[j] = __float2half_rn(0);
   }
-  if (part != 0 || !exists) return;
+  if (lane != 0 || !exists) return;
   if (has_mean) {
     chunk.mean_sq_norms[cell] = mean_sq_norm;
     chunk.off[cell] = off;
@@ -416,7 +413,7 @@ __global__ void __launch_bounds__(kCellThreads)
   if (!works || how == Finish::report) return;
   chunk.source_row[cell] = source;
   // See pack_kernel(): roundings of the sums of floats, and y32 beside y.
-  const float deep = 1 + (static_cast<float>(chunk.n_features) / kParts + 32) * 0x1p-23f;
+  const float deep = 1 + (static_cast<float>(chunk.n_features) / kLanes + 32) * 0x1p-23f;
   const float norm_bound = sqrtf(norm) * deep + 0x1p-60f;
   const float lost_bound = sqrtf(lost) * deep * (1 + 0x1p-20f) + norm_bound * 0x1.1p-23f +
                            sqrtf(static_cast<float>(chunk.n_features)) * 0x1p-100f;
@@ -678,16 +675,8 @@ template <class T>
 void finish_cells(const Chunk<T>& chunk, Finish how, bool gram, double product_error,
                   cudaStream_t stream) {
   const auto error = static_cast<float>(product_error);
-  if constexpr (std::is_same_v<T, float>) {
-    if (rows_are_aligned(chunk) && reinterpret_cast<std::uintptr_t>(chunk.centroids) % 16 == 0) {
-      DDKERN_LAUNCH((finish_kernel<T, 4>),
-                    blocks_for(chunk.n_cells * Lanes<4>::kParts, kCellThreads), kCellThreads, 0,
-                    stream, chunk, how, gram, error);
-      return;
-    }
-  }
-  DDKERN_LAUNCH((finish_kernel<T, 1>), blocks_for(chunk.n_cells * kLanes, kCellThreads),
-                kCellThreads, 0, stream, chunk, how, gram, error);
+  DDKERN_LAUNCH(finish_kernel<T>, blocks_for(chunk.n_cells * kLanes, kCellThreads), kCellThreads, 0,
+                stream, chunk, how, gram, error);
 }
 
 template <class T>
