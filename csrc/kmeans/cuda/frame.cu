@@ -179,7 +179,7 @@ __global__ void centre_kernel(Chunk<T> chunk) {
 // 16 / kWidth threads a row: the lanes of ||y||^2, and beside it the packed row, what it loses, and
 // a hash of its values.
 template <class T, int kWidth>
-__global__ void __launch_bounds__(kThreads) pack_kernel(Chunk<T> chunk) {
+__global__ void __launch_bounds__(kThreads, 3) pack_kernel(Chunk<T> chunk) {
   constexpr int kParts = Lanes<kWidth>::kParts, kRowsAtOnce = kThreads / kParts;
   constexpr int kAhead = 4;
   __shared__ float largest_of_warp[kThreads / kWarp];

@@ -42,25 +42,23 @@ __global__ void __launch_bounds__(kTileRows) score_means_kernel(Chunk<T> chunk) 
     double sum = combined[static_cast<std::int64_t>(c) * shape.gram_stride];
     const std::int32_t* events = chunk.events + chunk.event_begin[cell];
     constexpr int kAhead = 8;
-    int e = 0;
-    for (; e + kAhead <= n_events; e += kAhead) {
-      double value[kAhead];
+    for (int first = 0; first < n_events; first += kAhead) {
+      float product[kAhead];
+      std::int32_t event[kAhead];
 #pragma unroll
       for (int a = 0; a < kAhead; ++a) {
-        const std::int32_t event = events[e + a];
-        const double product = gram[static_cast<std::int64_t>(event / 2) * shape.gram_stride];
-        const double weight =
-            chunk.weights == nullptr ? 1.0 : chunk.weights[shape.begin + event / 2];
-        value[a] = event % 2 != 0 ? -weight * product : weight * product;
+        event[a] = first + a < n_events ? events[first + a] : -1;
+        product[a] =
+            event[a] >= 0 ? gram[static_cast<std::int64_t>(event[a] / 2) * shape.gram_stride] : 0;
       }
 #pragma unroll
-      for (int a = 0; a < kAhead; ++a) sum += value[a];
-    }
-    for (; e < n_events; ++e) {
-      const std::int32_t event = events[e];
-      const double product = gram[static_cast<std::int64_t>(event / 2) * shape.gram_stride];
-      const double weight = chunk.weights == nullptr ? 1.0 : chunk.weights[shape.begin + event / 2];
-      sum += event % 2 != 0 ? -weight * product : weight * product;
+      for (int a = 0; a < kAhead; ++a) {
+        if (event[a] < 0) break;
+        const double weight =
+            chunk.weights == nullptr ? 1.0 : chunk.weights[shape.begin + event[a] / 2];
+        const double value = weight * static_cast<double>(product[a]);
+        sum += event[a] % 2 != 0 ? -value : value;
+      }
     }
     if (n_events > 0) combined[static_cast<std::int64_t>(c) * shape.gram_stride] = sum;
     const std::int64_t units = chunk.cell_units[cell];

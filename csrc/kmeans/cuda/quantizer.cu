@@ -257,6 +257,15 @@ class ChunkSolver {
                               std::to_string(n) + " rows; on CUDA a group has at most 2^30");
       }
       bool gram = task.gram && wants_gram(n, k);
+      if (size.n_groups > 0 && gram == plan.gram && size.n_groups < kMostGroups) {
+        ChunkSize more = size;
+        more.add(n, k, gram);
+        if (bytes(more, gram) <= call_.max_memory_in_bytes) {
+          size = more;
+          continue;
+        }
+      }
+      if (size.n_groups > 0) close(g);
       ChunkSize alone;
       alone.add(n, k, gram);
       if (gram && bytes(alone, true) > call_.max_memory_in_bytes) {
@@ -266,16 +275,8 @@ class ChunkSolver {
         alone.add(n, k, false);
       }
       if (bytes(alone, gram) > call_.max_memory_in_bytes) throw std::bad_alloc();
-      if (size.n_groups > 0) {
-        ChunkSize more = size;
-        more.add(n, k, gram);
-        if (gram != plan.gram || size.n_groups == kMostGroups ||
-            bytes(more, gram) > call_.max_memory_in_bytes) {
-          close(g);
-        }
-      }
       plan.gram = gram;
-      size.add(n, k, gram);
+      size = alone;
     }
     close(groups_.n_groups);
     memory_ = call_.allocate(largest);
