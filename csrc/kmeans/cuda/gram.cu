@@ -43,21 +43,22 @@ __global__ void __launch_bounds__(kTileRows) score_means_kernel(Chunk<T> chunk) 
     const std::int32_t* events = chunk.events + chunk.event_begin[cell];
     constexpr int kAhead = 8;
     for (int first = 0; first < n_events; first += kAhead) {
-      float product[kAhead];
-      std::int32_t event[kAhead];
+      float terms[kAhead];
 #pragma unroll
       for (int a = 0; a < kAhead; ++a) {
-        event[a] = first + a < n_events ? events[first + a] : -1;
-        product[a] =
-            event[a] >= 0 ? gram[static_cast<std::int64_t>(event[a] / 2) * shape.gram_stride] : 0;
+        terms[a] = 0;
+        if (first + a >= n_events) continue;
+        const std::int32_t event = events[first + a];
+        const float product = gram[static_cast<std::int64_t>(event / 2) * shape.gram_stride];
+        terms[a] = event % 2 != 0 ? -product : product;
       }
 #pragma unroll
       for (int a = 0; a < kAhead; ++a) {
-        if (event[a] < 0) break;
-        const double weight =
-            chunk.weights == nullptr ? 1.0 : chunk.weights[shape.begin + event[a] / 2];
-        const double value = weight * static_cast<double>(product[a]);
-        sum += event[a] % 2 != 0 ? -value : value;
+        double term = terms[a];
+        if (chunk.weights != nullptr && first + a < n_events) {
+          term *= chunk.weights[shape.begin + events[first + a] / 2];
+        }
+        sum += term;
       }
     }
     if (n_events > 0) combined[static_cast<std::int64_t>(c) * shape.gram_stride] = sum;
