@@ -41,26 +41,23 @@ __global__ void __launch_bounds__(kTileRows) score_means_kernel(Chunk<T> chunk) 
     if (n_events == 0 && !reseeded) continue;
     double sum = combined[static_cast<std::int64_t>(c) * shape.gram_stride];
     const std::int32_t* events = chunk.events + chunk.event_begin[cell];
-    constexpr int kAhead = 8;
-    for (int first = 0; first < n_events; first += kAhead) {
-      float terms[kAhead];
+    const auto term = [&](int e) {
+      const std::int32_t event = events[e];
+      const double product = gram[static_cast<std::int64_t>(event / 2) * shape.gram_stride];
+      const double weight = chunk.weights == nullptr ? 1.0 : chunk.weights[shape.begin + event / 2];
+      return event % 2 != 0 ? -weight * product : weight * product;
+    };
+    // Whole batches have no condition on their loads, which would keep them apart.
+    constexpr int kAhead = 4;
+    int e = 0;
+    for (; e + kAhead <= n_events; e += kAhead) {
+      double values[kAhead];
 #pragma unroll
-      for (int a = 0; a < kAhead; ++a) {
-        terms[a] = 0;
-        if (first + a >= n_events) continue;
-        const std::int32_t event = events[first + a];
-        const float product = gram[static_cast<std::int64_t>(event / 2) * shape.gram_stride];
-        terms[a] = event % 2 != 0 ? -product : product;
-      }
+      for (int a = 0; a < kAhead; ++a) values[a] = term(e + a);
 #pragma unroll
-      for (int a = 0; a < kAhead; ++a) {
-        double term = terms[a];
-        if (chunk.weights != nullptr && first + a < n_events) {
-          term *= chunk.weights[shape.begin + events[first + a] / 2];
-        }
-        sum += term;
-      }
+      for (int a = 0; a < kAhead; ++a) sum += values[a];
     }
+    for (; e < n_events; ++e) sum += term(e);
     if (n_events > 0) combined[static_cast<std::int64_t>(c) * shape.gram_stride] = sum;
     const std::int64_t units = chunk.cell_units[cell];
     // A cell that lost its last row stays where it was, unless it was seeded again.

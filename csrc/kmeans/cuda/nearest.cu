@@ -21,7 +21,7 @@ __global__ void __launch_bounds__(kTileRows* kSlices) scan_kernel(Chunk<T> chunk
   constexpr int kKept = kListed + 1;
   constexpr int kShared = kSlices == 1 ? 1 : kTileRows;
   __shared__ float limits[kSlices][kShared], least[kSlices][kKept][kShared];
-  __shared__ int columns[kSlices][kKept][kShared];
+  __shared__ int columns[kSlices][kKept - 1][kShared];
   const RowTile tile = chunk.tiles[first_tile + static_cast<int>(blockIdx.x)];
   GroupRun& run = chunk.runs[tile.group];
   if (run.active == 0) return;
@@ -46,17 +46,18 @@ __global__ void __launch_bounds__(kTileRows* kSlices) scan_kernel(Chunk<T> chunk
   if constexpr (kSlices > 1) {
     limits[slice][place] = found.limit;
 #pragma unroll
-    for (int s = 0; s < kKept; ++s) {
-      least[slice][s][place] = found.least[s];
-      columns[slice][s][place] = found.column[s];
-    }
+    for (int s = 0; s < kKept; ++s) least[slice][s][place] = found.least[s];
+#pragma unroll
+    for (int s = 0; s < kKept - 1; ++s) columns[slice][s][place] = found.column[s];
     __syncthreads();
     for (int other = 1; other < kSlices && slice == 0; ++other) {
-      found.limit = fminf(found.limit, limits[other][place]);
+      float other_least[kKept];
+      int other_column[kKept - 1];
 #pragma unroll
-      for (int s = 0; s < kKept; ++s) {
-        found.insert(columns[other][s][place], least[other][s][place]);
-      }
+      for (int s = 0; s < kKept; ++s) other_least[s] = least[other][s][place];
+#pragma unroll
+      for (int s = 0; s < kKept - 1; ++s) other_column[s] = columns[other][s][place];
+      found.join(limits[other][place], other_least, other_column);
     }
   }
   const bool decides = slice == 0 && row < shape.n;

@@ -25,14 +25,13 @@ template <int kKept>
 struct LeastScores {
   float limit = INFINITY;
   float least[kKept];
-  int column[kKept];
+  int column[kKept - 1];  // the last place only tells that there are more
 
   __device__ LeastScores() {
 #pragma unroll
-    for (int s = 0; s < kKept; ++s) {
-      least[s] = INFINITY;
-      column[s] = 0;
-    }
+    for (int s = 0; s < kKept; ++s) least[s] = INFINITY;
+#pragma unroll
+    for (int s = 0; s < kKept - 1; ++s) column[s] = 0;
   }
   __device__ void add(int c, float score, float error) {
     limit = fminf(limit, score + error);
@@ -42,9 +41,12 @@ struct LeastScores {
   __device__ void insert(int c, float lower) {
     if (!(lower <= limit && lower < least[kKept - 1])) return;
     least[kKept - 1] = lower;
-    column[kKept - 1] = c;
+    if (!(lower < least[kKept - 2])) return;
+    least[kKept - 1] = least[kKept - 2];
+    least[kKept - 2] = lower;
+    column[kKept - 2] = c;
 #pragma unroll
-    for (int s = kKept - 1; s > 0; --s) {
+    for (int s = kKept - 2; s > 0; --s) {
       if (!(least[s] < least[s - 1])) break;
       const float swapped = least[s];
       least[s] = least[s - 1];
@@ -53,6 +55,15 @@ struct LeastScores {
       column[s] = column[s - 1];
       column[s - 1] = other;
     }
+  }
+  // What another thread found among other columns. Its last place has no column: with the other
+  // places it is above the limit, or there are too many either way.
+  __device__ void join(float other_limit, const float (&other_least)[kKept],
+                       const int (&other_column)[kKept - 1]) {
+    limit = fminf(limit, other_limit);
+#pragma unroll
+    for (int s = 0; s < kKept - 1; ++s) insert(other_column[s], other_least[s]);
+    insert(0, other_least[kKept - 1]);
   }
   __device__ bool open() const { return least[1] <= limit; }
 };
@@ -76,11 +87,124 @@ __device__ void decide(const Chunk<T>& chunk, int group, std::int64_t position, 
   if (wild || found.least[kKept - 1] <= found.limit) entry.n_columns = 0;
   // Ascending, so that an exact tie keeps the lowest.
   const int a = found.column[0], b = found.column[1];
-  const int c = entry.n_columns == 3 ? found.column[2] : 0x7fffffff;
+  int c = 0x7fffffff;
+  if constexpr (kKept > 3) c = entry.n_columns == 3 ? found.column[2] : c;
   entry.columns[0] = min(a, min(b, c));
   entry.columns[2] = max(a, max(b, c));
   entry.columns[1] = a ^ b ^ c ^ entry.columns[0] ^ entry.columns[2];
   chunk.open[atomicAdd(chunk.n_open, 1)] = entry;
+}
+
+// --- products and scan in one ------------------------------------------------------------------
+// The four neighbouring threads whose lanes differ in the last two bits have the same rows and a
+// quarter of the columns each.
+
+// <Y, C> by four neighbouring threads, of which all call it and have it. Sums of floats, shorter
+// than those that the bound is for.
+template <class T>
+__device__ float packed_product_by_four(const Chunk<T>& chunk, std::int64_t position,
+                                        std::int64_t cell) {
+  const int part = static_cast<int>(threadIdx.x) % 4;
+  const __half* row = chunk.halves + position * chunk.n_padded;
+  const __half* other = chunk.cell_halves + cell * chunk.n_padded;
+  float sum = 0;
+  for (int j = part * 8; j < chunk.n_padded; j += 32) {
+    __half a[8], b[8];
+    load_aligned(row + j, a);
+    load_aligned(other + j, b);
+#pragma unroll
+    for (int v = 0; v < 8; ++v) sum = __fmaf_rn(__half2float(a[v]), __half2float(b[v]), sum);
+  }
+  const unsigned mask = 0xfu << (threadIdx.x % 32 / 4 * 4);
+  sum += __shfl_xor_sync(mask, sum, 1);
+  sum += __shfl_xor_sync(mask, sum, 2);
+  return sum * kProductUnit;
+}
+
+// An upper bound of a row's least score from the cell that it is in, which is near still and rules
+// out most others from the start; infinity in the first pass. By four threads.
+template <class T>
+__device__ float limit_from_before(const Chunk<T>& chunk, const GroupShape& shape,
+                                   std::int64_t position, float row_lost, float row_norm) {
+  const int before = chunk.assignment[position];
+  if (before < 0) return INFINITY;
+  const std::int64_t cell = shape.first_cell + before;
+  const CellBound bound = chunk.bounds[cell];
+  return score_of(bound, packed_product_by_four(chunk, position, cell)) +
+         error_of(bound, row_lost, row_norm);
+}
+
+// Looks at the products sum(row, tile, half) of a thread, in columns 8 * tile + 2 * (lane % 4) +
+// half from `first`; they become scores. Bounds of all of them come without a branch; most tiles
+// have nothing that may win.
+template <int kTiles, int kRows, int kKept, class Product>
+__device__ __forceinline__ void scan_tile(LeastScores<kKept> (&found)[kRows],
+                                          const float (&row_lost)[kRows],
+                                          const float (&row_norm)[kRows], const CellBound* bounds,
+                                          int first, int n_columns, const Product& sum) {
+  const int lane_column = static_cast<int>(threadIdx.x) % 4 * 2;
+  float least[kRows];
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) least[r] = INFINITY;
+#pragma unroll
+  for (int n = 0; n < kTiles; ++n) {
+    // Bounds of all columns at once would take more registers than there are.
+    if (n % 2 == 0) asm volatile("" ::: "memory");
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int column = n * 8 + lane_column + half;
+      const CellBound bound = bounds[column];
+      const float base = first + column < n_columns ? bound.base : INFINITY;
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        float& score = sum(r, n, half);
+        score = __fmaf_rn(score, -2 * kProductUnit, base);
+        const float error = error_of(bound, row_lost[r], row_norm[r]);
+        least[r] = fminf(least[r], score - error);
+        found[r].limit = fminf(found[r].limit, score + error);
+      }
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    // What the lanes of a row know together rules out more.
+    found[r].limit = fminf(found[r].limit, __shfl_xor_sync(kAllLanes, found[r].limit, 1));
+    found[r].limit = fminf(found[r].limit, __shfl_xor_sync(kAllLanes, found[r].limit, 2));
+    if (!(least[r] <= found[r].limit)) continue;
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) {
+      asm volatile("" ::: "memory");
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int column = n * 8 + lane_column + half;
+        found[r].insert(first + column,
+                        sum(r, n, half) - error_of(bounds[column], row_lost[r], row_norm[r]));
+      }
+    }
+  }
+}
+
+// Joins what four threads found and decides; 1 from the first of them where the row is open.
+template <class T, int kKept>
+__device__ int decide_by_four(const Chunk<T>& chunk, const RowTile& tile, int row, bool wild,
+                              LeastScores<kKept>& found) {
+#pragma unroll
+  for (int step = 1; step < 4; step *= 2) {
+    float least[kKept];
+    int column[kKept - 1];
+    const float limit = __shfl_xor_sync(kAllLanes, found.limit, step);
+#pragma unroll
+    for (int s = 0; s < kKept; ++s) least[s] = __shfl_xor_sync(kAllLanes, found.least[s], step);
+#pragma unroll
+    for (int s = 0; s < kKept - 1; ++s) {
+      column[s] = __shfl_xor_sync(kAllLanes, found.column[s], step);
+    }
+    found.join(limit, least, column);
+  }
+  const GroupShape& shape = chunk.shapes[tile.group];
+  if (threadIdx.x % 4 != 0 || tile.first + row >= shape.n) return 0;
+  decide(chunk, tile.group, shape.begin + tile.first + row, -1, wild, found);
+  return wild || found.open() ? 1 : 0;
 }
 
 }  // namespace ddkern::kmeans::cuda

@@ -153,28 +153,6 @@ struct ScanConfig {
   };
 };
 
-// <Y, C> by four neighbouring threads, of which all call it and have it. Sums of floats, shorter
-// than those that the bound is for.
-template <class T>
-__device__ float packed_product_by_four(const Chunk<T>& chunk, std::int64_t position,
-                                        std::int64_t cell) {
-  const int part = static_cast<int>(threadIdx.x) % 4;
-  const __half* row = chunk.halves + position * chunk.n_padded;
-  const __half* other = chunk.cell_halves + cell * chunk.n_padded;
-  float sum = 0;
-  for (int j = part * 8; j < chunk.n_padded; j += 32) {
-    __half a[8], b[8];
-    load_aligned(row + j, a);
-    load_aligned(other + j, b);
-#pragma unroll
-    for (int v = 0; v < 8; ++v) sum = __fmaf_rn(__half2float(a[v]), __half2float(b[v]), sum);
-  }
-  const unsigned mask = 0xfu << (threadIdx.x % 32 / 4 * 4);
-  sum += __shfl_xor_sync(mask, sum, 1);
-  sum += __shfl_xor_sync(mask, sum, 2);
-  return sum * kProductUnit;
-}
-
 template <class T>
 __global__ void __launch_bounds__(ScanConfig::kThreads, 2) product_scan_kernel(Chunk<T> chunk) {
   using Config = ScanConfig;
@@ -241,14 +219,7 @@ __global__ void __launch_bounds__(ScanConfig::kThreads, 2) product_scan_kernel(C
     const std::int64_t position = shape.begin + tile.first + (row < n_rows ? row : 0);
     row_lost[r] = chunk.lost[position];
     row_norm[r] = chunk.norms[position];
-    // The cell of the last pass is near still: what its score is at most rules out most others.
-    const int before = chunk.assignment[position];
-    if (before >= 0) {
-      const std::int64_t cell = shape.first_cell + before;
-      const CellBound bound = chunk.bounds[cell];
-      const float product = packed_product_by_four(chunk, position, cell);
-      found[r].limit = score_of(bound, product) + error_of(bound, row_lost[r], row_norm[r]);
-    }
+    found[r].limit = limit_from_before(chunk, shape, position, row_lost[r], row_norm[r]);
   }
   float sums[Config::kTilesM][Config::kTilesN][4] = {};
   for (int step = 0; step < n_steps; ++step) {
@@ -279,45 +250,9 @@ __global__ void __launch_bounds__(ScanConfig::kThreads, 2) product_scan_kernel(C
       }
     }
     if (depth_step != n_depths - 1) continue;
-    // Bounds of all scores without a branch; most tiles have nothing that may win.
-    const int first = step / n_depths * Config::kColumns;
-    float least[2 * Config::kTilesM];
-#pragma unroll
-    for (int r = 0; r < 2 * Config::kTilesM; ++r) least[r] = INFINITY;
-#pragma unroll
-    for (int n = 0; n < Config::kTilesN; ++n) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int column = n * 8 + lane % 4 * 2 + half;
-        const CellBound bound = stage.bounds[column];
-        const float base = first + column < shape.k ? bound.base : INFINITY;
-#pragma unroll
-        for (int r = 0; r < 2 * Config::kTilesM; ++r) {
-          float& sum = sums[r / 2][n][r % 2 * 2 + half];
-          sum = __fmaf_rn(sum, -2 * kProductUnit, base);  // the score
-          const float error = error_of(bound, row_lost[r], row_norm[r]);
-          least[r] = fminf(least[r], sum - error);
-          found[r].limit = fminf(found[r].limit, sum + error);
-        }
-      }
-    }
-#pragma unroll
-    for (int r = 0; r < 2 * Config::kTilesM; ++r) {
-      // What the lanes of a row know together rules out more.
-      found[r].limit = fminf(found[r].limit, __shfl_xor_sync(kAllLanes, found[r].limit, 1));
-      found[r].limit = fminf(found[r].limit, __shfl_xor_sync(kAllLanes, found[r].limit, 2));
-      if (!(least[r] <= found[r].limit)) continue;
-#pragma unroll
-      for (int n = 0; n < Config::kTilesN; ++n) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int column = n * 8 + lane % 4 * 2 + half;
-          const float score = sums[r / 2][n][r % 2 * 2 + half];
-          found[r].insert(first + column,
-                          score - error_of(stage.bounds[column], row_lost[r], row_norm[r]));
-        }
-      }
-    }
+    scan_tile<Config::kTilesN>(
+        found, row_lost, row_norm, stage.bounds, step / n_depths * Config::kColumns, shape.k,
+        [&](int r, int n, int half) -> float& { return sums[r / 2][n][r % 2 * 2 + half]; });
 #pragma unroll
     for (auto& row_sums : sums) {
 #pragma unroll
@@ -327,28 +262,11 @@ __global__ void __launch_bounds__(ScanConfig::kThreads, 2) product_scan_kernel(C
       }
     }
   }
-  // The four lanes of a row have a quarter of the columns each.
   int n_open = 0;
 #pragma unroll
   for (int r = 0; r < 2 * Config::kTilesM; ++r) {
-#pragma unroll
-    for (int step = 1; step < 4; step *= 2) {
-      LeastScores<kKept> more;
-      more.limit = __shfl_xor_sync(kAllLanes, found[r].limit, step);
-#pragma unroll
-      for (int s = 0; s < kKept; ++s) {
-        more.least[s] = __shfl_xor_sync(kAllLanes, found[r].least[s], step);
-        more.column[s] = __shfl_xor_sync(kAllLanes, found[r].column[s], step);
-      }
-      found[r].limit = fminf(found[r].limit, more.limit);
-#pragma unroll
-      for (int s = 0; s < kKept; ++s) found[r].insert(more.column[s], more.least[s]);
-    }
-    const int row = warp_row + r * 8 + lane / 4;
-    if (lane % 4 != 0 || row >= n_rows) continue;
-    const bool wild = is_wild(row_norm[r]);
-    n_open += wild || found[r].open();
-    decide(chunk, tile.group, shape.begin + tile.first + row, -1, wild, found[r]);
+    n_open +=
+        decide_by_four(chunk, tile, warp_row + r * 8 + lane / 4, is_wild(row_norm[r]), found[r]);
   }
   n_open = ddkern::cuda::warp_reduce(n_open, ddkern::cuda::Sum{});
   if (lane == 0 && n_open > 0) {

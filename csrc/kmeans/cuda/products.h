@@ -39,7 +39,9 @@ template <class T>
 void multiply_rows(const Chunk<T>& chunk, const ProductTile* tiles, int n_tiles,
                    cudaStream_t stream);
 
-// The same on compute capability 9.0 (products_sm90a.cu), where the build has it: DDKERN_SM90A.
+// Both on compute capability 9.0 (products_sm90a.cu), where the build has it: DDKERN_SM90A.
+template <class T>
+void multiply_and_scan_sm90a(const Chunk<T>& chunk, cudaStream_t stream);
 template <class T>
 void multiply_rows_sm90a(const Chunk<T>& chunk, const ProductTile* tiles, int n_tiles,
                          cudaStream_t stream);

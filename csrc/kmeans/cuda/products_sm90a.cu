@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Gram matrices with the instructions of Hopper alone: a warpgroup multiplies 64 by 256 from shared
-// memory at once (wgmma), which the tensor cores need to be fed. Same operands and same bound as
-// products.cu; runs on compute capability 9.0 and nowhere else, not on the CPU either.
+// Products with the instructions of Hopper alone: a warpgroup multiplies 64 rows by 64 or 256 from
+// shared memory at once (wgmma), which the tensor cores need to be fed. Same operands and same
+// bound as products.cu; runs on compute capability 9.0 and nowhere else, not on the CPU either.
 #include "core/cuda/mma.cuh"
+#include "kmeans/cuda/nearest.cuh"
 #include "kmeans/cuda/products.h"
 
 namespace ddkern::kmeans::cuda {
@@ -69,6 +70,23 @@ inline __device__ void multiply_by_warpgroup(float (&d)[128], std::uint64_t a, s
         "+f"(d[116]), "+f"(d[117]), "+f"(d[118]), "+f"(d[119]), "+f"(d[120]), "+f"(d[121]),
         "+f"(d[122]), "+f"(d[123]), "+f"(d[124]), "+f"(d[125]), "+f"(d[126]), "+f"(d[127])
       : "l"(a), "l"(b));
+}
+
+// The same for 64 columns; without `accumulate` d is overwritten.
+inline __device__ void multiply_by_warpgroup(float (&d)[32], std::uint64_t a, std::uint64_t b,
+                                             bool accumulate) {
+  asm volatile(
+      "{.reg .pred p; setp.ne.b32 p, %34, 0; "
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+      "%32, %33, p, 1, 1, 0, 0;}"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),
+        "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]),
+        "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]),
+        "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),
+        "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
+      : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));
 }
 
 #endif
@@ -157,7 +175,146 @@ __global__ void __launch_bounds__(kThreads, 1)
 #endif
 }
 
+// --- products and scan in one ------------------------------------------------------------------
+
+constexpr int kScanColumns = 64;  // more would not leave registers for two blocks
+constexpr int kScanStages = 4;
+struct ScanStage {
+  unsigned char cells[kScanColumns * kDepth * 2];
+};
+constexpr int kTileBytes = kTileRows * kDepth * 2;  // of the rows, for every 64 features
+int scan_bytes(int n_padded) {
+  return kAlignment + n_padded / kDepth * kTileBytes +
+         kScanStages * static_cast<int>(sizeof(ScanStage) + kScanColumns * sizeof(CellBound));
+}
+
+// A block has a tile of rows in shared memory, 64 of them a warpgroup, and goes through the cells
+// 128 at a time. A thread has two rows and a quarter of the columns.
+template <class T>
+__global__ void __launch_bounds__(kThreads, 2) product_scan_kernel(Chunk<T> chunk) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  constexpr int kRows = 2, kKept = 3;
+  DDKERN_DYNAMIC_SHARED(unsigned char, unaligned);
+  const auto at = static_cast<unsigned>(__cvta_generic_to_shared(unaligned));
+  unsigned char* const rows = unaligned + (kAlignment - at % kAlignment) % kAlignment;
+  const int n_padded = chunk.n_padded, n_depths = n_padded / kDepth;
+  auto* const stages = reinterpret_cast<ScanStage*>(rows + n_depths * kTileBytes);
+  auto* const bounds = reinterpret_cast<CellBound*>(stages + kScanStages);
+  const RowTile tile = chunk.tiles[blockIdx.x];
+  if (chunk.runs[tile.group].active == 0) return;
+  const GroupShape& shape = chunk.shapes[tile.group];
+  const int k = shape.k;
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % 32;
+  const int warpgroup = thread / 128, warp = thread / 32 % 4;
+  const int n_rows = static_cast<int>(shape.n) - tile.first;
+  const int load_row = thread / kChunks, load_chunk = thread % kChunks;
+  const __half* from_rows = chunk.halves + (shape.begin + tile.first) * n_padded + load_chunk * 8;
+  const __half* from_cells = chunk.cell_halves + shape.first_cell * n_padded + load_chunk * 8;
+  for (int depth = 0; depth < n_depths; ++depth) {
+#pragma unroll
+    for (int r = 0; r < kTileRows; r += kRowsLoaded) {
+      const int row = r + load_row;
+      const bool valid = row < n_rows;
+      ddkern::cuda::copy_async_16(
+          rows + depth * kTileBytes + swizzled(row, load_chunk),
+          from_rows + static_cast<std::int64_t>(valid ? row : 0) * n_padded + depth * kDepth,
+          valid);
+    }
+  }
+  // What is loaded next, and what is multiplied: stage, first cell and 64 features of it.
+  struct Place {
+    int stage = 0, first = 0, depth = 0;
+    __device__ void advance(int n_depths) {
+      stage = (stage + 1) % kScanStages;
+      if (++depth < n_depths) return;
+      depth = 0;
+      first += kScanColumns;
+    }
+  };
+  Place next, here;
+  const CellBound* from_bounds = chunk.bounds + shape.first_cell;
+  const auto load_stage = [&] {
+    if (next.first < k) {
+#pragma unroll
+      for (int r = 0; r < kScanColumns; r += kRowsLoaded) {
+        const int row = r + load_row;
+        const bool valid = next.first + row < k;
+        ddkern::cuda::copy_async_16(
+            stages[next.stage].cells + swizzled(row, load_chunk),
+            from_cells + static_cast<unsigned>((valid ? next.first + row : 0) * n_padded +
+                                               next.depth * kDepth),
+            valid);
+      }
+      // With the last features of a cell.
+      if (next.depth == n_depths - 1 && thread < kScanColumns) {
+        const bool valid = next.first + thread < k;
+        ddkern::cuda::copy_async_16(bounds + next.stage * kScanColumns + thread,
+                                    from_bounds + (valid ? next.first + thread : 0), valid);
+      }
+      next.advance(n_depths);
+    }
+    ddkern::cuda::copy_async_commit();
+  };
+  constexpr int kAhead = kScanStages - 1;
+#pragma unroll
+  for (int s = 0; s < kAhead; ++s) load_stage();
+  const int first_row = warpgroup * 64 + warp * 16 + lane / 4;
+  float row_lost[kRows], row_norm[kRows];
+  LeastScores<kKept> found[kRows];
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    const int row = first_row + r * 8;
+    const std::int64_t position = shape.begin + tile.first + (row < n_rows ? row : 0);
+    row_lost[r] = chunk.lost[position];
+    row_norm[r] = chunk.norms[position];
+    found[r].limit = limit_from_before(chunk, shape, position, row_lost[r], row_norm[r]);
+  }
+  float sums[32];
+#pragma unroll
+  for (float& sum : sums) sum = 0;
+  for (; here.first < k; here.advance(n_depths)) {
+    ddkern::cuda::copy_async_wait<kAhead - 1>();
+    // What ordinary copies wrote is read by the tensor cores' own path.
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    __syncthreads();
+    load_stage();
+    const std::uint64_t a =
+        descriptor_of(rows + here.depth * kTileBytes + warpgroup * (kTileBytes / 2));
+    const std::uint64_t b = descriptor_of(stages[here.stage].cells);
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#pragma unroll
+    for (int d = 0; d < kDepth / 16; ++d) {
+      multiply_by_warpgroup(sums, a + d * 2, b + d * 2, here.depth > 0 || d > 0);
+    }
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+    if (here.depth != n_depths - 1) continue;
+    scan_tile<kScanColumns / 8>(
+        found, row_lost, row_norm, bounds + here.stage * kScanColumns, here.first, k,
+        [&](int r, int n, int half) -> float& { return sums[n * 4 + r * 2 + half]; });
+  }
+  // Read again, which costs less than keeping it.
+  const RowTile same_tile = chunk.tiles[blockIdx.x];
+  int n_open = 0;
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    n_open += decide_by_four(chunk, same_tile, first_row + r * 8, is_wild(row_norm[r]), found[r]);
+  }
+  n_open = ddkern::cuda::warp_reduce(n_open, ddkern::cuda::Sum{});
+  if (lane == 0 && n_open > 0) {
+    ddkern::cuda::atomic_add(&chunk.runs[same_tile.group].n_rechecked,
+                             static_cast<std::int64_t>(n_open));
+  }
+#endif
+}
+
 }  // namespace
+
+template <class T>
+void multiply_and_scan_sm90a(const Chunk<T>& chunk, cudaStream_t stream) {
+  DDKERN_LAUNCH(product_scan_kernel<T>, chunk.n_tiles, kThreads, scan_bytes(chunk.n_padded), stream,
+                chunk);
+}
 
 template <class T>
 void multiply_rows_sm90a(const Chunk<T>& chunk, const ProductTile* tiles, int n_tiles,
@@ -166,6 +323,8 @@ void multiply_rows_sm90a(const Chunk<T>& chunk, const ProductTile* tiles, int n_
   DDKERN_LAUNCH(gram_kernel<T>, n_tiles, kThreads, kSharedBytes, stream, chunk, tiles);
 }
 
+template void multiply_and_scan_sm90a(const Chunk<float>&, cudaStream_t);
+template void multiply_and_scan_sm90a(const Chunk<double>&, cudaStream_t);
 template void multiply_rows_sm90a(const Chunk<float>&, const ProductTile*, int, cudaStream_t);
 template void multiply_rows_sm90a(const Chunk<double>&, const ProductTile*, int, cudaStream_t);
 

@@ -441,6 +441,16 @@ class ChunkSolver {
     multiply_rows(chunk(), space_.gram_products, n_tiles, stream_);
   }
 
+  void multiply_and_scan_all() {
+#if defined(DDKERN_SM90A)
+    if (device_.has_sm90a) {
+      multiply_and_scan_sm90a(chunk(), stream_);
+      return;
+    }
+#endif
+    multiply_and_scan(chunk(), stream_);
+  }
+
   void lay_out_chunk() {
     shapes_.clear();
     weights_.clear();
@@ -609,7 +619,7 @@ class ChunkSolver {
   void find_all_nearest() {
     if (scans_products()) {
       forget_open_rows(chunk(), stream_);
-      multiply_and_scan(chunk(), stream_);
+      multiply_and_scan_all();
       settle_open_rows(chunk(), chunk().n_rows, device_.n_multiprocessors, stream_);
       return;
     }

@@ -159,10 +159,8 @@ __global__ void __launch_bounds__(kThreads)
     std::int32_t listed[kRowsAtOnce];
 #pragma unroll
     for (int r = 0; r < kRowsAtOnce; ++r) {
-      listed[r] = e + r < last ? events[e + r] : 0;
-#pragma unroll
-      for (int c = 0; c < kColumnsAThread; ++c) values[r][c] = 0;
-      if (e + r >= last) continue;
+      // The first again where there are fewer: a condition on the loads would keep them apart.
+      listed[r] = events[e + r < last ? e + r : e];
       const T* x = chunk.row(shape.begin + listed[r] / 2) + first_column;
       if constexpr (kAligned) {
         load_aligned(x, values[r]);
