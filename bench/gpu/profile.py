@@ -8,6 +8,8 @@ torch's profiler.
 from __future__ import annotations
 
 import argparse
+import cProfile
+import pstats
 import re
 import time
 from collections import defaultdict
@@ -27,7 +29,8 @@ def main() -> None:
     parser.add_argument("--algorithm", default="auto")
     parser.add_argument("--max-iter", type=int, default=20)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--top", type=int, default=24)
+    parser.add_argument("--top", type=int, default=24, help="kernels shown")
+    parser.add_argument("--host", type=int, default=0, help="functions of the host shown")
     options = parser.parse_args()
     device = torch.device("cuda", torch.cuda.current_device())
     every = {s.name: s for s in (*SUITES["end_to_end"], *SUITES["lloyd"], HUGE)}
@@ -52,8 +55,15 @@ def main() -> None:
             f"{name[8:]} {1e3 * float(notes[name]):.1f}"  # type: ignore[arg-type]
             for name in ("seconds_prepare", "seconds_seed", "seconds_lloyd")
         )
-        print(f"{shape.label} {options.suite}: {1e3 * wall:.1f} ms wall; {phases}")
+        total = 1e3 * float(notes["seconds_total"])  # type: ignore[arg-type]
+        print(
+            f"{shape.label} {options.suite}: {1e3 * wall:.1f} ms wall; {total:.1f} call; {phases}"
+        )
     print({k: v for k, v in notes.items() if not k.startswith("seconds")})
+    if options.host:
+        host = cProfile.Profile()
+        host.runcall(run)
+        pstats.Stats(host).sort_stats("tottime").print_stats(options.host)
     if options.top == 0:
         return
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:

@@ -6,7 +6,7 @@
 namespace ddkern::kmeans::cuda {
 namespace {
 
-// A thread has a row of the tile and goes through the cells.
+// A thread has a row of the tile and goes through cells.
 template <class T>
 __global__ void __launch_bounds__(kTileRows)
     score_rows_kernel(Chunk<T> chunk, const std::int32_t* seeds) {
@@ -34,13 +34,13 @@ __global__ void __launch_bounds__(kTileRows) score_means_kernel(Chunk<T> chunk) 
   const float* gram = chunk.gram + shape.gram + i;
   float* scores = chunk.scores + tile.scores + threadIdx.x;
   double* combined = chunk.combined + shape.combined + i;
-  for (int c = 0; c < shape.k; ++c) {
+  for (int c = static_cast<int>(blockIdx.y); c < shape.k; c += static_cast<int>(gridDim.y)) {
     const std::int64_t cell = shape.first_cell + c;
     const int n_events = chunk.n_events[cell];
     const bool reseeded = chunk.reseeded[cell] >= 0;
     if (n_events == 0 && !reseeded) continue;
     double sum = combined[static_cast<std::int64_t>(c) * shape.gram_stride];
-    const std::int32_t* events = chunk.events + chunk.event_begin[cell];
+    const std::int32_t* events = chunk.events + chunk.cell_events[cell].begin;
     const auto term = [&](int e) {
       const std::int32_t event = events[e];
       const double product = gram[static_cast<std::int64_t>(event / 2) * shape.gram_stride];
@@ -78,7 +78,10 @@ void score_rows(const Chunk<T>& chunk, const std::int32_t* seeds, cudaStream_t s
 
 template <class T>
 void score_means(const Chunk<T>& chunk, cudaStream_t stream) {
-  DDKERN_LAUNCH(score_means_kernel<T>, chunk.n_tiles, kTileRows, 0, stream, chunk);
+  // Late iterations have few events a cell: what counts is how many cells are under way.
+  constexpr unsigned kCellsAtOnce = 4;
+  const dim3 grid(static_cast<unsigned>(chunk.n_tiles), kCellsAtOnce);
+  DDKERN_LAUNCH(score_means_kernel<T>, grid, kTileRows, 0, stream, chunk);
 }
 
 template void score_rows(const Chunk<float>&, const std::int32_t*, cudaStream_t);

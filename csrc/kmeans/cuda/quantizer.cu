@@ -144,7 +144,7 @@ Workspace<T> lay_out(Arena& arena, const ChunkSize& size, std::int64_t n_feature
     chunk.least_hash = arena.take<unsigned long long>(cells);
     chunk.most_hash = arena.take<unsigned long long>(cells);
     chunk.event_cursor = arena.take<std::int32_t>(cells);
-    chunk.event_begin = arena.take<std::int64_t>(cells);
+    chunk.cell_events = arena.take<CellEvents>(cells);
     chunk.events = arena.take<std::int32_t>(2 * n);
     space.n_active = arena.take<int>(kIterationsBetweenReads);
     space.history = arena.take<double>(kIterationsBetweenReads * groups);

@@ -60,6 +60,12 @@ struct GroupRun {
   double largest_distance;
 };
 
+// The rows that came to a cell and went from it, listed from `begin`.
+struct alignas(16) CellEvents {
+  std::int64_t begin;
+  std::int32_t n, group;
+};
+
 // One step of greedy k-means++.
 struct GroupSeeding {
   double unit;  // 2^shift: distances to units of the grid of the masses
@@ -140,8 +146,8 @@ struct Chunk {
   std::int32_t* first_member;
   unsigned long long *least_hash, *most_hash;
   std::int32_t *n_events, *event_cursor;
-  std::int64_t* event_begin;
-  std::int32_t* reseeded;  // row of the group, or -1
+  CellEvents* cell_events;  // placed for the update at hand
+  std::int32_t* reseeded;   // row of the group, or -1
   // Rows that came and went, sorted by cell: 2 a row. The sign is in the lowest bit.
   std::int32_t* events;
   float* scores;

@@ -88,15 +88,16 @@ template <class T>
 __global__ void __launch_bounds__(kThreads) place_events_kernel(Chunk<T> chunk, bool also_ended) {
   __shared__ std::int64_t shared[kThreads / kWarp + 1];
   const GroupShape& shape = chunk.shapes[blockIdx.x];
-  if (!also_ended && chunk.runs[blockIdx.x].active == 0) return;
+  const bool takes_part = also_ended || chunk.runs[blockIdx.x].active != 0;
   std::int64_t begin = 2 * shape.begin;
   for (int first = 0; first < shape.k; first += kThreads) {
     const int c = first + static_cast<int>(threadIdx.x);
     const std::int64_t cell = shape.first_cell + c;
-    const std::int64_t n = c < shape.k ? chunk.n_events[cell] : 0;
+    const std::int64_t n = takes_part && c < shape.k ? chunk.n_events[cell] : 0;
     const std::int64_t before = block_prefix(n, shared);
     if (c < shape.k) {
-      chunk.event_begin[cell] = begin + before;
+      chunk.cell_events[cell] = {begin + before, static_cast<std::int32_t>(n),
+                                 static_cast<std::int32_t>(blockIdx.x)};
       chunk.event_cursor[cell] = 0;
     }
     begin += shared[kThreads / kWarp];
@@ -114,22 +115,22 @@ __global__ void __launch_bounds__(kTileRows) list_events_kernel(Chunk<T> chunk, 
   const int from = chunk.before[position], to = chunk.assignment[position];
   if (from == to || !chunk.counts(position)) return;
   const std::int64_t to_cell = shape.first_cell + to, from_cell = shape.first_cell + from;
-  chunk.events[chunk.event_begin[to_cell] + atomicAdd(chunk.event_cursor + to_cell, 1)] = 2 * row;
+  chunk.events[chunk.cell_events[to_cell].begin + atomicAdd(chunk.event_cursor + to_cell, 1)] =
+      2 * row;
   if (from < 0) return;
-  chunk.events[chunk.event_begin[from_cell] + atomicAdd(chunk.event_cursor + from_cell, 1)] =
+  chunk.events[chunk.cell_events[from_cell].begin + atomicAdd(chunk.event_cursor + from_cell, 1)] =
       2 * row + 1;
 }
 
 // A block has a cell, a slab of its features and parts of its events, in any order: integers. With
 // `kAligned` every thread has kColumnsAThread features or none.
 template <class T, bool kAligned>
-__global__ void __launch_bounds__(kThreads)
-    accumulate_kernel(Chunk<T> chunk, bool also_ended, bool in_parts) {
+__global__ void __launch_bounds__(kThreads) accumulate_kernel(Chunk<T> chunk, bool in_parts) {
   const std::int64_t cell = blockIdx.x;
-  const int n_events = chunk.n_events[cell];
+  // One load for what all others need: most blocks have little to do but wait.
+  const CellEvents of_cell = chunk.cell_events[cell];
+  const int n_events = of_cell.n, g = of_cell.group;
   if (static_cast<int>(blockIdx.z) * kEventsAPart >= n_events) return;
-  const int g = chunk.cell_group[cell];
-  if (!also_ended && chunk.runs[g].active == 0) return;
   const int first_column =
       static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x) * kColumnsAThread;
   if (first_column >= chunk.n_features) return;
@@ -148,7 +149,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int c = 0; c < kColumnsAThread; ++c) {
     shift[c] = static_cast<double>(centre[first_column + (c < n_own ? c : 0)]) * frame.row_scale;
   }
-  const std::int32_t* events = chunk.events + chunk.event_begin[cell];
+  const std::int32_t* events = chunk.events + of_cell.begin;
   constexpr int kRowsAtOnce = 4;
   static_assert(kEventsAPart % kRowsAtOnce == 0);
   const int part = in_parts ? kEventsAPart : n_events;
@@ -654,11 +655,9 @@ void update_sums(const Chunk<T>& chunk, bool also_ended, cudaStream_t stream) {
                   blocks_for(chunk.n_features, threads * kColumnsAThread),
                   in_parts ? std::min(blocks_for(most_events, kEventsAPart), kMostParts) : 1);
   if (rows_are_aligned(chunk)) {
-    DDKERN_LAUNCH((accumulate_kernel<T, true>), grid, threads, 0, stream, chunk, also_ended,
-                  in_parts);
+    DDKERN_LAUNCH((accumulate_kernel<T, true>), grid, threads, 0, stream, chunk, in_parts);
   } else {
-    DDKERN_LAUNCH((accumulate_kernel<T, false>), grid, threads, 0, stream, chunk, also_ended,
-                  in_parts);
+    DDKERN_LAUNCH((accumulate_kernel<T, false>), grid, threads, 0, stream, chunk, in_parts);
   }
 }
 

@@ -117,7 +117,8 @@ class DeviceArray:
     def wrap_all(self, parts: Sequence[NDArray[Any]]) -> tuple[Array, ...]:
         """Each of ``parts`` as an array of the caller's library, copied here all at once."""
         whole = self.native(np.concatenate(parts))
-        return tuple(self.export(part) for part in whole.split([len(part) for part in parts]))
+        copies: tuple[Any, ...] = whole.split([len(part) for part in parts])
+        return copies if self.export is _identity else tuple(map(self.export, copies))
 
     def narrowed(self, values: Any, dtype: DTypeLike) -> Any:
         """``values`` as ``dtype`` if that holds every one of them, as they are otherwise."""
