@@ -43,6 +43,11 @@ ddkern's.
 
 Reproduce with `bench/gpu_suite.sh`."""
 
+_SHOWN_SHARE = 0.01  # of the time in kernels, for a kernel to have a line
+_PROFILES = """\
+Milliseconds of calls one after the other, of which the first also allocates; in brackets preparing
+rows, seeding and Lloyd on the device. The tables are of one more call under torch's profiler."""
+
 _CHECKS = """\
 Distortion relative to ddkern's; in brackets the share of checked rows whose label is not the
 nearest of the returned centroids (flash-kmeans returns labels for those before the last update):"""
@@ -55,6 +60,7 @@ class _Machine:
     run: dict[str, Any]
     lines: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     runs: list[dict[str, Any]] = field(default_factory=list)
+    profiles: list[dict[str, Any]] = field(default_factory=list)
 
 
 def read(folder: Path, *, smoke: bool = False) -> list[dict[str, Any]]:
@@ -67,11 +73,12 @@ def read(folder: Path, *, smoke: bool = False) -> list[dict[str, Any]]:
     """
     if not folder.is_dir():
         return []
-    documents = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    paths = [*sorted(folder.glob("*.json")), *sorted(folder.glob("profile/*.json"))]
+    documents = [json.loads(path.read_text()) for path in paths]
     for document in documents:
         if document.get("schema") != record.SCHEMA:
             raise ValueError(f"{folder}: schema {document.get('schema')!r}")
-    kept = [document for document in documents if smoke or not document["smoke"]]
+    kept = [document for document in documents if smoke or not document.get("smoke")]
     return sorted(kept, key=lambda document: str(document["date"]))
 
 
@@ -88,6 +95,8 @@ def render(documents: list[dict[str, Any]]) -> list[str]:
                 parts += [f"#### {title}", *_suite(list(lines.values()), suite)]
         if lines := machine.lines.get("scaling"):
             parts += _scaling(list(lines.values()), images=number == 0)
+        if machine.profiles:
+            parts += _profiles(machine.profiles)
         parts.append(_runs(machine))
     return parts
 
@@ -128,7 +137,7 @@ def _fixed(shape: dict[str, Any], varied: str) -> str:
 
 def _collect(documents: list[dict[str, Any]]) -> dict[str, _Machine]:
     machines: dict[str, _Machine] = {}
-    for document in documents:
+    for document in [document for document in documents if document["suite"] != "profile"]:
         name = document["machine"]["name"]
         machine = machines.setdefault(name, _Machine(document))
         machine.run = document
@@ -136,6 +145,9 @@ def _collect(documents: list[dict[str, Any]]) -> dict[str, _Machine]:
         for line in document["lines"]:
             lines = machine.lines.setdefault(document["suite"], {})
             lines[line["shape"]["name"]] = line
+    for document in [document for document in documents if document["suite"] == "profile"]:
+        if document["machine"]["name"] in machines:
+            machines[document["machine"]["name"]].profiles.append(document)
     return machines
 
 
@@ -315,6 +327,37 @@ def _scaling(lines: list[dict[str, Any]], *, images: bool) -> list[str]:
         ]
         parts.append(_table(["groups x rows x D, k", "iterations", *titles.values()], rows))
     return parts if len(parts) > 1 else []
+
+
+def _profiles(documents: list[dict[str, Any]]) -> list[str]:
+    parts = ["#### Where the time goes", _PROFILES]
+    for document in documents:
+        for run in document["runs"]:
+            calls = [
+                f"{call['wall_ms']:.0f} ({call['prepare_ms']:.0f} + {call['seed_ms']:.0f} + "
+                f"{call['lloyd_ms']:.0f})"
+                for call in run["calls"]
+            ]
+            notes = run["notes"]
+            parts.append(
+                f"{run['label']}, {_SUITE_TITLES[run['suite']].lower()} (commit "
+                f"{document['commit'][:12]}, `{run['command']}`): {', '.join(calls)}; "
+                f"{notes['mean_iterations']:.1f} iterations a group, "
+                f"{100 * notes['rows_rechecked'] / notes['rows_assigned']:.1f} % of assignments "
+                f"rechecked, {notes['rows_exact']} in real arithmetic."
+            )
+            rows = [
+                [
+                    f"`{kernel['name']}`",
+                    f"{kernel['ms']:.1f}",
+                    str(kernel["launches"]),
+                    f"{100 * kernel['ms'] / run['kernels_ms']:.0f} %",
+                ]
+                for kernel in run["kernels"]
+                if kernel["ms"] >= _SHOWN_SHARE * run["kernels_ms"]
+            ]
+            parts.append(_table(["kernel", "ms", "launches", "share"], rows))
+    return parts
 
 
 def _runs(machine: _Machine) -> str:
