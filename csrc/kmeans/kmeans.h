@@ -20,7 +20,7 @@ namespace ddkern::kmeans {
 enum class Init { plus_plus, random, array };
 enum class Algorithm { automatic, gram, streaming };
 // What the products under the certificate are made of.
-enum class FastFormat { f32, bf16, f16, bytes };
+enum class FastFormat { f32, bf16, bytes };
 
 // Rows sorted by group, and what every group wants.
 struct Groups {

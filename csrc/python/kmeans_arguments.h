@@ -50,7 +50,6 @@ inline const char* name_of(kmeans::FastFormat format) {
   switch (format) {
     case kmeans::FastFormat::f32: return "float32";
     case kmeans::FastFormat::bf16: return "bfloat16";
-    case kmeans::FastFormat::f16: return "float16";
     case kmeans::FastFormat::bytes: return "bytes";
   }
   return "";
@@ -168,8 +167,10 @@ inline py::dict describe(const std::vector<GroupReport>& reports) {
   return stats;
 }
 
-// What a fit says of its groups.
-inline py::dict describe_fit(const std::vector<GroupReport>& reports) {
+// What a fit says of its groups. `products` names what the products were made of where no format of
+// the CPU says so.
+inline py::dict describe_fit(const std::vector<GroupReport>& reports,
+                             const char* products = nullptr) {
   py::dict result;
   result["distortion"] = per_group<double>(reports, [](const auto& r) { return r.distortion; });
   result["inertia"] = per_group<double>(reports, [](const auto& r) { return r.inertia; });
@@ -184,7 +185,11 @@ inline py::dict describe_fit(const std::vector<GroupReport>& reports) {
   result["empty_cells"] =
       per_group<std::int64_t>(reports, [](const auto& r) { return r.n_empty_cells; });
   result["restart"] = per_group<std::int64_t>(reports, [](const auto& r) { return r.restart; });
-  result["stats"] = describe(reports);
+  py::dict stats = describe(reports);
+  if (products != nullptr) {
+    stats["products"] = std::vector<std::string>(reports.size(), products);
+  }
+  result["stats"] = stats;
   return result;
 }
 

@@ -55,7 +55,7 @@ py::dict fit_as(const DeviceRows<T>& rows, const Groups& groups, const FitOption
     kmeans::cuda::fit(rows, groups, options, pointer<const T>(given), output, call);
   }
   attendant.finish();
-  py::dict result = describe_fit(output.reports);
+  py::dict result = describe_fit(output.reports, "float16");
   result["isa"] = kmeans::cuda::architecture(call.device);
   result["n_threads"] = 0;
   return result;

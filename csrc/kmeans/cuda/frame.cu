@@ -291,7 +291,7 @@ __device__ double weighted_mean(const Chunk<T>& chunk, const GroupShape& shape,
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) grid_kernel(Chunk<T> chunk) {
+__global__ void __launch_bounds__(kThreads, 4) grid_kernel(Chunk<T> chunk) {
   __shared__ double shared[kThreads / kWarp];
   const GroupShape& shape = chunk.shapes[blockIdx.x];
   GroupFrame& frame = chunk.frames[blockIdx.x];
@@ -304,7 +304,7 @@ __global__ void __launch_bounds__(kThreads) grid_kernel(Chunk<T> chunk) {
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) distance_mean_kernel(Chunk<T> chunk) {
+__global__ void __launch_bounds__(kThreads, 4) distance_mean_kernel(Chunk<T> chunk) {
   __shared__ double shared[kThreads / kWarp];
   GroupRun& run = chunk.runs[blockIdx.x];
   if (run.far == 0) return;

@@ -115,6 +115,8 @@ __global__ void __launch_bounds__(kWarpsM * kWarpsN * 32, kColumns > 128 ? 1 : 2
     }
   }
 
+  float* scores = chunk.scores + tile.scores +
+                  static_cast<std::int64_t>(product_tile.first_column) * kTileRows;
 #pragma unroll
   for (int m = 0; m < Config::kTilesM; ++m) {
 #pragma unroll
@@ -131,8 +133,7 @@ __global__ void __launch_bounds__(kWarpsM * kWarpsN * 32, kColumns > 128 ? 1 : 2
           chunk.gram[shape.gram + j * shape.gram_stride + i] = value;
           chunk.gram[shape.gram + i * shape.gram_stride + j] = value;
         } else {
-          const std::int64_t c = product_tile.first_column + column;
-          chunk.scores[tile.scores + c * kTileRows + row] = value;
+          scores[column * kTileRows + row] = value;
         }
       }
     }

@@ -696,7 +696,6 @@ class ChunkSolver {
       report.converged = run.converged != 0;
       report.n_empty_cells = run.n_empty_cells;
       report.algorithm = plan_.gram ? Algorithm::gram : Algorithm::streaming;
-      report.products = FastFormat::f16;
       report.history.clear();
       for (int it = 0; it < run.n_iter; ++it) report.history.push_back(histories_[size(it)][g]);
     }

@@ -559,7 +559,7 @@ __device__ void nearer_directly(const Chunk<T>& chunk, const SeedTables& tables,
 
 // A whole step of a group that float32 cannot serve: by one block, in float64.
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 3)
     slow_kernel(Chunk<T> chunk, SeedTables tables, int step, unsigned restart) {
   __shared__ std::int64_t prefix[kWarps + 1], targets[kMostTrials];
   __shared__ double shared[kWarps];

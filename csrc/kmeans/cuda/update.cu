@@ -305,7 +305,7 @@ __global__ void __launch_bounds__(kThreads) single_value_kernel(Chunk<T> chunk) 
 // Sixteen threads a cell: the lanes of its sums of squares. Late iterations change few cells, and
 // then the time is that of one. In Gram space no packed cell is wanted.
 template <class T>
-__global__ void __launch_bounds__(kCellThreads)
+__global__ void __launch_bounds__(kCellThreads, 3)
     finish_kernel(Chunk<T> chunk, Finish how, bool gram, float product_error) {
   constexpr int kAhead = 32 / sizeof(T);
   const std::int64_t asked =
@@ -588,7 +588,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) distortion_kernel(Chunk<T> chunk) {
+__global__ void __launch_bounds__(kThreads, 4) distortion_kernel(Chunk<T> chunk) {
   __shared__ int far;
   const int g = static_cast<int>(blockIdx.x);
   const GroupShape& shape = chunk.shapes[g];
