@@ -7,7 +7,67 @@ from __future__ import annotations
 
 import typing
 
-__all__: list[str] = ["report"]
+import numpy
+import numpy.typing
+
+__all__: list[str] = ["assign", "fit", "report", "seed"]
+
+def assign(
+    *,
+    x: typing.SupportsInt | typing.SupportsIndex,
+    float64: bool,
+    n_rows: typing.SupportsInt | typing.SupportsIndex,
+    n_features: typing.SupportsInt | typing.SupportsIndex,
+    row_stride: typing.SupportsInt | typing.SupportsIndex,
+    order: typing.Annotated[numpy.typing.ArrayLike, numpy.int64] | None,
+    offsets: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
+    centroids: typing.SupportsInt | typing.SupportsIndex,
+    k: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
+    n_nearest: typing.SupportsInt | typing.SupportsIndex,
+    return_distance: bool,
+    max_memory: typing.SupportsInt | typing.SupportsIndex,
+    device: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+    allocate: typing.Any,
+    assignment: typing.SupportsInt | typing.SupportsIndex,
+    distance: typing.SupportsInt | typing.SupportsIndex,
+    progress: typing.Any,
+) -> dict[str, typing.Any]:
+    """
+    The nearest centroid of every row: see ddkern.assign.
+    """
+
+def fit(
+    *,
+    x: typing.SupportsInt | typing.SupportsIndex,
+    float64: bool,
+    n_rows: typing.SupportsInt | typing.SupportsIndex,
+    n_features: typing.SupportsInt | typing.SupportsIndex,
+    row_stride: typing.SupportsInt | typing.SupportsIndex,
+    order: typing.Annotated[numpy.typing.ArrayLike, numpy.int64] | None,
+    offsets: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
+    k: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
+    group_ids: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
+    seeds: typing.Annotated[numpy.typing.ArrayLike, numpy.uint64],
+    sample_weight: typing.Annotated[numpy.typing.ArrayLike, numpy.float64] | None,
+    init: str,
+    init_centroids: typing.SupportsInt | typing.SupportsIndex,
+    n_init: typing.SupportsInt | typing.SupportsIndex,
+    max_iter: typing.SupportsInt | typing.SupportsIndex,
+    tol: typing.SupportsFloat | typing.SupportsIndex,
+    algorithm: str,
+    max_memory: typing.SupportsInt | typing.SupportsIndex,
+    device: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+    allocate: typing.Any,
+    centroids: typing.SupportsInt | typing.SupportsIndex,
+    mass: typing.SupportsInt | typing.SupportsIndex,
+    assignment: typing.SupportsInt | typing.SupportsIndex,
+    progress: typing.Any,
+) -> dict[str, typing.Any]:
+    """
+    k-means over groups of rows in device memory: see ddkern.quantize.
+    """
 
 def report() -> dict[str, typing.Any]:
     """
@@ -17,6 +77,32 @@ def report() -> dict[str, typing.Any]:
     (13000 for CUDA 13.0; driver 0 means that there is none), ``error_name`` (empty when all
     went well) and ``devices``, a list of dictionaries with ``name``, ``compute_capability``,
     ``total_memory`` in bytes and ``multiprocessors``.
+    """
+
+def seed(
+    *,
+    x: typing.SupportsInt | typing.SupportsIndex,
+    float64: bool,
+    n_rows: typing.SupportsInt | typing.SupportsIndex,
+    n_features: typing.SupportsInt | typing.SupportsIndex,
+    row_stride: typing.SupportsInt | typing.SupportsIndex,
+    order: typing.Annotated[numpy.typing.ArrayLike, numpy.int64] | None,
+    offsets: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
+    k: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
+    group_ids: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
+    seeds: typing.Annotated[numpy.typing.ArrayLike, numpy.uint64],
+    sample_weight: typing.Annotated[numpy.typing.ArrayLike, numpy.float64] | None,
+    init: str,
+    algorithm: str,
+    max_memory: typing.SupportsInt | typing.SupportsIndex,
+    device: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+    allocate: typing.Any,
+    rows: typing.SupportsInt | typing.SupportsIndex,
+    progress: typing.Any,
+) -> dict[str, typing.Any]:
+    """
+    Seeds alone: see ddkern.seed_centroids.
     """
 
 __version__: str

@@ -28,6 +28,7 @@ from helpers.device import (
     family_cases,
 )
 from helpers.problems import DTYPES
+from helpers.simt import simt_options
 
 torch = pytest.importorskip("torch")
 
@@ -68,6 +69,25 @@ def _through_simt(simt: Any) -> Iterator[None]:
 @pytest.mark.parametrize("name", cases())
 def test_quantize(name: str, algorithm: str) -> None:
     assert_same_as_on_the_cpu(cases()[name], "cpu", algorithm=algorithm)
+
+
+# What a device may do that the stand-in does not do by itself: products off by all that their bound
+# allows, threads in another order, copies that arrive as late as they may.
+TRIALS = {
+    "products-above": {"mma_error": 1, "seed": 1},
+    "products-below": {"mma_error": -1, "late_copies": True},
+    "products-apart": {"mma_error": 2, "seed": 7, "late_copies": True},
+}
+TRIED = ("tall", "wide", "many-centroids", "duplicates", "ragged-shuffled", "weighted-restarts")
+TRIED_LONG = ("long-20", "long-50", "long-weighted", "long-array", "aligned", "float64-long")
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("name", [*TRIED, *TRIED_LONG])
+@pytest.mark.parametrize("trial", TRIALS)
+def test_quantize_on_trial(trial: str, name: str, algorithm: str) -> None:
+    with simt_options(**TRIALS[trial]):
+        assert_same_as_on_the_cpu(cases()[name], "cpu", algorithm=algorithm)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

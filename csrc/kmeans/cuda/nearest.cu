@@ -225,7 +225,8 @@ __device__ float packed_product(const Chunk<T>& chunk, std::int64_t position, st
 
 // A warp a row. Without limbs, rows that float64 cannot settle go on to chunk.ties.
 template <class T, bool kExact>
-__global__ void __launch_bounds__(kExact ? kWarp : kSettleThreads, kExact ? 1 : 5) settle_kernel(Chunk<T> chunk) {
+__global__ void __launch_bounds__(kExact ? kWarp : kSettleThreads, kExact ? 1 : 5)
+    settle_kernel(Chunk<T> chunk) {
   DDKERN_DYNAMIC_SHARED(std::int64_t, limbs);
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int n_warps = static_cast<int>(gridDim.x * blockDim.x) / kWarp;

@@ -115,8 +115,8 @@ __global__ void __launch_bounds__(kWarpsM * kWarpsN * 32, kColumns > 128 ? 1 : 2
     }
   }
 
-  float* scores = chunk.scores + tile.scores +
-                  static_cast<std::int64_t>(product_tile.first_column) * kTileRows;
+  float* scores =
+      chunk.scores + tile.scores + static_cast<std::int64_t>(product_tile.first_column) * kTileRows;
 #pragma unroll
   for (int m = 0; m < Config::kTilesM; ++m) {
 #pragma unroll
