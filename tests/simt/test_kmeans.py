@@ -1,17 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The CUDA quantizer's kernels, compiled for the host, give the bits of the CPU's.
 
-DDKERN_SIMT_PATH names the folder with the module `_simt`, which has the functions of
-`ddkern._cuda` and works on host memory. It is slow, so everything here is small.
+The module `_simt` has the functions of `ddkern._cuda` and works on host memory. It is slow, so
+everything here is small.
 """
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
@@ -28,11 +24,9 @@ from helpers.device import (
     family_cases,
 )
 from helpers.problems import DTYPES
-from helpers.simt import simt_options
+from helpers.simt import load_simt, simt_options
 
 torch = pytest.importorskip("torch")
-
-VARIABLE = "DDKERN_SIMT_PATH"
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ddkern.ConvergenceWarning"),
@@ -42,26 +36,9 @@ pytestmark = [
 ALGORITHMS = ("gram", "streaming")
 
 
-@pytest.fixture(scope="module")
-def simt() -> Any:
-    folder = os.environ.get(VARIABLE)
-    if not folder:
-        pytest.skip(f"{VARIABLE} is not set; it names the folder with the module _simt")
-    sys.path.insert(0, folder)
-    try:
-        module = importlib.import_module("_simt")
-    except ImportError as error:
-        pytest.skip(f"_simt cannot be imported from {VARIABLE}={folder}: {error}")
-    finally:
-        sys.path.remove(folder)
-    if not hasattr(module, "fit"):
-        pytest.skip(f"the module _simt in {VARIABLE}={folder} has no fit")
-    return module
-
-
 @pytest.fixture(autouse=True)
-def _through_simt(simt: Any) -> Iterator[None]:
-    with device.use_module(simt):
+def _through_simt() -> Iterator[None]:
+    with device.use_module(load_simt()):
         yield
 
 
@@ -88,6 +65,22 @@ TRIED_LONG = ("long-20", "long-50", "long-weighted", "long-array", "aligned", "f
 def test_quantize_on_trial(trial: str, name: str, algorithm: str) -> None:
     with simt_options(**TRIALS[trial]):
         assert_same_as_on_the_cpu(cases()[name], "cpu", algorithm=algorithm)
+
+
+# Rows and centroids of small integers are packed without loss: nothing but the bound of the
+# products is between them and a wrong answer.
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("trial", TRIALS)
+def test_families_on_trial(trial: str, algorithm: str, dtype: str) -> None:
+    with simt_options(**TRIALS[trial]):
+        assert_for_all(
+            family_cases(dtype),
+            lambda case: assert_same_as_on_the_cpu(case, "cpu", algorithm=algorithm),
+        )
+        assert_for_all(
+            family_cases(dtype), lambda case: assert_same_assignment_as_on_the_cpu(case, "cpu")
+        )
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
