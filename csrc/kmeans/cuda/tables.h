@@ -157,6 +157,7 @@ struct Chunk {
   // Gram space.
   float* gram;
   double* combined;
+  std::int64_t* n_terms;  // that came to a cell's sums and went, from the start of the run
 
   __device__ std::int64_t row_number(std::int64_t position) const {
     return order != nullptr ? order[position] : first_row + position;
