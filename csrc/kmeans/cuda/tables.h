@@ -155,9 +155,9 @@ struct Chunk {
   OpenRow *open, *ties;
   int *n_open, *n_ties;
   // Gram space.
+  std::int64_t* n_terms;  // by cell: that came to its sums and went, from the start of the run
   float* gram;
   double* combined;
-  std::int64_t* n_terms;  // that came to a cell's sums and went, from the start of the run
 
   __device__ std::int64_t row_number(std::int64_t position) const {
     return order != nullptr ? order[position] : first_row + position;

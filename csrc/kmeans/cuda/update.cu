@@ -593,7 +593,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) distortion_kernel(Chunk<T> chunk) {
+__global__ void __launch_bounds__(kThreads, 2) distortion_kernel(Chunk<T> chunk) {
   __shared__ int far;
   const int g = static_cast<int>(blockIdx.x);
   const GroupShape& shape = chunk.shapes[g];
