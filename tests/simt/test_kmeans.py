@@ -14,7 +14,7 @@ import pytest
 
 import ddkern
 from ddkern.kmeans import device
-from helpers.bits import assert_same_bits
+from helpers.bits import assert_same_array_bits, assert_same_bits
 from helpers.device import (
     assert_for_all,
     assert_same_as_on_the_cpu,
@@ -108,6 +108,24 @@ def test_assign_families(dtype: str) -> None:
     assert_for_all(
         family_cases(dtype), lambda case: assert_same_assignment_as_on_the_cpu(case, "cpu")
     )
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("name", ["edge-33x17", "edge-129x129", "long-20", "long-300"])
+def test_little_shared_memory(name: str, algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDKERN_CUDA_VARIANT", "sm80")
+    assert_same_as_on_the_cpu(cases()[name], "cpu", algorithm=algorithm)
+
+
+def test_fewer_rows_than_centroids() -> None:
+    rng = np.random.default_rng(3)
+    x, centroids = rng.normal(size=(4, 5)), rng.normal(size=(9, 5))
+    ids, owners = np.array([0, 0, 0, 2]), np.array([0, 0, 0, 0, 1, 1, 2, 2, 2])
+    for options in ({}, {"groups": ids, "centroid_groups": owners}):
+        here = ddkern.assign(torch.from_numpy(x), centroids, return_distance=True, **options)
+        there = ddkern.assign(x, centroids, return_distance=True, **options)
+        for name, a, e in zip(("assignment", "distance"), here, there, strict=True):
+            assert_same_array_bits(a, e, name)
 
 
 def test_strided_rows() -> None:

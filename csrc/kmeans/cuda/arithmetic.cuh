@@ -14,6 +14,9 @@ using ddkern::cuda::kAllLanes;
 using ddkern::cuda::kWarp;
 
 constexpr int kLanes = 16;  // of the sums of squares, section 6
+// What a float32 square may take from the root of a sum, for every feature: squares of less than
+// 2^-126 are denormal, off by up to 2^-150, or 0.
+constexpr float kLostSquares = 0x1p-74f;
 
 // The e of v = f * 2^e with 0.5 <= f < 1, and 0 for 0.
 inline __device__ int exponent_of(double v) {

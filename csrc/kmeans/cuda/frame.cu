@@ -242,11 +242,12 @@ __global__ void __launch_bounds__(kThreads, 3) pack_kernel(Chunk<T> chunk) {
     most = join_parts<kParts>(most, Largest{});
     hash = join_parts<kParts>(hash, Sum{});
     if (!exists || part != 0) continue;
-    // Sums of floats, n / kParts + 8 roundings deep; y32 is half an ulp from y, or a denormal.
+    // Sums of floats, n / kParts + 8 roundings deep; y32 is half an ulp from y, or a denormal, and
+    // of what is lost the square of less than 2^-63 may lose digits, or all.
     const float deep = 1 + (static_cast<float>(n) / kParts + 32) * 0x1p-23f;
     const float norm_bound = sqrtf(norm) * deep + 0x1p-60f;
     const float lost_bound = sqrtf(lost) * deep * (1 + 0x1p-20f) + norm_bound * 0x1.1p-23f +
-                             sqrtf(static_cast<float>(n)) * 0x1p-100f;
+                             sqrtf(static_cast<float>(n)) * kLostSquares;
     // Only a row of weight 0 can be this large: nothing is known of its products.
     const bool wild = !(most * 0x1p13f <= kLargestHalf);
     chunk.sq_norms[position] = sq_norm;

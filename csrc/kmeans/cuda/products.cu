@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kmeans/cuda/products.h"
 
+#include <algorithm>
+
 #include "core/cuda/mma.cuh"
 #include "kmeans/cuda/nearest.cuh"
 
@@ -276,9 +278,17 @@ __global__ void __launch_bounds__(ScanConfig::kThreads, 2) product_scan_kernel(C
 }
 
 template <class T, int kColumns, int kWarpsM, int kWarpsN, int kStages, bool kGram>
-void launch(const Chunk<T>& chunk, const ProductTile* tiles, int n_tiles, cudaStream_t stream) {
+void launch(const Chunk<T>& chunk, const ProductTile* tiles, int n_tiles, int shared_bytes,
+            cudaStream_t stream) {
   if (n_tiles == 0) return;
   using Config = TileConfig<kColumns, kWarpsM, kWarpsN, kStages>;
+  // A stage fewer where there is no room for all.
+  if constexpr (Config::kSharedBytes > kLeastSharedBytes) {
+    if (Config::kSharedBytes > shared_bytes) {
+      return launch<T, kColumns, kWarpsM, kWarpsN, kStages - 1, kGram>(chunk, tiles, n_tiles,
+                                                                       shared_bytes, stream);
+    }
+  }
   DDKERN_LAUNCH((product_kernel<T, kColumns, kWarpsM, kWarpsN, kStages, kGram>), n_tiles,
                 Config::kThreads, Config::kSharedBytes, stream, chunk, tiles);
 }
@@ -287,20 +297,28 @@ void launch(const Chunk<T>& chunk, const ProductTile* tiles, int n_tiles, cudaSt
 
 template <class T>
 void multiply_with_cells(const Chunk<T>& chunk, const ProductTile* tiles, int n_tiles, int columns,
-                         cudaStream_t stream) {
+                         int shared_bytes, cudaStream_t stream) {
   switch (columns) {
-    case 16: return launch<T, 16, 8, 1, 5, false>(chunk, tiles, n_tiles, stream);
-    case 32: return launch<T, 32, 4, 2, 5, false>(chunk, tiles, n_tiles, stream);
-    case 64: return launch<T, 64, 4, 2, 4, false>(chunk, tiles, n_tiles, stream);
-    case 128: return launch<T, 128, 2, 2, 3, false>(chunk, tiles, n_tiles, stream);
-    default: return launch<T, 256, 2, 4, 4, false>(chunk, tiles, n_tiles, stream);
+    case 16: return launch<T, 16, 8, 1, 5, false>(chunk, tiles, n_tiles, shared_bytes, stream);
+    case 32: return launch<T, 32, 4, 2, 5, false>(chunk, tiles, n_tiles, shared_bytes, stream);
+    case 64: return launch<T, 64, 4, 2, 4, false>(chunk, tiles, n_tiles, shared_bytes, stream);
+    case 128: return launch<T, 128, 2, 2, 3, false>(chunk, tiles, n_tiles, shared_bytes, stream);
+    default: return launch<T, 256, 2, 4, 4, false>(chunk, tiles, n_tiles, shared_bytes, stream);
   }
 }
 
 template <class T>
-void multiply_rows(const Chunk<T>& chunk, const ProductTile* tiles, int n_tiles,
+void multiply_rows(const Chunk<T>& chunk, const ProductTile* tiles, int n_tiles, int shared_bytes,
                    cudaStream_t stream) {
-  launch<T, kGramColumns, 2, 4, 4, true>(chunk, tiles, n_tiles, stream);
+  launch<T, kGramColumns, 2, 4, 4, true>(chunk, tiles, n_tiles, shared_bytes, stream);
+}
+
+int most_features_scanned(int shared_bytes) {
+  constexpr int kMost = 512;
+  constexpr int kBytesAFeature = kTileRows * static_cast<int>(sizeof(__half));
+  const int bytes =
+      shared_bytes - ScanConfig::kStages * static_cast<int>(sizeof(ScanConfig::Stage));
+  return std::min(kMost, bytes / kBytesAFeature / kPadding * kPadding);
 }
 
 template <class T>
@@ -314,11 +332,13 @@ double product_error(int n_padded) {
   return n_padded / 16 * ddkern::cuda::kMmaError * (1 + 0x1p-10);
 }
 
-template void multiply_with_cells(const Chunk<float>&, const ProductTile*, int, int, cudaStream_t);
-template void multiply_with_cells(const Chunk<double>&, const ProductTile*, int, int, cudaStream_t);
+template void multiply_with_cells(const Chunk<float>&, const ProductTile*, int, int, int,
+                                  cudaStream_t);
+template void multiply_with_cells(const Chunk<double>&, const ProductTile*, int, int, int,
+                                  cudaStream_t);
 template void multiply_and_scan(const Chunk<float>&, cudaStream_t);
 template void multiply_and_scan(const Chunk<double>&, cudaStream_t);
-template void multiply_rows(const Chunk<float>&, const ProductTile*, int, cudaStream_t);
-template void multiply_rows(const Chunk<double>&, const ProductTile*, int, cudaStream_t);
+template void multiply_rows(const Chunk<float>&, const ProductTile*, int, int, cudaStream_t);
+template void multiply_rows(const Chunk<double>&, const ProductTile*, int, int, cudaStream_t);
 
 }  // namespace ddkern::kmeans::cuda

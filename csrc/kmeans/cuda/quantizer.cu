@@ -71,6 +71,9 @@ struct Workspace {
 struct Task {
   bool gram = false, seeds = false, plus_plus = false, iterates = false, several = false;
   bool ordered = false, weighted = false;
+  // Whether k of a group's rows must count: not where centroids are looked up alone.
+  bool needs_rows = true;
+  std::int64_t most_features_scanned = 0;
 };
 
 template <class T>
@@ -81,7 +84,7 @@ Workspace<T> lay_out(Arena& arena, const ChunkSize& size, std::int64_t n_feature
   const std::int64_t n_padded = (n_features + kPadding - 1) / kPadding * kPadding;
   const std::int64_t n = size.n_rows, groups = size.n_groups, cells = size.n_cells;
   const std::int64_t window = task.gram ? size.scores
-                              : n_padded <= kMostFeaturesScanned
+                              : n_padded <= task.most_features_scanned
                                   ? 0
                                   : std::min(size.scores, kScoreWindow + kTileRows * size.most_k);
   chunk.shapes = space.shapes = arena.take<GroupShape>(groups);
@@ -118,6 +121,7 @@ Workspace<T> lay_out(Arena& arena, const ChunkSize& size, std::int64_t n_feature
   if (task.gram) {
     chunk.gram = arena.take<float>(size.gram);
     chunk.combined = arena.take<double>(size.combined);
+    chunk.n_terms = arena.take<std::int64_t>(cells);
   }
   if (task.seeds) {
     const std::int64_t n_trials = task.plus_plus ? n_trials_for(size.most_k) : 0;
@@ -203,6 +207,7 @@ __global__ void keep_kernel(Chunk<T> chunk, Workspace<T> space, T* kept) {
 // What of a device decides how it is used.
 struct DeviceTraits {
   int n_multiprocessors = 0;
+  int shared_bytes = kLeastSharedBytes;
   bool has_sm90a = false;
 
   // DDKERN_CUDA_VARIANT=sm80 keeps to what every supported device has.
@@ -211,7 +216,10 @@ struct DeviceTraits {
         cudaDeviceGetAttribute(&n_multiprocessors, cudaDevAttrMultiProcessorCount, device));
     const char* variant = std::getenv("DDKERN_CUDA_VARIANT");
     const bool plain = variant != nullptr && std::string(variant) == "sm80";
-    has_sm90a = !plain && architecture(device) == "sm_90";
+    if (plain) return;
+    has_sm90a = architecture(device) == "sm_90";
+    DDKERN_CUDA_TRY(
+        cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
   }
 };
 
@@ -232,6 +240,7 @@ class ChunkSolver {
   void plan(Task task) {
     task.ordered = groups_.order != nullptr;
     task.weighted = groups_.sample_weight != nullptr;
+    task.most_features_scanned = most_features_scanned(device_.shared_bytes);
     task_ = task;
     ChunkPlan plan;
     ChunkSize size;
@@ -438,12 +447,14 @@ class ChunkSolver {
       return;
     }
 #endif
-    multiply_rows(chunk(), space_.gram_products, n_tiles, stream_);
+    multiply_rows(chunk(), space_.gram_products, n_tiles, device_.shared_bytes, stream_);
   }
 
   void multiply_and_scan_all() {
 #if defined(DDKERN_SM90A)
-    if (device_.has_sm90a) {
+    // Which counts the values of a group's cells in 32 bits.
+    const bool few = chunk().most_k * chunk().n_padded <= std::numeric_limits<std::int32_t>::max();
+    if (device_.has_sm90a && few) {
       multiply_and_scan_sm90a(chunk(), stream_);
       return;
     }
@@ -464,7 +475,7 @@ class ChunkSolver {
       Weights weights =
           canonical_weights(groups_.sample_weight,
                             groups_.order == nullptr ? nullptr : groups_.order + offset, offset, n);
-      if (weights.n_positive < k) {
+      if (task_.needs_rows && weights.n_positive < k) {
         throw InvalidArgument("k is " + std::to_string(k) + " for group " +
                               std::to_string(groups_.ids[g]) + ", which has " +
                               std::to_string(weights.n_positive) +
@@ -602,6 +613,7 @@ class ChunkSolver {
     clear(c.n_members, c.n_cells, 0);
     clear(c.reseeded, c.n_cells, 0xff);
     clear(c.source_row, c.n_cells, 0xff);
+    if (plan_.gram) clear(c.n_terms, c.n_cells, 0);
     if (task_.iterates) {
       clear(space_.history, kIterationsBetweenReads * c.n_groups, 0);
       clear(c.sums, c.n_cells * c.n_features, 0);
@@ -613,7 +625,9 @@ class ChunkSolver {
     DDKERN_LAUNCH(start_run_kernel<T>, blocks, 128, 0, stream_, c);
   }
 
-  bool scans_products() const { return !plan_.gram && chunk().n_padded <= kMostFeaturesScanned; }
+  bool scans_products() const {
+    return !plan_.gram && chunk().n_padded <= task_.most_features_scanned;
+  }
 
   // One pass: scores, window by window where cells are streamed, and the nearest of them.
   void find_all_nearest() {
@@ -626,7 +640,8 @@ class ChunkSolver {
     for (const Window& window : lists_.windows) {
       if (!plan_.gram) {
         for (const Window::Part& part : window.parts) {
-          multiply_with_cells(chunk(), space_.products + part.first, part.n, part.columns, stream_);
+          multiply_with_cells(chunk(), space_.products + part.first, part.n, part.columns,
+                              device_.shared_bytes, stream_);
         }
       }
       forget_open_rows(chunk(), stream_);
@@ -792,7 +807,9 @@ void assign(const DeviceRows<T>& rows, const Groups& groups, const T* centroids,
   FitOptions options;
   options.init = Init::array;
   ChunkSolver<T> solver(rows, groups, options, call);
-  solver.plan(Task{});
+  Task task;
+  task.needs_rows = false;
+  solver.plan(task);
   for (const ChunkPlan& plan : solver.plans()) {
     solver.open(plan);
     solver.assign(centroids, assignment, distance);

@@ -155,6 +155,7 @@ struct Chunk {
   OpenRow *open, *ties;
   int *n_open, *n_ties;
   // Gram space.
+  std::int64_t* n_terms;  // by cell: that came to its sums and went, from the start of the run
   float* gram;
   double* combined;
 

@@ -409,13 +409,17 @@ __global__ void __launch_bounds__(kCellThreads, 3)
     chunk.off[cell] = off;
   }
   if (how == Finish::move) chunk.shifts[cell] = works ? shift : 0;
+  std::int64_t n_terms = 0;
+  if (how == Finish::move && gram && !ended) {
+    n_terms = chunk.n_terms[cell] += chunk.n_events[cell];
+  }
   if (!works || how == Finish::report) return;
   chunk.source_row[cell] = source;
   // See pack_kernel(): roundings of the sums of floats, and y32 beside y.
   const float deep = 1 + (static_cast<float>(chunk.n_features) / kLanes + 32) * 0x1p-23f;
   const float norm_bound = sqrtf(norm) * deep + 0x1p-60f;
   const float lost_bound = sqrtf(lost) * deep * (1 + 0x1p-20f) + norm_bound * 0x1.1p-23f +
-                           sqrtf(static_cast<float>(chunk.n_features)) * 0x1p-100f;
+                           sqrtf(static_cast<float>(chunk.n_features)) * kLostSquares;
   const float cell_norm = norm_bound + lost_bound;
   const auto base = static_cast<float>(sq_norm);
   // Inflated for the rounding of the bound itself.
@@ -446,13 +450,14 @@ __global__ void __launch_bounds__(kCellThreads, 3)
                              : members * shape.mean_factor / static_cast<double>(units)));
   const auto apart =
       static_cast<float>((is_row ? 0 : sqrt(off)) * (1 + 0x1p-20) + row_error) + 0x1p-60f;
-  // Sums of Gram rows come and go in float64: 2^20 roundings of sums up to the whole mass.
+  // Gram rows come and go in float64: so many roundings of sums up to the whole mass.
   const auto drift = is_row ? 0
-                            : static_cast<float>(0x1p-33 * static_cast<double>(shape.total_units) /
+                            : static_cast<float>(0x1.1p-53 * static_cast<double>(n_terms) *
+                                                 static_cast<double>(shape.total_units) /
                                                  static_cast<double>(units));
   bound.lost = 2 * (frame.largest_norm + frame.largest_lost + apart) * kInflation;
   bound.norm = (2 * (frame.largest_lost + apart) +
-                (2 * product_error + 0x1p-20f + drift) * frame.largest_norm) *
+                (2 * product_error + 0x1p-20f + 2 * drift) * frame.largest_norm) *
                kInflation;
 }
 
