@@ -69,17 +69,13 @@ def test_quantize_on_trial(trial: str, name: str, algorithm: str) -> None:
 
 # Rows and centroids of small integers are packed without loss: nothing but the bound of the
 # products is between them and a wrong answer.
-@pytest.mark.parametrize("dtype", ["uint8", "float32"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("trial", TRIALS)
-def test_families_on_trial(trial: str, algorithm: str, dtype: str) -> None:
+def test_families_on_trial(trial: str, algorithm: str) -> None:
     with simt_options(**TRIALS[trial]):
         assert_for_all(
-            family_cases(dtype),
+            family_cases("uint8"),
             lambda case: assert_same_as_on_the_cpu(case, "cpu", algorithm=algorithm),
-        )
-        assert_for_all(
-            family_cases(dtype), lambda case: assert_same_assignment_as_on_the_cpu(case, "cpu")
         )
 
 

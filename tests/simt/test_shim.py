@@ -160,7 +160,8 @@ def test_mma_uses_up_its_bound(mma_error: int) -> None:
     largest = np.abs(a[:, None, :].astype(np.float64) * b[None, :, :]).max(axis=2)
     with simt_options(mma_error=mma_error) as simt:
         d = simt.check_tile_product(a.view(np.uint16), b.view(np.uint16))
-    error = (d - exact) / (17 * F32_EPSILON * largest)
+    units = 20  # kMmaErrorUnits of core/cuda/mma.cuh
+    error = (d - exact) / (units * F32_EPSILON * largest)
     assert np.abs(error).max() <= 1
     assert np.abs(error).min() > 0.5
     odd = np.add.outer(np.arange(16), np.arange(8)) % 2 == 1

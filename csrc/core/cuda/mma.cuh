@@ -16,9 +16,11 @@
 
 namespace ddkern::cuda {
 
-// Bound of one m16n8k16 step, in units of the largest magnitude that takes part (the accumulator or
-// a product): 17 terms, each cut to 24 bits below the largest.
-inline constexpr double kMmaError = 20.0 / (1 << 23);
+// Bound of one m16n8k16 step, in units of the largest magnitude that takes part: the accumulator, a
+// product or a partial sum. 17 terms, each cut to 24 bits below the largest, or twice nine where
+// the device takes two steps of eight; and what the results of those steps are cut by.
+inline constexpr int kMmaErrorUnits = 20;  // of 2^-23
+inline constexpr double kMmaError = kMmaErrorUnits / static_cast<double>(1 << 23);
 
 // d += a b: f16 products, exact; float sums, within kMmaError.
 __device__ __forceinline__ void mma_f16(float (&d)[4], const std::uint32_t (&a)[4],

@@ -788,7 +788,9 @@ template <class T>
 void seed(const DeviceRows<T>& rows, const Groups& groups, const FitOptions& options,
           std::int64_t* seeds, double* potential, const DeviceCall& call) {
   const OnDevice device(call.device);
-  ChunkSolver<T> solver(rows, groups, options, call);
+  FitOptions seeding = options;
+  seeding.max_iter = 0;  // nobody iterates, which counts in what pays
+  ChunkSolver<T> solver(rows, groups, seeding, call);
   Task task;
   task.gram = options.init == Init::plus_plus;
   task.seeds = true;

@@ -50,14 +50,12 @@ struct GroupRun {
   int active;     // iterates still
   int any_moved;  // a row that counts changed its cell in the last pass
   int repaired;   // a cell was seeded again in the last update
-  int any_empty;
   int n_iter, converged;
   int n_empty_cells;
   int far;  // the distortion needs the distances of the rows
   std::int64_t n_rechecked, n_exact, cells_reseeded, rows_assigned;
   double variance, shift;
   double scaled_distortion;
-  double largest_distance;
 };
 
 // The rows that came to a cell and went from it, listed from `begin`.
