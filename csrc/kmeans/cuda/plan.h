@@ -27,8 +27,8 @@ struct ChunkSize {
   void add(std::int64_t n, std::int64_t k, bool in_gram_space);
 };
 
-// Seconds that a group takes in Gram space and streaming, on a GPU of the Hopper kind: ratios
-// matter, and those move little from one kind to the next.
+// Whether a group is done sooner in Gram space than streaming. The rates behind it are those of
+// Hopper; only their ratios matter, which move little from one kind of GPU to the next.
 bool gram_pays(std::int64_t n, std::int64_t n_features, std::int64_t k, std::int64_t bytes_a_value,
                const FitOptions& options);
 
