@@ -191,7 +191,8 @@ def test_result_files_of_another_schema_are_refused(tmp_path: Path) -> None:
 def test_committed_pages_say_what_the_committed_results_say() -> None:
     documents = record.read_all(record.RESULTS)
     page = (record.ROOT / "docs" / "benchmarks.md").read_text()
-    assert page == report.render_page(documents)
+    gpu_documents = gpu_report.read(record.RESULTS / "gpu")
+    assert page == report.render_page(documents, gpu_documents)
     readme = (record.ROOT / "README.md").read_text()
     assert readme == report.insert(readme, report.render_readme(documents))
     for image in re.findall(r"\]\((images/[^)]+)\)", page):
