@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from bench import analysis, plots, quality, record, report, shapes
+from bench.gpu import report as gpu_report
 
 if TYPE_CHECKING:
     from pathlib import Path
