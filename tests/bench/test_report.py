@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from bench.gpu import report as gpu_report
 
 from bench import analysis, plots, quality, record, report, shapes
-from bench.gpu import report as gpu_report
 
 if TYPE_CHECKING:
     from pathlib import Path
