@@ -18,8 +18,8 @@ constexpr int product_columns(std::int64_t k) {
 static_assert(product_columns(10) == 16 && product_columns(50) == 64 &&
               product_columns(200) == 256);
 
-// Columns of a tile of a Gram matrix. Wide ones read less: 128 by 128 would ask the second cache
-// for more than it can give.
+// Columns of a tile of a Gram matrix: the widest that wgmma takes, so that the rows are read for
+// as many columns as they can be. (mma.sync alone is a little faster on tiles of 128.)
 constexpr int kGramColumns = 256;
 
 // Bytes of shared memory that a block may have on every supported device; where there are more,

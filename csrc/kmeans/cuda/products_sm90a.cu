@@ -189,7 +189,7 @@ int scan_bytes(int n_padded) {
 }
 
 // A block has a tile of rows in shared memory, 64 of them a warpgroup, and goes through the cells
-// 128 at a time. A thread has two rows and a quarter of the columns.
+// 64 at a time. A thread has two rows and a quarter of the columns.
 template <class T>
 __global__ void __launch_bounds__(kThreads, 2) product_scan_kernel(Chunk<T> chunk) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
