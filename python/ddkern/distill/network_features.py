@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -18,7 +17,7 @@ from torch import nn
 from ddkern.checks import as_count
 from ddkern.data import ImageDataset, Normalization
 from ddkern.distill.features import Embed
-from ddkern.models import embed
+from ddkern.models import digest_of_weights, embed
 
 __all__ = ["NetworkFeatures"]
 
@@ -62,7 +61,7 @@ class NetworkFeatures:
         """What identifies the network, and how it is run."""
         return {
             "model": type(self.model).__qualname__,
-            "weights": _digest_of_weights(self.model),
+            "weights": digest_of_weights(self.model),
             "batch_size": self.batch_size,
             "device": None if self.device is None else str(self.device),
         }
@@ -106,12 +105,3 @@ class NetworkFeatures:
             parts.append(features.float().cpu())
         values: NDArray[np.float32] = torch.cat(parts).numpy()
         return values
-
-
-def _digest_of_weights(model: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        # Not every type of torch is one of numpy, but all are bytes.
-        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return f"sha256:{digest.hexdigest()}"

@@ -19,9 +19,10 @@ from ddkern.checks import as_count, as_seed, check_choice
 from ddkern.data import DistilledSet, Encoding, ImageDataset
 from ddkern.data.provenance import Provenance
 from ddkern.evaluate.protocols import Protocol, get_protocol
+from ddkern.evaluate.task import check_same_task
 from ddkern.evaluate.teachers import label_storage_bytes
 from ddkern.evaluate.weighting import WEIGHTINGS, Weighting, loss_weight
-from ddkern.models import ModelFactory, accelerate, make_model
+from ddkern.models import ModelFactory, accelerate, digest_of_weights, make_model
 from ddkern.training import (
     PixelImages,
     Precision,
@@ -162,7 +163,7 @@ class EvaluationPlan:
             "test_hash": self.test.fingerprint(),
             "weights": self.weights,
             "labels": "teacher" if self.teacher is not None else "soft" if self.soft else "hard",
-            "teacher_hash": None if self.teacher is None else _state_hash(self.teacher),
+            "teacher_hash": None if self.teacher is None else digest_of_weights(self.teacher),
             "model": _name_of(self.model),
             "model_options": dict(self.model_options),
             "seeds": list(self.seeds),
@@ -281,7 +282,7 @@ def plan_evaluation(
             raise TypeError(f"{name} is a {type(value).__name__}; it must be a {kind.__name__}")
     chosen = get_protocol(protocol)
     check_choice("weights", weights, WEIGHTINGS)
-    _check_same_task(distilled, test)
+    check_same_task(distilled, test, "test")
     if chosen.labels == "set" and teacher is not None:
         raise ValueError(
             f"teacher is given, but protocol {chosen.key!r} trains on the labels of the set"
@@ -351,31 +352,6 @@ def fingerprint(distilled: DistilledSet) -> str:
     return digest.hexdigest()
 
 
-def _check_same_task(distilled: DistilledSet, test: ImageDataset) -> None:
-    if distilled.image_shape != test.image_shape:
-        raise ValueError(
-            f"distilled has images of shape {distilled.image_shape}, but test has images of shape "
-            f"{test.image_shape}; they must be equal"
-        )
-    if distilled.n_classes != test.n_classes:
-        raise ValueError(
-            f"distilled has {distilled.n_classes} classes, but test has {test.n_classes}; they "
-            "must be the same"
-        )
-    if distilled.class_names != test.class_names:
-        numbers = tuple(map(str, range(test.n_classes)))
-        if numbers not in (distilled.class_names, test.class_names):
-            label = next(
-                i
-                for i, pair in enumerate(zip(distilled.class_names, test.class_names, strict=True))
-                if pair[0] != pair[1]
-            )
-            raise ValueError(
-                f"class {label} of distilled is {distilled.class_names[label]!r}, but that of test "
-                f"is {test.class_names[label]!r}; classes must be the same, in the same order"
-            )
-
-
 def _learns_soft_labels(distilled: DistilledSet, labels: Any, protocol: Protocol) -> bool:
     check_choice("labels", labels, ("auto", "hard", "soft"))
     if protocol.labels != "set":
@@ -404,11 +380,3 @@ def _name_of(model: str | nn.Module | ModelFactory) -> str:
     if isinstance(model, str):
         return model
     return f"{getattr(model, '__module__', '')}.{getattr(model, '__qualname__', repr(model))}"
-
-
-def _state_hash(model: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()

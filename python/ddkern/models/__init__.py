@@ -15,6 +15,7 @@ from ddkern.models.accelerate import accelerate
 from ddkern.models.alexnet import AlexNet, AlexNetOptions
 from ddkern.models.classifier import Classifier, ClassifierOptions, embed
 from ddkern.models.convnet import ConvNet, ConvNetOptions
+from ddkern.models.digest import digest_of_weights
 from ddkern.models.make import ModelFactory, make_model, model_names
 from ddkern.models.resnet import ResNet, ResNetOptions
 from ddkern.models.vgg import VGG, VGGOptions
@@ -32,6 +33,7 @@ __all__ = [
     "ResNetOptions",
     "VGGOptions",
     "accelerate",
+    "digest_of_weights",
     "embed",
     "make_model",
     "model_names",
