@@ -33,12 +33,14 @@ LAYERS = {
     "training": 4,
     "evaluate": 5,
     "experts": 5,
+    "latents": 5,
     "distill": 6,
+    "priors": 6,
     "report": 7,
     "__init__": 7,
     "__main__": 8,
     "cli": 8,
-    "demo": 8,
+    "demo": 9,
 }
 
 # Above the layer that wraps the extension modules nobody calls them.
@@ -139,7 +141,7 @@ def test_scan_sees_the_package() -> None:
         (
             "kmeans/a.py",
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ddkern.demo import x",
-            "'kmeans' [2] imports 'demo' [8]",
+            "'kmeans' [2] imports 'demo' [9]",
         ),
         (
             "kmeans/a.py",

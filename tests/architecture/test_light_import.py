@@ -49,7 +49,9 @@ def milliseconds_beyond_numpy(program: str, attempts: int = 15) -> float:
     return least
 
 
-@pytest.mark.parametrize("program", ["import ddkern", USE, "import ddkern.distill"])
+@pytest.mark.parametrize(
+    "program", ["import ddkern", USE, "import ddkern.distill", "import ddkern.evaluate.measures"]
+)
 def test_import_loads_no_optional_package(program: str) -> None:
     assert heavy_modules_after(program) == []
 
