@@ -318,4 +318,20 @@ _PROTOCOLS = (
         looks="every_10",
         epochs_by_share=((0.05, 1000), (0.10, 500), (0.20, 250), (0.30, 167)),
     ),
+    Protocol(
+        id="small",
+        version=1,
+        title="a narrow ConvNet for some hundred steps: for demonstrations and small machines",
+        source="of ddkern's own; no published number was found with it",
+        model="convnet",
+        model_options=(("width", 64),),
+        sides=(8, 128),
+        recipe=Recipe(
+            epochs=200,
+            batch_size=128,
+            optimizer=Optimizer(name="sgd", lr=0.05, momentum=0.9, weight_decay=5e-4),
+            decay=Decay(kind="cosine"),
+        ),
+        epochs_by_share=((0.25, 200), (1.0, 30)),
+    ),
 )

@@ -18,6 +18,7 @@ DIGESTS = {
     "E2-online@1": "fc191ebf239d73f101df4727dede5833859160f61fbde09134ccfd07796612d8",
     "E3@1": "ed6c2075cab108a1fa1fac37968f5fd4848e05e18daecca4d0f9b3a04c41bd11",
     "E9@1": "ecdf97542b880db85240780fc33d6992ffba5f14b31a8cf7ac99b29f2ff343d9",
+    "small@1": "5cec759b97b04bb079c23efe9f268be5c89f190d90d63600936de66b503b606b",
 }
 
 
