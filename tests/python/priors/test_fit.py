@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+pytest.importorskip("matplotlib")
+
+from ddkern.latents import load_codec
+from ddkern.priors import (
+    AutoencoderRecipe,
+    DiffusionRecipe,
+    FittedPrior,
+    PriorRecipe,
+    fit,
+    fit_prior,
+    load_prior_report,
+    rehearse_prior,
+)
+from helpers.coresets import make_dataset
+
+RECIPE = PriorRecipe(
+    autoencoder=AutoencoderRecipe(channels=(8, 8), norm_groups=4, steps=6, batch_size=8),
+    diffusion=DiffusionRecipe(layers=1, heads=1, head_size=8, steps=6, batch_size=8),
+    sampler_steps=2,
+)
+DATA = make_dataset((9, 8, 7), (3, 8, 8))
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the classifier of the figures be a rough one."""
+    from ddkern.priors import validation
+
+    monkeypatch.setattr(validation, "_CLASSIFIER_STEPS", 2)
+    monkeypatch.setattr(fit, "_SAMPLES_VALIDATED", 2)
+
+
+def make(folder: Path, **changes: Any) -> FittedPrior:
+    fixed = {"recipe": RECIPE, "random_state": 1, "precision": "float32"}
+    return fit_prior(DATA, folder, **fixed | changes)
+
+
+def weights(folder: Path) -> list[bytes]:
+    return [
+        (folder / name / "diffusion_pytorch_model.safetensors").read_bytes()
+        for name in ("vae", "transformer")
+    ]
+
+
+def test_a_fitted_prior_is_a_pipeline_of_diffusers_and_a_codec(tmp_path: Path) -> None:
+    from diffusers import DiTPipeline
+
+    fitted = make(tmp_path / "prior", test=make_dataset((3, 3, 3), (3, 8, 8), seed=5))
+    pipeline = DiTPipeline.from_pretrained(tmp_path / "prior", local_files_only=True)
+    assert pipeline.transformer.config.num_embeds_ada_norm == 3
+    codec = load_codec(tmp_path / "prior", class_names=DATA.class_names)
+    assert codec.image_shape == (3, 8, 8)
+    assert codec.latent_shape == (4, 4, 4)
+    assert codec.decoding() == {"strength": 0.2, "steps": 2, "guidance": 1.5}
+    latents = codec.encode(DATA.images())
+    assert abs(latents.mean()) < 0.05
+    assert latents.std() == pytest.approx(1, abs=0.05)
+    assert set(fitted.figures) == {"reconstruction_rmse", "real_accuracy", "sample_accuracy"}
+    assert all(0 <= value <= 1 for value in fitted.figures.values())
+    assert {path.name for path in (tmp_path / "prior").iterdir()} == {
+        *("vae", "transformer", "scheduler", "model_index.json", "ddkern_decoding.json"),
+        *("prior.json", "curves.png", "reconstructions.png", "samples.png"),
+    }
+    image = pytest.importorskip("PIL.Image")
+    for name in ("curves", "reconstructions", "samples"):
+        with image.open(tmp_path / "prior" / f"{name}.png") as picture:
+            picture.load()
+            assert np.asarray(picture).std() > 1
+    assert load_prior_report(tmp_path / "prior") == fitted
+
+
+def test_a_second_call_changes_nothing(tmp_path: Path) -> None:
+    once = make(tmp_path / "p")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "p").rglob("*")}
+    assert make(tmp_path / "p") == once
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "p").rglob("*")} == before
+
+
+RUN = """
+import os, signal, sys
+from pathlib import Path
+from ddkern.priors import fit, steps
+from python.priors.test_fit import make
+stage, at = sys.argv[2].split(":")
+steps._SECONDS_BETWEEN_CHECKPOINTS = -1.0
+name = {"autoencoder": "train_autoencoder", "diffusion": "train_transformer"}.get(stage)
+if name:
+    inner = getattr(fit, name)
+    def outer(model, *arguments, **options):
+        count = [0]
+        def die(*_):
+            count[0] += 1
+            if count[0] == int(at):
+                os.kill(os.getpid(), signal.SIGKILL)
+        model.register_forward_pre_hook(die)
+        encode = getattr(model, "encode", None)
+        if encode is not None:
+            def counted(*a, **k):
+                die()
+                return encode(*a, **k)
+            model.encode = counted
+        return inner(model, *arguments, **options)
+    setattr(fit, name, outer)
+else:
+    setattr(fit, stage, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+make(Path(sys.argv[1]))
+"""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    """The weights of a fit that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole") / "p"
+    make(folder)
+    return weights(folder)
+
+
+@pytest.mark.parametrize("stage", ["autoencoder:4", "diffusion:4", "_look_at:0"])
+def test_kill_9_and_go_on(stage: str, tmp_path: Path, whole: list[bytes]) -> None:
+    tests = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])
+    killed = subprocess.run(
+        [sys.executable, "-c", RUN, str(tmp_path / "p"), stage],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    make(tmp_path / "p")
+    assert weights(tmp_path / "p") == whole
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_another_fit_in_the_same_folder_is_refused(
+    finished: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if finished:
+        make(tmp_path / "p")
+    else:
+        with monkeypatch.context() as patch:
+            patch.setattr(fit, "_write_models", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                make(tmp_path / "p")
+    with pytest.raises(ValueError, match=r"holds a prior with random_state=1; this one has 2"):
+        make(tmp_path / "p", random_state=2)
+    with pytest.raises(ValueError, match=r"holds a prior with recipe="):
+        make(tmp_path / "p", recipe=replace(RECIPE, guidance=3.0))
+    other = make_dataset((9, 8, 7), (3, 8, 8), seed=9)
+    with pytest.raises(ValueError, match=r"holds a prior with dataset_hash="):
+        fit_prior(other, tmp_path / "p", RECIPE, random_state=1)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("x")
+    with pytest.raises(FileExistsError, match=r"exists and is no prior; it must be new or empty"):
+        make(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_wrong_arguments_make_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="both sides must be divisible by 2"):
+        fit_prior(make_dataset((3, 3), (1, 9, 9)), tmp_path / "p", RECIPE)
+    with pytest.raises(ValueError, match="precision='int8'"):
+        make(tmp_path / "p", precision="int8")
+    assert not list(tmp_path.iterdir())
+
+
+def test_reports_that_are_missing_or_damaged(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"prior.json does not exist"):
+        load_prior_report(tmp_path)
+    (tmp_path / "prior.json").write_text(json.dumps({"figures": {}}))
+    with pytest.raises(ValueError, match=r"prior.json is damaged: KeyError"):
+        load_prior_report(tmp_path)
+
+
+def test_a_rehearsal_scales_with_the_steps_and_leaves_a_prior(tmp_path: Path) -> None:
+    long = RECIPE.with_steps(1000)
+    seconds = rehearse_prior(DATA, tmp_path / "r", long)
+    assert set(seconds) == {"autoencoder", "diffusion"}
+    assert all(0 < value < 1000 for value in seconds.values())
+    assert load_codec(tmp_path / "r").latent_shape == (4, 4, 4)
+
+
+def test_the_plain_loss_and_bfloat16_train_as_well(tmp_path: Path, whole: list[bytes]) -> None:
+    plain = replace(RECIPE, diffusion=replace(RECIPE.diffusion, loss="plain"))
+    make(tmp_path / "p", recipe=plain, precision="bfloat16")
+    assert weights(tmp_path / "p")[0] != whole[0]
+    make(tmp_path / "q", recipe=plain, precision="float32")
+    assert weights(tmp_path / "q")[0] == whole[0]
+    assert weights(tmp_path / "q")[1] != whole[1]
