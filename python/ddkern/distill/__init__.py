@@ -11,6 +11,10 @@ Method, make_method, method_names
     What a method is, and methods by name.
 Random, Herding, KCenter, KMeansNearest, Forgetting
     Coresets: real images, chosen class by class.
+Whole
+    All images: the upper line.
+DDOQ, D4M
+    Centroids of latents, decoded by a diffusion model; with and without their masses.
 FeatureSpace, PixelFeatures, PcaFeatures, NetworkFeatures
     What images are compared by.
 """
@@ -22,16 +26,21 @@ from typing import TYPE_CHECKING, Any
 from ddkern.distill.features import FeatureSpace, PcaFeatures, PixelFeatures
 from ddkern.distill.make import make_method, method_names
 from ddkern.distill.method import Method, distill
+from ddkern.distill.methods.d4m import D4M
+from ddkern.distill.methods.ddoq import DDOQ
 from ddkern.distill.methods.forgetting import Forgetting
 from ddkern.distill.methods.herding import Herding
 from ddkern.distill.methods.k_center import KCenter
 from ddkern.distill.methods.k_means import KMeansNearest
 from ddkern.distill.methods.random import Random
+from ddkern.distill.methods.whole import Whole
 
 if TYPE_CHECKING:
     from ddkern.distill.network_features import NetworkFeatures
 
 __all__ = [
+    "D4M",
+    "DDOQ",
     "FeatureSpace",
     "Forgetting",
     "Herding",
@@ -42,6 +51,7 @@ __all__ = [
     "PcaFeatures",
     "PixelFeatures",
     "Random",
+    "Whole",
     "distill",
     "make_method",
     "method_names",

@@ -8,16 +8,20 @@ from typing import Any
 
 from ddkern.checks import check_choice
 from ddkern.distill.method import Method
+from ddkern.distill.methods.d4m import D4M
+from ddkern.distill.methods.ddoq import DDOQ
 from ddkern.distill.methods.forgetting import Forgetting
 from ddkern.distill.methods.herding import Herding
 from ddkern.distill.methods.k_center import KCenter
 from ddkern.distill.methods.k_means import KMeansNearest
 from ddkern.distill.methods.random import Random
+from ddkern.distill.methods.whole import Whole
 
 __all__ = ["make_method", "method_names"]
 
 _METHODS: dict[str, type[Any]] = {
-    method.name: method for method in (Forgetting, Herding, KCenter, KMeansNearest, Random)
+    method.name: method
+    for method in (D4M, DDOQ, Forgetting, Herding, KCenter, KMeansNearest, Random, Whole)
 }
 
 

@@ -20,7 +20,8 @@ from ddkern.distill import (
 
 
 def test_names() -> None:
-    assert method_names() == ("forgetting", "herding", "k-center", "k-means", "random")
+    names = ("d4m", "ddoq", "forgetting", "herding", "k-center", "k-means", "random", "whole")
+    assert method_names() == names
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_methods_cannot_be_changed() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "error", "message"),
     [
-        ("randm", {}, ValueError, "name='randm'; it must be one of 'forgetting', 'herding'"),
+        ("randm", {}, ValueError, "name='randm'; it must be one of 'd4m', 'ddoq', 'forgetting'"),
         (3, {}, TypeError, "name is a int"),
         ("random", {"ipc": 1, "n": 2}, TypeError, "n is no option of random; it takes ipc$"),
         ("random", {"ipc": 1, "name": 2}, TypeError, "name"),
