@@ -1,87 +1,113 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m ddkern.demo``: ten classes of handwritten digits, ten weighted centroids each."""
+"""``python -m ddkern.demo``: the main job on handwritten digits, from images to a report."""
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import math
+import shlex
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ddkern.kmeans import QuantizeResult, quantize
+from ddkern.errors import UnsupportedError
+from ddkern.optional import import_optional
 
-__all__ = ["format_table", "main"]
+__all__ = ["commands", "main"]
 
-_K = 10
-_NEEDED = {"sklearn": "scikit-learn", "PIL": "pillow"}
+_NEEDED = {
+    "typer": "cli",
+    "torch": "torch",
+    "diffusers": "diffusion",
+    "sklearn": "sklearn",
+    "safetensors": "data",
+    "jinja2": "report",
+}
+_PROTOCOL = "small"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m ddkern.demo",
-        description="Quantize the ten classes of scikit-learn's bundled handwritten digits, print "
-        "distortions and masses, and draw the centroids.",
+        description="Distil scikit-learn's handwritten digits to ten images a class through a "
+        "diffusion prior that is trained on the spot, evaluate the result beside simpler methods, "
+        "and write a report. What is finished in DIR is not done again.",
     )
     parser.add_argument(
-        "--out", type=Path, default=Path(), metavar="DIR", help="where the picture goes (default .)"
+        "--out", type=Path, default=Path("demo"), metavar="DIR", help="where it goes (default demo)"
+    )
+    parser.add_argument(
+        "--effort", type=float, default=1.0, help="share of the prior's training steps (default 1)"
+    )
+    parser.add_argument(
+        "--networks", type=int, default=5, help="networks for each accuracy (default 5)"
     )
     options = parser.parse_args(arguments)
-    missing = [name for module, name in _NEEDED.items() if importlib.util.find_spec(module) is None]
-    if missing:
-        print(f"The demo needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+    try:
+        for package, extra in _NEEDED.items():
+            import_optional(package, "the demo", extra)
+    except UnsupportedError as error:
+        print(error)
         return 1
-
-    from sklearn.datasets import load_digits
-
-    from ddkern.report import draw_contact_sheet
-
-    digits = load_digits()
-    result = quantize(digits.images.astype("float32"), _K, groups=digits.target, random_state=0)
-    print(format_table(result, digits.target.tolist()))
-    options.out.mkdir(parents=True, exist_ok=True)
-    picture = options.out / "digits_centroids.png"
-    draw_contact_sheet(
-        result.centroids,
-        result.weights,
-        result.groups,
-        title=f"Handwritten digits: {_K} centroids a class and the share of the class in each cell",
-        value_range=(16, 0),  # ink is 16 in this data set; shown dark on light
-    ).save(picture)
-    print(f"\ncentroids and masses: {picture}")
+    started = time.monotonic()
+    for command in commands(options.out, effort=options.effort, networks=options.networks):
+        _run(command)
+    print(f"\nall of it: {time.monotonic() - started:.0f} seconds")
     return 0
 
 
-def format_table(result: QuantizeResult, groups: Sequence[int]) -> str:
-    """The result as an aligned table, one line a group.
+def commands(out: Path, *, effort: float, networks: int) -> Iterator[list[str]]:
+    """The commands of the demo, each without ``ddkern`` in front.
 
     Parameters
     ----------
-    result : QuantizeResult
-        With numpy arrays.
-    groups : sequence of int
-        The group id of each row that was quantized.
+    out : Path
+        A folder for the sets, one folder each.
+    effort : float
+    networks : int
+
+    Yields
+    ------
+    list of str
+        Those whose result is there are left out.
     """
-    header = (
-        f"{'class':>5}  {'rows':>5}  {'distortion':>10}  {'W2':>7}  "
-        f"{'least mass':>10}  {'largest':>8}  {'iterations':>10}"
-    )
-    lines = [header]
-    for g, group in enumerate(sorted(set(groups))):
-        mass = result.weights[result.groups == group]
-        distortion = float(result.distortion[g])
-        lines.append(
-            f"{group:>5}  {groups.count(group):>5}  {distortion:>10.4f}  "
-            f"{math.sqrt(distortion):>7.4f}  {100 * mass.min():>8.2f} %  "
-            f"{100 * mass.max():>6.2f} %  {int(result.n_iter[g]):>10}"
-        )
-    lines.append(
-        "\nW2 is the 2-Wasserstein distance between a class and its weighted centroids; "
-        "its square\nis the distortion because every centroid carries the mass of its cell."
-    )
-    return "\n".join(lines)
+    run = out / "ddoq"
+    prior = run / "prior"
+    sets = {
+        "ddoq": ["--effort", str(effort)],
+        "d4m": ["--prior", str(prior)],
+        "k-means": [],
+        "random": [],
+        "whole": [],
+    }
+    for method, extra in sets.items():
+        if not (out / method / "set.safetensors").exists():
+            how_many = [] if method == "whole" else ["--ipc", "10"]
+            where = ["--out", str(out / method)]
+            yield ["distill", "--method", method, "--dataset", "digits", *how_many, *where, *extra]
+    lines = [
+        ("ddoq", "density", "DDOQ, weights: masses"),
+        ("ddoq", "sqrt", "DDOQ, weights: roots of masses"),
+        ("ddoq", "uniform", "DDOQ, equal weights"),
+        ("d4m", "uniform", "D4M"),
+        ("k-means", "uniform", "k-means, nearest real images"),
+        ("random", "uniform", "random images"),
+        ("whole", "uniform", "all images"),
+    ]
+    for method, weights, label in lines:
+        options = ["--protocol", _PROTOCOL, "--weights", weights, "--networks", str(networks)]
+        into = ["--report", str(run), "--label", label]
+        path = str(out / method / "set.safetensors")
+        yield ["evaluate", path, "--dataset", "digits", *options, *into]
+    yield ["report", str(run), "--force"]
+
+
+def _run(command: list[str]) -> None:
+    from ddkern.cli.app import app
+
+    print(f"\n$ ddkern {shlex.join(command)}", flush=True)
+    app(command, prog_name="ddkern", standalone_mode=False)
 
 
 if __name__ == "__main__":

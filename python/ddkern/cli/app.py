@@ -12,7 +12,9 @@ from ddkern import __version__
 from ddkern.cli.distill import distill
 from ddkern.cli.evaluate import evaluate
 from ddkern.cli.inspect import inspect
+from ddkern.cli.prior import prior
 from ddkern.cli.protocols import protocols
+from ddkern.cli.report import report
 from ddkern.errors import UnsupportedError
 
 __all__ = ["app"]
@@ -71,5 +73,6 @@ def _global_options(
     # Both options act elsewhere: debug where errors are reported, version in its callback.
 
 
-for _command in (distill, evaluate, protocols, inspect):
+for _command in (distill, evaluate, protocols, inspect, report):
     app.command()(_command)
+app.add_typer(prior, name="prior")

@@ -5,14 +5,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 __all__ = [
     "AsJson",
+    "Config",
     "Dataset",
     "Device",
     "Force",
@@ -20,8 +27,47 @@ __all__ = [
     "Seed",
     "naming",
     "parse_arch",
+    "read_config",
     "refuse_existing",
 ]
+
+
+def read_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Take the options in a TOML file as defaults of this command.
+
+    Names are those of the command line without the dashes in front. They stand at the top, or in a
+    table that is named like the command.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no such file, it is not TOML, or it has an option that the command does not.
+    """
+    if path is None:
+        return None
+    if not path.is_file():
+        raise FileNotFoundError(f"--config={str(path)!r} does not exist; it must be a TOML file")
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"--config={str(path)!r} is not TOML: {error}") from error
+    options = content.get(str(context.info_name), content)
+    known = {
+        spelling.removeprefix("--"): parameter.name
+        for parameter in context.command.params
+        for spelling in parameter.opts
+    }
+    found = {}
+    for name, value in options.items():
+        if name.replace("_", "-") not in known or name == "config":
+            raise ValueError(
+                f"--config={str(path)!r} has {name!r}; ddkern {context.info_name} has no such "
+                "option"
+            )
+        found[known[name.replace("_", "-")]] = value
+    context.default_map = found
+    return path
+
 
 Dataset = Annotated[
     str,
@@ -32,6 +78,14 @@ Dataset = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Decides everything that is random.")]
 Device = Annotated[str, typer.Option(help="Where networks run: auto, cpu, cuda, cuda:1, ...")]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        help="A TOML file of options, such as ipc = 10; those on the command line come before it.",
+        is_eager=True,
+        callback=read_config,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ddkern.cli.arguments import AsJson, Dataset, Device, Quiet, Seed, naming, parse_arch
+from ddkern.cli.arguments import AsJson, Config, Dataset, Device, Quiet, Seed, naming, parse_arch
 from ddkern.cli.output import format_percent, print_json, print_pairs, print_table
 
 if TYPE_CHECKING:
@@ -83,6 +84,14 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Also write the result to this .json file.")] = (
         None
     ),
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also add the result to this run folder, for the table of 'ddkern report'."
+        ),
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="What the line of --report is called.")] = None,
+    config: Config = None,  # noqa: ARG001  # its callback has read it
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and what it costs, and end.")
     ] = False,
@@ -103,6 +112,7 @@ def evaluate(
     if dry_run:
         _print_plans(plans, as_json)
         return
+    lines = _ReportLines.of(report, label, list(plans))
     runs = _prepare(plans, path, state)
     if out is not None:
         _check_out(out, runs)
@@ -110,6 +120,8 @@ def evaluate(
     content = _content(results)
     if out is not None:
         _write_json(out, content)
+    if lines is not None:
+        lines.write(results)
     if as_json:
         print_json(content)
     else:
@@ -142,6 +154,37 @@ class _Request:
         for option, value in (("--networks", self.networks), ("--looks", self.looks)):
             if value is not None:
                 as_count(option, value)
+
+
+@dataclass(frozen=True, slots=True)
+class _ReportLines:
+    """The lines of a report that the results become, by architecture."""
+
+    paths: dict[str, Path]
+    labels: dict[str, str]
+
+    @classmethod
+    def of(cls, folder: Path | None, label: str | None, archs: list[str]) -> _ReportLines | None:
+        if folder is None:
+            if label is not None:
+                raise ValueError(f"--label={label!r} is for --report")
+            return None
+        if not folder.is_dir():
+            raise FileNotFoundError(f"--report={str(folder)!r}; it must be the folder of a run")
+        if not label:
+            raise ValueError("--label is missing; --report needs it")
+        labels = {arch: label if len(archs) == 1 else f"{label}, {arch}" for arch in archs}
+        paths = {
+            arch: folder / "accuracies" / f"{re.sub('[^a-z0-9]+', '-', text.lower())}.json"
+            for arch, text in labels.items()
+        }
+        return cls(paths, labels)
+
+    def write(self, results: dict[str, Evaluation]) -> None:
+        """A line of the same label is replaced."""
+        for arch, result in results.items():
+            line = {"label": self.labels[arch], "evaluation": result.as_dict()}
+            _write_json(self.paths[arch], line)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ddkern.cli.arguments import AsJson, Force, refuse_existing
+from ddkern.cli.arguments import AsJson, Force, Quiet, naming, refuse_existing
 from ddkern.cli.output import format_bytes, print_json, print_pairs
 
 if TYPE_CHECKING:
-    from ddkern.data import DistilledSet
+    from ddkern.data import DistilledSet, ImageDataset
+    from ddkern.distill import FeatureSpace
+    from ddkern.evaluate import QuantizationMeasures
 
 __all__ = ["inspect"]
 
@@ -29,44 +32,161 @@ def inspect(
             "fashion_mnist, svhn or imagenet. Drawing them needs it."
         ),
     ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure how well the images stand for the training images of this data set, "
+            "which 'ddkern distill --dataset' would take."
+        ),
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            help="For --dataset: what images are compared by, pixels (the default) or pca."
+        ),
+    ] = None,
+    pca_components: Annotated[int | None, typer.Option(help="For --features pca.")] = None,
     as_json: AsJson = False,
+    quiet: Quiet = False,
     force: Force = False,
 ) -> None:
-    """Show what a set is and where it comes from."""
+    """Show what a set is, where it comes from, and how well it stands for what it was made from.
+
+    How well, say a measures.json beside set.safetensors, and --dataset: distortion (mean squared
+    distance to the nearest image), W2 (Wasserstein distance, with the weights of the set and with
+    uniform ones), gain (what the weights take off it), residual (how far images are from the means
+    of their cells, 0 to 1), least and largest cell, and how many equal cells they are worth.
+    """
     from ddkern.cli.sets import describe_set, is_native, print_classes
 
-    if sheet is not None:
-        if sheet.suffix != ".png":
-            raise ValueError(f"--sheet={str(sheet)!r}; it must end in .png")
-        refuse_existing([sheet], force)
+    _check_sheet(sheet, force)
     told = normalization is not None or (path.exists() and is_native(path))
-    if sheet is not None and path.exists() and not told:
-        raise ValueError(
-            f"--sheet={str(sheet)!r} needs --normalization: .pt files do not say what the images "
-            "were normalised with"
-        )
-    distilled = _load(path, normalization)
+    if not told and path.exists():
+        _refuse_without_normalization({"--sheet": sheet, "--dataset": dataset})
+    real = _RealImages.chosen(dataset, features, pca_components)
+    distilled = _load(path, normalization, None if real is None else real.train)
+    of_run = _measures_of_run(path, distilled)
+    of_images = None if real is None else real.measure(distilled, progress=not quiet)
     described = describe_set(distilled, path)
     if not told:
         described["normalization"] = None
     if sheet is not None:
         _draw(distilled, sheet)
     if as_json:
-        print_json(described)
+        measured = {
+            "measures": None if of_run is None else of_run.as_dict(),
+            "measures_of_images": None
+            if real is None or of_images is None
+            else {**real.describe(), **of_images.as_dict()},
+        }
+        print_json({**described, **measured})
         return
     _print_facts(described)
     typer.echo()
     print_classes(described["classes"])
+    _print_measures("measures of the run, in the space that it quantized", of_run, distilled)
+    _print_measures(f"measures of the images, against {real}", of_images, distilled)
 
 
-def _load(path: Path, normalization: str | None) -> DistilledSet:
+@dataclass(frozen=True, slots=True)
+class _RealImages:
+    """Training images to compare with, and what by."""
+
+    train: ImageDataset
+    space: FeatureSpace
+
+    @classmethod
+    def chosen(
+        cls, dataset: str | None, features: str | None, pca_components: int | None
+    ) -> _RealImages | None:
+        """From the options; None without --dataset."""
+        from ddkern.checks import as_count, check_choice
+        from ddkern.cli.sets import open_training
+        from ddkern.distill import PcaFeatures, PixelFeatures
+
+        if features is not None:
+            check_choice("--features", features, ("pixels", "pca"))
+            if dataset is None:
+                raise ValueError(f"--features={features!r} needs --dataset, images to compare with")
+        if (features == "pca") != (pca_components is not None):
+            given = "is missing" if pca_components is None else f"is {pca_components}"
+            raise ValueError(
+                f"--pca-components {given}; it goes with --features pca, which needs it"
+            )
+        if dataset is None:
+            return None
+        space: FeatureSpace = PixelFeatures()
+        if pca_components is not None:
+            space = PcaFeatures(n_components=as_count("--pca-components", pca_components))
+        return cls(open_training(dataset), space)
+
+    def __str__(self) -> str:
+        split = "" if self.train.split is None else f"{self.train.split}, "
+        options = ", ".join(f"{name}={value}" for name, value in self.space.options().items())
+        space = self.space.name + (f" ({options})" if options else "")
+        return f"{self.train.name!r} ({split}{len(self.train)} images), by {space}"
+
+    def describe(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "dataset": self.train.name,
+            "split": self.train.split,
+            "features": {"name": self.space.name, **self.space.options()},
+        }
+
+    def measure(self, distilled: DistilledSet, *, progress: bool) -> QuantizationMeasures:
+        from ddkern.cli.measures import measure_images
+        from ddkern.evaluate.task import check_same_task
+
+        with naming("SET"):
+            check_same_task(distilled, self.train, "--dataset")
+        return measure_images(distilled, self.train, self.space, progress=progress)
+
+
+def _check_sheet(sheet: Path | None, force: bool) -> None:
+    if sheet is not None:
+        if sheet.suffix != ".png":
+            raise ValueError(f"--sheet={str(sheet)!r}; it must end in .png")
+        refuse_existing([sheet], force)
+
+
+def _refuse_without_normalization(options: dict[str, Path | str | None]) -> None:
+    for option, value in options.items():
+        if value is not None:
+            raise ValueError(
+                f"{option}={str(value)!r} needs --normalization: .pt files do not say what the "
+                "images were normalised with"
+            )
+
+
+def _measures_of_run(path: Path, distilled: DistilledSet) -> QuantizationMeasures | None:
+    """What a run left behind beside its set, which has this name in the folder of a run."""
+    from ddkern.cli.measures import read_measures
+
+    measures = path.with_name("measures.json")
+    if path.name != "set.safetensors" or not measures.is_file():
+        return None
+    return read_measures(measures, distilled)
+
+
+def _print_measures(
+    title: str, measures: QuantizationMeasures | None, distilled: DistilledSet
+) -> None:
+    from ddkern.cli.measures import print_measures
+
+    if measures is not None:
+        typer.echo()
+        print_measures(title, measures, distilled.class_names)
+
+
+def _load(path: Path, normalization: str | None, train: ImageDataset | None) -> DistilledSet:
     from ddkern.cli.sets import choose_normalization, is_native, load_set
 
     if not path.exists() or is_native(path):
-        chosen = None if normalization is None else choose_normalization(normalization, None, 1)
+        chosen = None if normalization is None else choose_normalization(normalization, train, 1)
         return load_set(path, chosen)
     if normalization not in (None, "identity"):
-        return load_set(path, choose_normalization(str(normalization), None, 1))
+        return load_set(path, choose_normalization(str(normalization), train, 1))
     # How many channels there are is not known before the files are read.
     from ddkern.data import Normalization
 

@@ -22,12 +22,14 @@ from ddkern.data import (
 )
 
 __all__ = [
+    "MOST_CLASSES_SHOWN",
     "check_normalization",
     "choose_normalization",
     "describe_classes",
     "describe_set",
     "is_native",
     "load_set",
+    "open_test",
     "open_training",
     "print_classes",
     "size_on_disk",
@@ -36,7 +38,7 @@ __all__ = [
 _FITTED = ("fit", "zca")
 
 # Longer tables are cut: --json has every class.
-_MOST_CLASSES_SHOWN = 20
+MOST_CLASSES_SHOWN = 20
 
 
 def open_training(dataset: str) -> ImageDataset:
@@ -48,6 +50,14 @@ def open_training(dataset: str) -> ImageDataset:
                 f"{dataset!r} holds only the split {opened.split!r}; it must have 'train'"
             )
         return opened
+
+
+def open_test(dataset: str) -> ImageDataset | None:
+    """The split "test" of a data set, or None where it has none."""
+    try:
+        return open_dataset(dataset, split="test")
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def choose_normalization(name: str, train: ImageDataset | None, channels: int) -> Normalization:
@@ -174,11 +184,11 @@ def print_classes(classes: list[dict[str, Any]]) -> None:
                 f"{row['weight_max']:.4g}",
                 f"{row['effective_images']:.2f}",
             )
-            for row in classes[:_MOST_CLASSES_SHOWN]
+            for row in classes[:MOST_CLASSES_SHOWN]
         ],
     )
-    if len(classes) > _MOST_CLASSES_SHOWN:
-        rest = classes[_MOST_CLASSES_SHOWN:]
+    if len(classes) > MOST_CLASSES_SHOWN:
+        rest = classes[MOST_CLASSES_SHOWN:]
         least, most = (f(row["images"] for row in rest) for f in (min, max))
         typer.echo(f"and {len(rest)} more classes of {least} to {most} images; --json has them all")
 

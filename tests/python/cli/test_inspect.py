@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import re
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ pytest.importorskip("sklearn")
 Image = pytest.importorskip("PIL.Image")
 pytest.importorskip("torch")
 
-from ddkern.data import DistilledSet, Normalization, save_pt_files  # noqa: E402
+from ddkern import quantize  # noqa: E402
+from ddkern.data import DistilledSet, Normalization, open_dataset, save_pt_files  # noqa: E402
+from ddkern.evaluate import QuantizationMeasures, measure_quantization  # noqa: E402
 from ddkern.report import draw_distilled_set  # noqa: E402
 from helpers.distilled import make_set  # noqa: E402
 
@@ -183,6 +186,222 @@ def test_fitted_normalization_has_no_images_here(fails, published: Path) -> None
     assert fails("inspect", published, "--normalization", "zca") == (
         "--normalization='zca' is fitted to training images, and there are none here"
     )
+
+
+@pytest.fixture
+def of_run(made: Path) -> tuple[Path, QuantizationMeasures]:
+    """The set of a run, and the measures beside it: of pixels, with one atom a class far off."""
+    train = open_dataset("digits")
+    pixels = train.images().reshape(len(train), -1).astype(np.float32)
+    found = quantize(pixels, 2, groups=train.labels, random_state=0)
+    centroids = found.centroids.copy()
+    centroids[::2] += 5
+    owners = np.repeat(np.arange(10), 2)
+    measures = measure_quantization(
+        pixels, centroids, found.weights, groups=train.labels, centroid_groups=owners
+    )
+    path = made.rename(made.with_name("set.safetensors"))
+    path.with_name("measures.json").write_text(json.dumps(measures.as_dict()))
+    return path, measures
+
+
+def _rows(text: str, title: str) -> dict[str, list[str]]:
+    """Cells of the table below a line that begins with ``title``, by class."""
+    lines = text.splitlines()
+    begin = next(i for i, line in enumerate(lines) if line.startswith(title)) + 4
+    table = lines[begin : lines.index("", begin) if "" in lines[begin:] else None]
+    return {line.split()[0]: re.split(r"\s{2,}", line)[1:] for line in table}
+
+
+def test_measures_of_a_run(run, of_run: tuple[Path, QuantizationMeasures]) -> None:
+    path, measures = of_run
+    shown = json.loads(run("inspect", path, "--json").stdout)
+    assert shown["measures"] == measures.as_dict()
+    assert shown["measures_of_images"] is None
+    rows = _rows(run("inspect", path).stdout, "measures of the run")
+    assert list(rows) == [*map(str, range(10)), "all"]
+    content = measures.as_dict()
+    for cells, values in zip(rows.values(), [*content["groups"], content["summary"]], strict=True):
+        assert float(cells[0]) == pytest.approx(values["distortion"], rel=1e-3)
+        assert float(cells[1].removeprefix("<= ")) == pytest.approx(values["w2_upper"], rel=1e-3)
+        uniform = float(cells[2].removeprefix(">= "))
+        assert uniform == pytest.approx(values["w2_uniform_lower"], rel=1e-3)
+        gain = float(cells[3].removeprefix(">= "))
+        assert gain == pytest.approx(100 * values["gain_lower"], abs=0.06)
+        assert float(cells[4]) == pytest.approx(values["stationarity"], rel=0.1)
+        least, largest = (float(end) / 100 for end in cells[5].split(".."))
+        assert (least, largest) == pytest.approx((values["mass_min"], values["mass_max"]), rel=0.1)
+        effective, of = cells[6].split(" of ")
+        assert float(effective) == pytest.approx(values["effective_atoms"], abs=0.006)
+        assert of == "2"
+
+
+def test_bounds_that_digits_tell_apart(run, of_run: tuple[Path, QuantizationMeasures]) -> None:
+    path, measures = of_run
+    wider = replace(
+        measures,
+        w2_lower=0.9 * measures.w2_lower,
+        w2_uniform_lower=np.where(np.arange(10) == 3, 0, measures.w2_uniform_lower),
+    )
+    path.with_name("measures.json").write_text(json.dumps(wider.as_dict()))
+    rows = _rows(run("inspect", path).stdout, "measures of the run")
+    assert rows["0"][1] == f"<= {wider.w2_upper[0]:.4g}"
+    assert rows["0"][3] == f">= {100 * wider.gain_lower[0]:.1f}"
+    # The distance with uniform weights may be 0.
+    assert rows["3"][2:4] == [">= 0", ">= -inf"]
+
+
+def test_measures_beside_another_set(run, of_run: tuple[Path, QuantizationMeasures]) -> None:
+    path, _ = of_run
+    other = path.rename(path.with_name("other.safetensors"))
+    assert json.loads(run("inspect", other, "--json").stdout)["measures"] is None
+    assert "measures of the run" not in run("inspect", other).stdout
+
+
+def test_measures_of_something_else(run, fails, of_run: tuple[Path, QuantizationMeasures]) -> None:
+    path, measures = of_run
+    beside = path.with_name("measures.json")
+    content = measures.as_dict()
+    beside.write_text(json.dumps({**content, "groups": content["groups"][1:]}))
+    assert fails("inspect", path) == (
+        f"{beside}: it has measures of 9 groups; they must be the 10 classes of the set"
+    )
+    beside.write_text('{"format": "ddkern-evaluation"}')
+    assert fails("inspect", path) == f"{beside}: content is not a record of measures of version 1"
+    beside.write_text("measures")
+    assert fails("inspect", path).startswith(f"{beside}: ")
+
+
+@pytest.mark.parametrize(
+    ("options", "features"),
+    [
+        ((), {"name": "pixels"}),
+        (("--features", "pixels"), {"name": "pixels"}),
+        (
+            ("--features", "pca", "--pca-components", "7"),
+            {"name": "pca", "n_components": 7},
+        ),
+    ],
+)
+def test_measures_of_images(run, made: Path, options: tuple[str, ...], features) -> None:
+    train, distilled = open_dataset("digits"), DistilledSet.load(made)
+    inputs = distilled.normalization.apply(train.images()).reshape(len(train), -1)
+    own = distilled.inputs().reshape(len(distilled), -1)
+    if features["name"] == "pca":
+        _, _, basis = np.linalg.svd(inputs - inputs.mean(axis=0), full_matrices=False)
+        inputs, own = inputs @ basis[:7].T, own @ basis[:7].T
+    expected = measure_quantization(
+        inputs,
+        own,
+        distilled.sample_weight,
+        groups=train.labels,
+        centroid_groups=distilled.labels,
+    )
+    done = run("inspect", made, "--dataset", "digits", *options, "--json", "--quiet")
+    assert done.stderr == ""
+    shown = json.loads(done.stdout)
+    assert shown["measures"] is None
+    found = shown["measures_of_images"]
+    assert (found.pop("dataset"), found.pop("split")) == ("digits", "train")
+    assert found.pop("features") == features
+    measures = QuantizationMeasures.from_dict(found)
+    for field in fields(QuantizationMeasures):
+        np.testing.assert_allclose(
+            getattr(measures, field.name), getattr(expected, field.name), rtol=1e-4
+        )
+    # The images are real ones, near the means of their cells: weights are masses of other cells.
+    assert (measures.w2_lower**2 > measures.distortion).any()
+    title = "measures of the images, against 'digits' (train, 1438 images), by "
+    rows = _rows(run("inspect", made, "--dataset", "digits", *options).stdout, title)
+    assert list(rows) == [*map(str, range(10)), "all"]
+
+
+def test_real_images_have_no_distance(run, tmp_path: Path) -> None:
+    train = open_dataset("digits")
+    path = tmp_path / "all.safetensors"
+    DistilledSet(train.images(), train.labels, normalization=Normalization.fit(train)).save(path)
+    for options in ((), ("--features", "pca", "--pca-components", "7")):
+        done = run("inspect", path, "--dataset", "digits", *options, "--json")
+        summary = json.loads(done.stdout)["measures_of_images"]["summary"]
+        assert summary["distortion"] <= 1e-15
+        assert summary["n_points"] == summary["n_atoms"] == 1438
+
+
+def test_measures_of_many_classes_are_cut_with_a_note(run, tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (46, 1, 4, 4), np.uint8)
+    labels = np.repeat(np.arange(23), 2)
+    np.savez(tmp_path / "many.npz", images=images, labels=labels)
+    distilled = DistilledSet(images[::2], labels[::2], normalization=Normalization.identity(1))
+    distilled.save(folder / "set.safetensors")
+    pixels = images.reshape(46, -1) / 255
+    measures = measure_quantization(
+        pixels, pixels[::2], np.ones(23), groups=labels, centroid_groups=labels[::2]
+    )
+    (folder / "measures.json").write_text(json.dumps(measures.as_dict()))
+    text = run("inspect", folder / "set.safetensors").stdout
+    assert text.splitlines()[-1] == "and 3 more classes; --json has them all"
+    assert text.splitlines()[-2].startswith("all ")
+    assert text.splitlines()[-3].startswith("19 ")
+
+
+def test_pt_files_against_real_images(run, fails, tmp_path: Path) -> None:
+    train = open_dataset("digits")
+    norm = Normalization.fit(train)
+    chosen = np.concatenate([train.rows_of_class(label)[:3] for label in range(10)])
+    pixels = DistilledSet(train.images(chosen), train.labels[chosen], normalization=norm)
+    files, native = tmp_path / "dm", tmp_path / "set.safetensors"
+    save_pt_files(pixels, files)
+    pixels.save(native)
+    assert fails("inspect", files, "--dataset", "digits") == (
+        "--dataset='digits' needs --normalization: .pt files do not say what the images were "
+        "normalised with"
+    )
+    shown = [
+        json.loads(run("inspect", *arguments, "--dataset", "digits", "--json").stdout)
+        for arguments in ((files, "--normalization", "fit"), (native,))
+    ]
+    found, expected = (entry["measures_of_images"]["summary"] for entry in shown)
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_set_of_another_task(fails, full: Path, tmp_path: Path) -> None:
+    assert fails("inspect", full, "--dataset", "digits") == (
+        "SET: distilled has images of shape (3, 4, 4), but --dataset has images of shape "
+        "(1, 8, 8); they must be equal"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ("--features", "network", "--dataset", "digits"),
+            "--features='network'; it must be one of 'pixels', 'pca'",
+        ),
+        (("--features", "pixels"), "--features='pixels' needs --dataset, images to compare with"),
+        (
+            ("--features", "pca", "--dataset", "digits"),
+            "--pca-components is missing; it goes with --features pca, which needs it",
+        ),
+        (
+            ("--pca-components", 3, "--dataset", "digits"),
+            "--pca-components is 3; it goes with --features pca, which needs it",
+        ),
+        (
+            ("--features", "pca", "--pca-components", 0, "--dataset", "digits"),
+            "--pca-components=0; it must be an integer of at least 1",
+        ),
+        (
+            ("--features", "pca", "--pca-components", 65, "--dataset", "digits"),
+            "n_components=65; it must be at most 64 for 1438 images of 64 values",
+        ),
+    ],
+)
+def test_options_of_measures(fails, made: Path, options, message: str) -> None:
+    assert fails("inspect", made, "--quiet", *options) == message
 
 
 def test_missing_set(fails) -> None:

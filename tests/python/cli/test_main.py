@@ -34,7 +34,7 @@ def program(*arguments: object, before: str = "", cwd: Path | None = None, after
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--help",), ("distill", "--help"), ("evaluate", "--help"), ("inspect", "--help")],
+    [("--help",), *((name, "--help") for name in ("distill", "evaluate", "inspect", "report"))],
 )
 def test_help_loads_neither_torch_nor_numpy(arguments: tuple[str, ...]) -> None:
     heavy = ("torch", "numpy", "PIL", "sklearn", "safetensors", "pyarrow", "ddkern.distill")

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``ddkern distill`` with methods that quantize latents."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("typer")
+pytest.importorskip("torch")
+pytest.importorskip("safetensors")
+pytest.importorskip("PIL")
+pytest.importorskip("sklearn")
+
+from ddkern.data import DistilledSet, open_dataset
+from ddkern.distill import DDOQ, distill
+from ddkern.latents import IdentityCodec
+from helpers.bits import assert_same_array_bits
+
+Run = Callable[..., Any]
+PIXELS = ("--dataset", "digits", "--ipc", 3, "--prior", "none", "--quiet")
+
+
+def test_pixels_are_quantized_and_the_run_is_recorded(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    done = run("distill", "--method", "ddoq", *PIXELS, "--out", out, "--seed", 4)
+    assert done.exit_code == 0, (done.stderr, done.exception)
+    made = DistilledSet.load(out / "set.safetensors")
+    expected = distill(
+        open_dataset("digits"), DDOQ(ipc=3, codec=IdentityCodec((1, 8, 8))), random_state=4
+    )
+    assert_same_array_bits(made.images, expected.images, "images")
+    assert_same_array_bits(made.sample_weight, expected.sample_weight, "weights")
+    record = json.loads((out / "run.json").read_text())
+    assert (record["format"], record["method"], record["random_state"]) == ("ddkern-run", "ddoq", 4)
+    assert [s["name"] for s in record["stages"]] == ["encode", "quantize", "decode", "measure"]
+    assert record["settings"]["ipc"] == 3
+    assert record["dataset_hash"] == made.provenance.source_hash
+    assert len(json.loads((out / "measures.json").read_text())["groups"]) == 10
+    assert np.load(out / "nearest_real.npy").shape == (30, 1, 8, 8)
+
+
+def test_json_is_all_there_is_on_standard_output(run: Run, tmp_path: Path) -> None:
+    done = run("distill", "--method", "d4m", *PIXELS, "--out", tmp_path / "r", "--json")
+    assert done.exit_code == 0, done.exception
+    content = json.loads(done.stdout)
+    assert content["provenance"]["method"] == "d4m"
+    assert {row["weight_max"] for row in content["classes"]} == {1.0}
+
+
+def test_a_teacher_is_trained_once(run: Run, tmp_path: Path) -> None:
+    from ddkern.cli import latents
+
+    out = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latents, "_TEACHER_STEPS", 1)
+        arguments = ("distill", "--method", "ddoq", *PIXELS, "--out", out, "--teacher")
+        assert run(*arguments, "convnet-d3").exit_code == 0
+        made = DistilledSet.load(out / "set.safetensors")
+        assert made.soft_labels is not None
+        assert made.soft_labels.shape == (30, 10)
+        (teacher,) = (out / "teacher").glob("*.safetensors")
+        before = teacher.stat().st_mtime_ns
+        assert run(*arguments, "convnet-d3", "--force").exit_code == 0
+        assert teacher.stat().st_mtime_ns == before
+    stages = [s["name"] for s in json.loads((out / "run.json").read_text())["stages"]]
+    assert stages == ["teacher", "encode", "quantize", "decode", "relabel", "measure"]
+
+
+def test_a_checkpoint_of_diffusers(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    from helpers.tiny_diffusers import save_tiny_dit
+
+    save_tiny_dit(tmp_path / "dit", n_classes=10, channels=3, size=32)
+    done = run(
+        *("distill", "--method", "ddoq", "--dataset", "digits", "--ipc", 1, "--quiet"),
+        *("--prior", tmp_path / "dit", "--steps", 2, "--strength", 0.5, "--guidance", 1.5),
+        *("--out", tmp_path / "run"),
+    )
+    assert done.exit_code == 0, (done.stderr, done.exception)
+    made = DistilledSet.load(tmp_path / "run" / "set.safetensors")
+    options = made.provenance.options
+    assert options["decoding"] == {"strength": 0.5, "steps": 2, "guidance": 1.5}
+    assert options["codec"]["name"] == "dit"
+    assert made.image_shape == (1, 8, 8)
+
+
+def test_a_prior_is_fitted_where_none_is_given(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("diffusers")
+    pytest.importorskip("matplotlib")
+    from ddkern.priors import fit, validation
+
+    monkeypatch.setattr(validation, "_CLASSIFIER_STEPS", 1)
+    monkeypatch.setattr(fit, "_SAMPLES_VALIDATED", 1)
+    out = tmp_path / "run"
+    arguments = ("distill", "--method", "ddoq", "--dataset", "digits", "--ipc", 2, "--out", out)
+    plan = run(*arguments, "--effort", 0.002, "--dry-run", "--json")
+    assert plan.exit_code == 0, (plan.stderr, plan.exception)
+    estimate = json.loads(plan.stdout)["estimate"]
+    assert [stage["stage"] for stage in estimate] == ["prior", "encode", "decode"]
+    assert all(stage["seconds"] > 0 and stage["memory"] > 1e7 for stage in estimate)
+    assert not out.exists()
+    done = run(*arguments, "--effort", 0.002)
+    assert done.exit_code == 0, (done.stderr, done.exception)
+    assert "together" in done.stdout, "the plan is shown before the work"
+    assert (out / "prior" / "samples.png").exists()
+    stages = json.loads((out / "run.json").read_text())["stages"]
+    assert stages[0]["name"] == "prior"
+    assert "sample_accuracy" in stages[0]["detail"]
+
+
+def test_options_from_a_file(run: Run, fails: Callable[..., str], tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text('[distill]\nmethod = "ddoq"\ndataset = "digits"\nprior = "none"\nipc = 5\n')
+    done = run("distill", "--config", config, "--ipc", 2, "--out", tmp_path / "r", "--quiet")
+    assert done.exit_code == 0, done.stderr
+    assert len(DistilledSet.load(tmp_path / "r" / "set.safetensors")) == 20
+    config.write_text("images = 3\n")
+    message = fails("distill", "--config", config, "--out", tmp_path / "q")
+    assert "has 'images'; ddkern distill has no such option" in message
+    config.write_text("images = \n")
+    assert "is not TOML" in fails("distill", "--config", config, "--out", tmp_path / "q")
+    message = fails("distill", "--config", tmp_path / "none.toml", "--out", tmp_path / "q")
+    assert "does not exist; it must be a TOML file" in message
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("random", ("--strength", 0.5), "--strength=0.5 is for --method ddoq and d4m"),
+        ("k-means", ("--prior", "fit"), "--prior='fit' is for --method ddoq and d4m"),
+        ("random", ("--sample",), "--sample=True is for --method ddoq and d4m"),
+        ("ddoq", ("--clustering", "lloyd"), "--clustering='lloyd' is for --method d4m"),
+        ("d4m", ("--clustering", "k"), "--clustering='k'; it must be one of"),
+        ("ddoq", ("--features", "pixels"), "--features='pixels', but --method ddoq"),
+        ("ddoq", ("--strength", 2), "--strength=2.0; it must be"),
+        ("ddoq", ("--steps", 0), "--steps=0"),
+        ("ddoq", ("--guidance", 0.5), "--guidance=0.5"),
+        ("ddoq", ("--teacher", "x"), "--teacher='x'; it must be one of 'none'"),
+        ("ddoq", ("--effort", 0.5, "--prior", "none"), "--effort=0.5 is for --prior fit"),
+        ("ddoq", ("--steps", 3, "--prior", "none"), "--steps=3, but --prior none has no model"),
+        ("ddoq", ("--ipc", 1000, "--prior", "none"), "ipc=1000, but class"),
+        ("ddoq", ("--prior", "no/such"), "no/such"),
+        ("whole", ("--ipc", 3), "--ipc=3, but --method whole takes all images"),
+    ],
+)
+def test_error(
+    method: str,
+    options: tuple[object, ...],
+    message: str,
+    fails: Callable[..., str],
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "out"
+    arguments = ("distill", "--method", method, "--dataset", "digits", "--out", out, "--quiet")
+    assert message in fails(*arguments, *options)
+    assert not (out / "set.safetensors").exists()
+
+
+def test_a_run_needs_a_folder(fails: Callable[..., str], tmp_path: Path) -> None:
+    path = tmp_path / "set.safetensors"
+    message = fails("distill", "--method", "ddoq", *PIXELS, "--out", path)
+    assert "with --method ddoq it must be a folder" in message
+
+
+def test_the_whole_data_set(run: Run, tmp_path: Path) -> None:
+    done = run("distill", "--method", "whole", "--dataset", "digits", "--out", tmp_path / "w")
+    assert done.exit_code == 0, done.stderr
+    train = open_dataset("digits", split="train")
+    made = DistilledSet.load(tmp_path / "w" / "set.safetensors")
+    np.testing.assert_array_equal(made.class_counts, train.class_counts)
