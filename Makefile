@@ -10,12 +10,16 @@ PYTEST_ARGS ?=
 
 VENV_PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
-EXTRAS := dev,torch,sklearn,models,data,cli
+EXTRAS := dev,torch,sklearn,models,diffusion,transport,data,cli,report
+
+# The kernels for GPUs take minutes to compile, so without one in the machine they are left out; the
+# wheel has them wherever nvcc works. DDKERN_CUDA=AUTO or ON builds them here as well.
+DDKERN_CUDA ?= $(if $(wildcard /dev/nvidiactl /dev/dxg),AUTO,OFF)
 
 # What an installed ddkern is made of. find runs at every call, so new files count at once.
 SOURCES := CMakeLists.txt pyproject.toml constraints-ci.txt README.md LICENSE \
            $(shell find csrc -type f) \
-           $(shell find python/ddkern -type f -name '*.py' -o -type f -name '*.pyi')
+           $(shell find python/ddkern -type f ! -name '*.pyc' ! -name '*.so')
 CXX_FILES := $(shell find csrc tests/simt -type f \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \))
 
 # Nothing that runs here may fetch a model or a data set.
@@ -39,7 +43,7 @@ $(VENV)/.created:
 
 # Without isolation the paths of the build tools stay the same, and with them what is compiled already.
 $(INSTALLED): $(VENV)/.created $(SOURCES)
-	$(VENV_PYTHON) -m pip install --quiet --no-build-isolation '.[$(EXTRAS)]'
+	DDKERN_CUDA=$(DDKERN_CUDA) $(VENV_PYTHON) -m pip install --quiet --no-build-isolation '.[$(EXTRAS)]'
 	@touch $@
 
 setup: $(INSTALLED) ## create the virtual environment and install ddkern into it
@@ -47,8 +51,7 @@ setup: $(INSTALLED) ## create the virtual environment and install ddkern into it
 test: $(INSTALLED) simt ## run the whole test suite
 	DDKERN_SIMT_PATH=$(abspath $(SIMT)) $(VENV_PYTHON) -m pytest $(PYTEST_ARGS) tests
 
-demo: $(INSTALLED) ## quantize handwritten digits, print the table, write a picture to build/demo
-	mkdir -p build/demo
+demo: $(INSTALLED) ## distil handwritten digits through a diffusion prior, evaluate, write a report
 	$(VENV_PYTHON) -m ddkern.demo --out build/demo
 
 lint: $(INSTALLED) ## ruff, mypy and clang-format, changing nothing
@@ -64,7 +67,7 @@ format: $(INSTALLED) ## format every source file in place
 
 # ------------------------------------------------------------------------------------- benchmarks
 $(VENV)/.bench: $(INSTALLED)
-	$(VENV_PYTHON) -m pip install --quiet --no-build-isolation '.[$(EXTRAS),bench]'
+	DDKERN_CUDA=$(DDKERN_CUDA) $(VENV_PYTHON) -m pip install --quiet --no-build-isolation '.[$(EXTRAS),bench]'
 	@touch $@
 
 bench: $(VENV)/.bench ## measure against scikit-learn, faiss and torch (about an hour)
