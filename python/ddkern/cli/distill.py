@@ -74,6 +74,13 @@ def distill(
             "folder or hub id of a diffusers pipeline or autoencoder; 'none' quantizes pixels."
         ),
     ] = None,
+    prior_classes: Annotated[
+        str | None,
+        typer.Option(
+            help="For a DiT of other classes: the row of its label table for each class of the "
+            "data set, such as 0,217,482."
+        ),
+    ] = None,
     effort: Annotated[
         float | None,
         typer.Option(help="For --prior fit: share of the steps of its recipe, at most 1."),
@@ -151,7 +158,7 @@ def distill(
     job = _Job(train, normalization, seed, files, drop_weights, as_json, quiet)
     from_features = FeatureOptions(features, pca_components, network, network_weights, device)
     from_latents = LatentOptions(
-        prior, effort, strength, steps, guidance, teacher, clustering, sample
+        prior, prior_classes, effort, strength, steps, guidance, teacher, clustering, sample
     )
     if method not in LATENT_METHODS:
         from_latents.refuse(method)

@@ -31,6 +31,7 @@ class LatentOptions:
     """The options that say how latents are made and decoded; None where they were not given."""
 
     prior: str | None
+    prior_classes: str | None
     effort: float | None
     strength: float | None
     steps: int | None
@@ -53,7 +54,8 @@ class LatentOptions:
         for name, value in self.given().items():
             if method not in LATENT_METHODS:
                 known = " and ".join(LATENT_METHODS)
-                raise ValueError(f"--{name}={value!r} is for --method {known}")
+                option = name.replace("_", "-")
+                raise ValueError(f"--{option}={value!r} is for --method {known}")
             if name == "clustering" and method != "d4m":
                 raise ValueError(f"--{name}={value!r} is for --method d4m")
 
@@ -80,11 +82,17 @@ class LatentOptions:
         from ddkern.optional import import_optional
 
         if self.prior == "none":
-            for name in ("strength", "steps", "guidance", "sample"):
-                if getattr(self, name) is not None:
-                    raise ValueError(
-                        f"--{name}={getattr(self, name)}, but --prior none has no model"
-                    )
+            for name, value in self.given().items():
+                if name in ("prior_classes", "strength", "steps", "guidance", "sample"):
+                    option = name.replace("_", "-")
+                    raise ValueError(f"--{option}={value}, but --prior none has no model")
+        if self.prior_classes is not None:
+            if self.prior in (None, "fit"):
+                raise ValueError(
+                    f"--prior-classes={self.prior_classes!r}, but a prior that is fitted has the "
+                    "classes of the data set"
+                )
+            _as_rows(self.prior_classes)
         if self.prior not in (None, "fit"):
             if self.effort is not None:
                 raise ValueError(f"--effort={self.effort} is for --prior fit")
@@ -211,14 +219,24 @@ def load_or_identity(
 
     if prior == "none":
         return IdentityCodec(train.image_shape)
+    arguments: dict[str, Any] = {}
+    if not Path(str(prior)).is_file():
+        arguments = {"image_shape": train.image_shape, "device": device}
+    if options.sample is not None:
+        arguments["sample"] = options.sample
+    if options.prior_classes is not None:
+        arguments["classes"] = _as_rows(options.prior_classes)
     with naming("--prior"):
-        return load_codec(
-            str(prior),
-            class_names=train.class_names,
-            image_shape=train.image_shape,
-            device=device,
-            sample=options.sample is True,
-        )
+        return load_codec(str(prior), class_names=train.class_names, **arguments)
+
+
+def _as_rows(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"--prior-classes={text!r}; it must be whole numbers between commas, one a class"
+        ) from None
 
 
 def write_run(made: DistilledSet, run: Path) -> None:

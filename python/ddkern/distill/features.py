@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ddkern.checks import as_count
 from ddkern.data import ImageDataset, Normalization
 from ddkern.distill.options import Configured, options_of
+from ddkern.latents.principal_components import check_n_components, principal_components
 
 __all__ = [
     "Embed",
@@ -113,17 +114,12 @@ class PcaFeatures:
         ValueError
             If there are not as many components.
         """
-        n, d = len(dataset), int(np.prod(dataset.image_shape))
-        if self.n_components > min(n - 1, d):
-            raise ValueError(
-                f"n_components={self.n_components}; it must be at most {min(n - 1, d)} for {n} "
-                f"images of {d} values"
-            )
-        mean, covariance = _moments(dataset, normalization)
-        # eigh sorts by ascending variance.
-        leading = np.linalg.eigh(covariance)[1][:, : -self.n_components - 1 : -1]
-        largest = np.abs(leading).argmax(axis=0)
-        components = leading * np.sign(leading[largest, np.arange(self.n_components)])
+        check_n_components(self.n_components, len(dataset), int(np.prod(dataset.image_shape)))
+        parts = (
+            normalization.apply(images).reshape(len(images), -1)
+            for _, images in dataset.chunks(_PART_BYTES)
+        )
+        mean, components = principal_components(parts, self.n_components)
         yield lambda inputs: (inputs.reshape(len(inputs), -1) - mean) @ components
 
 
@@ -169,19 +165,3 @@ def features_of_class(
             raise ValueError(f"the features of row {row} hold NaN or infinity in float32")
         parts.append(part)
     return np.concatenate(parts)
-
-
-def _moments(
-    dataset: ImageDataset, normalization: Normalization
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean (d,) and covariance (d, d) of normalised images, in one pass."""
-    d = int(np.prod(dataset.image_shape))
-    # Products of values far from 0 would cancel below; those around some image do not.
-    shift = normalization.apply(dataset.images([0])).reshape(d).astype(np.float64)
-    total, products = np.zeros(d), np.zeros((d, d))
-    for _, images in dataset.chunks(_PART_BYTES):
-        values = normalization.apply(images).reshape(len(images), d) - shift
-        total += values.sum(axis=0)
-        products += values.T @ values
-    n = len(dataset)
-    return shift + total / n, (products - np.outer(total, total) / n) / (n - 1)

@@ -248,9 +248,16 @@ class QuantizationMeasures:
             }
         except (KeyError, OverflowError, TypeError, ValueError):
             known = False
-        if not (known and all(c.ndim == 1 and np.isfinite(c).all() for c in columns.values())):
+        if not (known and all(map(_is_column, columns.items()))):
             raise ValueError(f"content is not a record of measures of version {_FORMAT_VERSION}")
         return cls(**columns)
+
+
+def _is_column(column: tuple[str, NDArray[Any]]) -> bool:
+    """Whether these are figures of groups; only ids may be negative."""
+    name, values = column
+    figures = np.isfinite(values) & ((values >= 0) | (name == "groups"))
+    return values.ndim == 1 and bool(figures.all())
 
 
 def measure_quantization(

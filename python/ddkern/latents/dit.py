@@ -55,7 +55,8 @@ class DitCodec(DiffusionCodec):
         Channels (1 or 3), height, width of the images, which are resized to what the transformer
         takes; that by default.
     classes : sequence of int, optional
-        The row of the label table for each label of the data set. By default label i is row i.
+        The row of the label table for each label of the data set. By default label i is row i, and
+        there must be as many labels as rows: those of another table would get other classes.
     strength, steps, guidance : optional
         What :meth:`decode` takes where it is given none: 0.7, 50, 4.
     sample : bool
@@ -196,10 +197,10 @@ class DitCodec(DiffusionCodec):
         )
 
     def check_classes(self, class_names: tuple[str, ...]) -> None:
-        """Raise ValueError if the label table is too small, or ``classes`` is for other labels."""
+        """Raise ValueError if the label table, or ``classes``, is for another number of labels."""
         if self._classes is not None:
             super().check_classes(class_names)
-        elif len(class_names) > self._null_class:
+        elif len(class_names) != self._null_class:
             raise ValueError(
                 f"class_names has {len(class_names)} classes, but the label table of the "
                 f"transformer {self._null_class}; give classes, the row of the table for each"

@@ -19,6 +19,7 @@ from ddkern.checks import as_seed
 from ddkern.data import ImageDataset
 from ddkern.files import folder_when_complete, replaced_when_complete
 from ddkern.latents import DitCodec
+from ddkern.latents.decoding import DECODING_FILE
 from ddkern.optional import import_optional
 from ddkern.priors.autoencoder import (
     build_autoencoder,
@@ -264,7 +265,7 @@ class _Fit:
 
 
 def _choose_precision(precision: str, device: torch.device) -> Precision:
-    """As in training, but on a CPU ``"auto"`` is float32: norms and copies outweigh the products."""
+    """As in training, but for ``"auto"`` on a CPU: norms and copies outweigh the products."""
     if precision == "auto" and device.type == "cpu":
         return "float32"
     return choose_precision(precision, device)
@@ -304,7 +305,7 @@ def _write_models(target: Path, fit: _Fit) -> None:
         "steps": fit.recipe.sampler_steps,
         "guidance": fit.recipe.guidance,
     }
-    with replaced_when_complete(target / "ddkern_decoding.json") as file:
+    with replaced_when_complete(target / DECODING_FILE) as file:
         file.write((json.dumps(decoding, indent=1) + "\n").encode())
 
 

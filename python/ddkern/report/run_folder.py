@@ -22,8 +22,8 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,6 @@ _MEASURES = "measures.json"
 _ACCURACIES = "accuracies"
 _PICTURES = ("curves", "samples", "reconstructions")
 
-_WHOLE_MEASURES = ("groups", "n_points", "n_atoms")
 
 _RUN_FORMAT = "ddkern-run"
 _RUN_VERSION = 1
@@ -257,39 +256,16 @@ def _read_nearest_real(path: Path, distilled: DistilledSet) -> NDArray[np.uint8]
 def _read_measures(path: Path, distilled: DistilledSet) -> QuantizationMeasures | None:
     if not path.exists():
         return None
-    content = _read_object(path)
     try:
-        measures = _parse_measures(content["groups"])
-        valid = _same_format(content, measures.as_dict())
-    except (KeyError, OverflowError, TypeError, ValueError):
-        valid = False
-    if not valid:
-        raise ValueError(f"{path} must hold what QuantizationMeasures.as_dict() returns")
+        measures = QuantizationMeasures.from_dict(_read_object(path))
+    except ValueError as error:
+        raise ValueError(f"{path} must hold what QuantizationMeasures.as_dict() returns") from error
     if measures.groups.tolist() != list(range(distilled.n_classes)):
         raise ValueError(
             f"{path} has other groups than the labels of the set; they must be 0 to "
             f"{distilled.n_classes - 1}"
         )
     return measures
-
-
-def _parse_measures(groups: Sequence[Mapping[str, Any]]) -> QuantizationMeasures:
-    names = [field.name for field in fields(QuantizationMeasures)]
-    keys = {"groups": "group"}
-    columns: dict[str, NDArray[Any]] = {
-        name: np.array(
-            [group[keys.get(name, name)] for group in groups],
-            np.int64 if name in _WHOLE_MEASURES else np.float64,
-        )
-        for name in names
-    }
-    for name, column in columns.items():
-        # One comparison finds negative numbers, NaN and infinity alike.
-        if not ((column >= 0) & (column < np.inf)).all():
-            raise ValueError(f"{name} must be finite and at least 0")
-    if not groups:
-        raise ValueError("there must be a group")
-    return QuantizationMeasures(**columns)
 
 
 def _read_evaluations(folder: Path, distilled: DistilledSet) -> tuple[LabelledEvaluation, ...]:

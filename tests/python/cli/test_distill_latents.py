@@ -90,6 +90,28 @@ def test_a_checkpoint_of_diffusers(run: Run, tmp_path: Path) -> None:
     assert made.image_shape == (1, 8, 8)
 
 
+def test_principal_components_and_rows_of_a_label_table(
+    run: Run, fails: Callable[..., str], tmp_path: Path
+) -> None:
+    from ddkern.latents import PcaCodec
+
+    PcaCodec.fit(open_dataset("digits"), 8).save(tmp_path / "pca.safetensors")
+    arguments = ("distill", "--method", "ddoq", "--dataset", "digits", "--ipc", 1, "--quiet")
+    done = run(*arguments, "--prior", tmp_path / "pca.safetensors", "--out", tmp_path / "a")
+    assert done.exit_code == 0, (done.stderr, done.exception)
+    pytest.importorskip("diffusers")
+    from helpers.tiny_diffusers import save_tiny_dit
+
+    save_tiny_dit(tmp_path / "dit", n_classes=12, channels=3, size=32)
+    dit = (*arguments, "--prior", tmp_path / "dit", "--steps", 1, "--out", tmp_path / "b")
+    assert "label table of the transformer 12; give classes" in fails(*dit)
+    rows = ",".join(map(str, range(2, 12)))
+    done = run(*dit, "--prior-classes", rows)
+    assert done.exit_code == 0, (done.stderr, done.exception)
+    made = DistilledSet.load(tmp_path / "b" / "set.safetensors")
+    assert made.provenance.options["codec"]["classes"] == list(range(2, 12))
+
+
 def test_a_prior_is_fitted_where_none_is_given(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +168,9 @@ def test_options_from_a_file(run: Run, fails: Callable[..., str], tmp_path: Path
         ("ddoq", ("--teacher", "x"), "--teacher='x'; it must be one of 'none'"),
         ("ddoq", ("--effort", 0.5, "--prior", "none"), "--effort=0.5 is for --prior fit"),
         ("ddoq", ("--steps", 3, "--prior", "none"), "--steps=3, but --prior none has no model"),
+        ("ddoq", ("--prior-classes", "1,2"), "--prior-classes='1,2', but a prior that is fitted"),
+        ("ddoq", ("--prior", "x", "--prior-classes", "1,a"), "--prior-classes='1,a'; it must be"),
+        ("random", ("--prior-classes", "1"), "--prior-classes='1' is for --method ddoq"),
         ("ddoq", ("--ipc", 1000, "--prior", "none"), "ipc=1000, but class"),
         ("ddoq", ("--prior", "no/such"), "no/such"),
         ("whole", ("--ipc", 3), "--ipc=3, but --method whole takes all images"),

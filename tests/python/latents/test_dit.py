@@ -119,7 +119,10 @@ def test_classes_are_rows_of_the_label_table() -> None:
 
 def test_classes_of_a_data_set() -> None:
     _make().check_classes(tuple("abcdefghij"))
-    _make().check_classes(tuple("abc"))
+    with pytest.raises(
+        ValueError, match="class_names has 3 classes, but the label table of the tr"
+    ):
+        _make().check_classes(tuple("abc"))
     with pytest.raises(
         ValueError, match="class_names has 11 classes, but the label table of the tr"
     ):
