@@ -256,8 +256,9 @@ def _read_nearest_real(path: Path, distilled: DistilledSet) -> NDArray[np.uint8]
 def _read_measures(path: Path, distilled: DistilledSet) -> QuantizationMeasures | None:
     if not path.exists():
         return None
+    content = _read_object(path)
     try:
-        measures = QuantizationMeasures.from_dict(_read_object(path))
+        measures = QuantizationMeasures.from_dict(content)
     except ValueError as error:
         raise ValueError(f"{path} must hold what QuantizationMeasures.as_dict() returns") from error
     if measures.groups.tolist() != list(range(distilled.n_classes)):
