@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from bench import record
+from bench.evaluation.latent_report import sections, table
 from ddkern.evaluate import get_protocol, protocol_names
 
 PAGE = Path("docs/evaluation.md")
@@ -39,7 +40,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
 
-def render(accuracies: list[dict[str, Any]], speeds: list[dict[str, Any]]) -> str:
+def render(accuracies: list[dict[str, Any]], others: list[dict[str, Any]]) -> str:
     """Return the text of the page."""
     parts = [
         "# Evaluation",
@@ -56,9 +57,10 @@ def render(accuracies: list[dict[str, Any]], speeds: list[dict[str, Any]]) -> st
         "## Float32 and bfloat16",
         _PRECISION,
         _precisions([d for d in accuracies if d["data"]["name"] != "digits"]),
+        *sections(others),
         "## Time",
         _TIME,
-        _speeds(speeds),
+        _speeds([d for d in others if d["suite"] == "evaluation"]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -92,11 +94,6 @@ those of whole runs, each with a set and a network of its own; networks start fr
 in all columns, while the baseline draws its own batches and augmentations."""
 
 
-def _table(head: list[str], rows: list[list[str]], numbers_from: int) -> str:
-    rule = ["---" if i < numbers_from else "---:" for i in range(len(head))]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *rows])
-
-
 def _protocols() -> str:
     rows = []
     for name in protocol_names():
@@ -118,7 +115,7 @@ def _protocols() -> str:
             ]
         )
     head = ["id", "what", "network", "optimiser", "decay", "augmentation", "epochs", "batch"]
-    return _table([*head, "digest"], rows, 6)
+    return table([*head, "digest"], rows, 6)
 
 
 def _accuracies(documents: list[dict[str, Any]]) -> str:
@@ -143,7 +140,7 @@ def _accuracies(documents: list[dict[str, Any]]) -> str:
             ]
         )
     head = ["protocol", "method", "precision", "images a class", "accuracy (%)", "sets"]
-    return _table([*head, "published", "difference", "command"], rows, 3) if rows else ""
+    return table([*head, "published", "difference", "command"], rows, 3) if rows else ""
 
 
 def _digits(documents: list[dict[str, Any]]) -> str:
@@ -173,7 +170,7 @@ def _digits(documents: list[dict[str, Any]]) -> str:
             ]
         )
     head = ["protocol", "method", "weights", "images a class", "accuracy (%)", "sets", "margin"]
-    return _table([*head, "standard error", "command"], rows, 3) if rows else ""
+    return table([*head, "standard error", "command"], rows, 3) if rows else ""
 
 
 def _precisions(documents: list[dict[str, Any]]) -> str:
@@ -191,7 +188,7 @@ def _precisions(documents: list[dict[str, Any]]) -> str:
         difference = np.array([found["bfloat16"][s] - found["float32"][s] for s in seeds])
         error = difference.std(ddof=1) / len(seeds) ** 0.5
         rows.append([f"`{name}`", str(len(seeds)), f"{difference.mean():+.2f}", f"{error:.2f}"])
-    return _table(["line", "sets", "bfloat16 - float32", "standard error"], rows, 1) if rows else ""
+    return table(["line", "sets", "bfloat16 - float32", "standard error"], rows, 1) if rows else ""
 
 
 def _speeds(documents: list[dict[str, Any]]) -> str:
@@ -222,7 +219,7 @@ def _speeds(documents: list[dict[str, Any]]) -> str:
         return ""
     machine = documents[0]["machine"]
     where = f"{machine.get('cpu', machine.get('model', 'CPU'))}, {documents[0]['threads']} threads"
-    return f"{_table(head, rows, 2)}\n\nOn {where}, torch {documents[0]['versions']['torch']}."
+    return f"{table(head, rows, 2)}\n\nOn {where}, torch {documents[0]['versions']['torch']}."
 
 
 def _percent(line: dict[str, Any]) -> Any:

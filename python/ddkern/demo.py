@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import shlex
 import sys
 import time
@@ -53,7 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     for command in commands(options.out, effort=options.effort, networks=options.networks):
         _run(command)
-    print(f"\nall of it: {time.monotonic() - started:.0f} seconds")
+    print()
+    print_accuracies(options.out / "ddoq")
+    print(f"\nthe report: {options.out / 'ddoq' / 'report.html'}")
+    print(f"all of it: {time.monotonic() - started:.0f} seconds")
     return 0
 
 
@@ -101,6 +105,30 @@ def commands(out: Path, *, effort: float, networks: int) -> Iterator[list[str]]:
         path = str(out / method / "set.safetensors")
         yield ["evaluate", path, "--dataset", "digits", *options, *into]
     yield ["report", str(run), "--force"]
+
+
+def print_accuracies(run: Path) -> None:
+    """The table of the accuracies in a run folder, the best line first.
+
+    Between two lines, "surely better" means by more than two standard errors of their difference.
+    """
+    from ddkern.cli.output import format_percent, print_table
+    from ddkern.report import read_run
+
+    lines = sorted(read_run(run).evaluations, key=lambda line: -line.evaluation.mean)
+    rows = []
+    for rank, line in enumerate(lines):
+        found = line.evaluation
+        sure = [
+            other.label
+            for other in lines[rank + 1 :]
+            if found.mean - other.evaluation.mean
+            > 2 * math.hypot(found.standard_error, other.evaluation.standard_error)
+        ]
+        better = "all below" if len(sure) == len(lines) - rank - 1 else f"{len(sure)} below"
+        last = rank == len(lines) - 1
+        rows.append((line.label, format_percent(found.mean, found.std), "" if last else better))
+    print_table((f"accuracy in % ({_PROTOCOL})", "last", "surely better than"), rows)
 
 
 def _run(command: list[str]) -> None:

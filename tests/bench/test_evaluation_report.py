@@ -67,6 +67,7 @@ def test_digits_have_a_margin_over_random() -> None:
 def test_times_and_ratios() -> None:
     document = {
         "command": "c",
+        "suite": "evaluation",
         "threads": 2,
         "machine": {"cpu": "A CPU"},
         "versions": {"torch": "2"},

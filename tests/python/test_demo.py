@@ -47,6 +47,30 @@ def test_every_command_is_understood(tmp_path: Path) -> None:
             assert context.params
 
 
+def test_the_table_says_what_is_surely_better(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("rich")
+    pytest.importorskip("torch")
+    pytest.importorskip("safetensors")
+    from ddkern.data import open_dataset
+    from ddkern.distill import Random, distill
+    from helpers.runs import make_evaluation, write_json
+
+    made = distill(open_dataset("digits"), Random(ipc=1), random_state=0)
+    made.save(tmp_path / "set.safetensors")
+    found = {"low": (0.50, 0.52), "high": (0.90, 0.92), "same": (0.89, 0.92)}
+    for name, accuracies in found.items():
+        evaluation = make_evaluation(accuracies, made)
+        path = tmp_path / "accuracies" / f"{name}.json"
+        write_json(path, {"label": name, "evaluation": evaluation.as_dict()})
+    demo.print_accuracies(tmp_path)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["high", "same", "low"]
+    assert rows[0][1:4] == ["91.00", "+-", "1.00"]
+    assert [" ".join(row[4:]) for row in rows] == ["1 below", "all below", ""]
+
+
 def test_says_what_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
