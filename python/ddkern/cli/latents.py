@@ -115,8 +115,9 @@ class LatentOptions:
         """Fit or load prior and teacher, and make the method."""
         from ddkern.distill import make_method
         from ddkern.distill.stages import StageLog
+        from ddkern.distill.workers import Workers
 
-        log = StageLog(run)
+        log = StageLog(run, Workers.of_environment().rank)
         codec = self._codec(train, test, run, seed, device, progress, log)
         teacher = self._teacher(train, test, normalization, run, seed, device, progress, log)
         options: dict[str, Any] = {

@@ -151,14 +151,17 @@ class LatentRun:
         self.folder = folder
         self.seed = random_state
         self.workers = Workers.of_environment()
-        self.log = StageLog(folder)
+        self.log = StageLog(folder, self.workers.rank)
         # The first process shows what it does itself; the others do as much beside it.
         self._progress = progress if self.workers.rank == 0 else None
+        described = codec.describe()
+        # Latents of a codec that draws none are the same for every seed.
+        self._encoding_seed = random_state if described.get("sample") else 0
         self._source = {
             "dataset": dataset.name,
             "dataset_hash": dataset.fingerprint(),
-            "codec": codec.describe(),
-            "seed": random_state,
+            "codec": described,
+            "encoding_seed": self._encoding_seed,
         }
 
     @classmethod
@@ -192,7 +195,7 @@ class LatentRun:
                 file,
                 "encode",
                 self.dataset.images,
-                lambda images, rows: self.codec.encode(images, ids=rows, seed=self.seed),
+                lambda images, rows: self.codec.encode(images, ids=rows, seed=self._encoding_seed),
             )
             detail["seconds_in_codec"] = detail.get("seconds_in_codec", 0.0) + seconds
             detail["images"], detail["latent_shape"] = shape[0], list(shape[1:])
@@ -200,17 +203,28 @@ class LatentRun:
 
     def quantize(self, conditions: Mapping[str, Any], make: Callable[[], Codebook]) -> Codebook:
         """The codebook that ``make`` gives, or that it gave under these conditions before."""
-        wanted = {**self._source, **conditions}
+        wanted = {**self._source, **conditions, "random_state": self.seed}
         path = self.folder / f"codebook-{digest_of(wanted)}.npz"
-        with self.log.stage("quantize"):
+
+        def make_and_save() -> None:
             if not path.exists():
-                self.workers.first(lambda: self._save_codebook(path, make()))
+                self._save_codebook(path, make())
+
+        with self.log.stage("quantize"):
+            # All processes wait for the first one, which alone looks whether there is a codebook:
+            # what they saw themselves would depend on the moment.
+            self.workers.first(make_and_save)
             with np.load(path, allow_pickle=False) as kept:
                 return Codebook(kept["centroids"], kept["masses"], kept["labels"])
 
     def decode(self, codebook: Codebook, decoding: Mapping[str, Any]) -> NDArray[np.uint8]:
         """Images of all codewords: uint8, shape (n, channels, height, width)."""
-        conditions = {**self._source, "codebook": _digest(codebook), "decoding": dict(decoding)}
+        conditions = {
+            **self._source,
+            "codebook": _digest(codebook),
+            "decoding": dict(decoding),
+            "random_state": self.seed,
+        }
         shape = (len(codebook.labels), *self.codec.image_shape)
         ids = codebook.ids
         with self.log.stage("decode") as detail:

@@ -24,10 +24,13 @@ class StageLog:
     Parameters
     ----------
     folder : Path
+    rank : int
+        Of the process, where several share the stages; those after the first one keep a log of
+        their own.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder / _FOLDER
+    def __init__(self, folder: Path, rank: int = 0) -> None:
+        self._folder = folder / (_FOLDER if rank == 0 else f"{_FOLDER}-{rank}")
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[dict[str, Any]]:

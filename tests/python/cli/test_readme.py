@@ -25,7 +25,7 @@ README = Path(__file__).resolve().parents[3] / "README.md"
 def shown_commands() -> list[tuple[list[list[str]], str]]:
     """The commands of each block, and the output below it."""
     text = README.read_text(encoding="utf-8")
-    section = text.split("\n## Distil and evaluate\n")[1].split("\n## ")[0]
+    section = text.split("\n## Coresets and evaluation\n")[1].split("\n## ")[0]
     blocks = re.findall(r"```sh\n(.*?)```\n\n```text\n(.*?)```", section, re.DOTALL)
     return [
         ([shlex.split(line, comments=True) for line in commands.splitlines()], output)

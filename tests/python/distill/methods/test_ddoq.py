@@ -152,8 +152,28 @@ def test_changed_data_under_an_old_folder(tmp_path: Path) -> None:
     other = make_dataset(COUNTS, seed=1)
     with pytest.raises(ValueError, match=r"latents.npy was made with dataset_hash='.*Choose"):
         distill(other, method(folder=tmp_path), random_state=3)
-    with pytest.raises(ValueError, match=r"latents.npy was made with seed=3; this call has 4"):
-        make(method(folder=tmp_path), seed=4)
+    named = replace(make_dataset(COUNTS), name="other")
+    with pytest.raises(ValueError, match=r"latents.npy was made with dataset='made'; this call"):
+        distill(named, method(folder=tmp_path), random_state=3)
+
+
+def test_another_seed_takes_the_latents_that_are_there(tmp_path: Path) -> None:
+    make(method(WatchedCodec(SHAPE), folder=tmp_path))
+    again = WatchedCodec(SHAPE)
+    made = make(method(again, folder=tmp_path), seed=4)
+    assert again.calls == ["decode"] * 3
+    assert_same_array_bits(made.images, make(method(WatchedCodec(SHAPE)), seed=4).images, "images")
+    assert not np.array_equal(made.images, make(method(WatchedCodec(SHAPE))).images)
+
+
+def test_latents_that_are_drawn_belong_to_their_seed(tmp_path: Path) -> None:
+    class Drawing(WatchedCodec):
+        def describe(self) -> dict[str, Any]:
+            return {**super().describe(), "sample": True}
+
+    make(method(Drawing(SHAPE), folder=tmp_path))
+    with pytest.raises(ValueError, match=r"made with encoding_seed=3; this call has 4"):
+        make(method(Drawing(SHAPE), folder=tmp_path), seed=4)
 
 
 def test_a_damaged_store_is_found(tmp_path: Path) -> None:

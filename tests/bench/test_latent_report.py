@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from typing import Any
+
+from bench.evaluation.latent_methods import LINE
+from bench.evaluation.latent_report import sections
+
+PRIOR = {
+    "recipe": {"autoencoder": {"steps": 5}, "diffusion": {"steps": 7}},
+    "figures": {"reconstruction_rmse": 0.05, "real_accuracy": 0.99, "sample_accuracy": 0.9},
+    "seconds": {"autoencoder": 60.0, "diffusion": 120.0},
+}
+
+
+def line(method: str, accuracies: list[float], **changes: Any) -> dict[str, Any]:
+    return {
+        "name": f"{method}-10@small",
+        "method": method,
+        "ipc": 10,
+        "weights": "uniform",
+        "protocol": "small",
+        "decoding": None,
+        "accuracies": accuracies,
+        "conditions": {"protocol": "small@1"},
+    } | changes
+
+
+def cells(page: str, start: str) -> list[str]:
+    (row,) = (text for text in page.splitlines() if text.startswith(start))
+    return [cell.strip() for cell in row.strip("|").split("|")]
+
+
+def test_nothing_of_what_is_not_there() -> None:
+    assert sections([]) == []
+
+
+def test_methods_stand_beside_random_images() -> None:
+    document = {
+        "suite": "latent_methods",
+        "command": "c",
+        "data": {"name": "digits"},
+        "prior": PRIOR,
+        "lines": [
+            line("random", [0.80, 0.82]),
+            line("ddoq", [0.90, 0.94], decoding={"strength": 0.2}, weights="density"),
+            line("k-means", [0.5]),
+        ],
+    }
+    page = "\n\n".join(sections([document]))
+    assert "### digits" in page
+    assert "3 minutes" in page
+    found = cells(page, "| small@1 | ddoq ")
+    assert found[2:8] == ["0.2", "density", "10", "92.0 ± 2.0", "2", "+11.0 ± 2.2"]
+    assert found[8] == "`c --lines ddoq-10@small`"
+    assert cells(page, "| small@1 | k-means ")[7] == "", "one network has no error"
+
+
+def test_gains_and_all_training_images() -> None:
+    summary = {"w2_upper": 3.0, "w2_uniform_lower": 4.0, "gain_lower": 0.25, "effective_atoms": 9}
+    codebooks = {
+        "suite": "codebooks",
+        "command": "c",
+        "threads": 1,
+        "lines": [
+            {
+                "space": "pixels",
+                "features": 3072,
+                "k": 10,
+                "seconds_quantizing": 1.5,
+                "measures": {"summary": summary},
+            }
+        ],
+    }
+    full = {
+        "suite": "full_data",
+        "command": "d",
+        "data": {"images": 50_000},
+        "schedule": {"epochs": 10, "batch_size": 128},
+        "lines": [{"accuracy": 0.8, "precision": "bfloat16"}],
+    }
+    page = "\n\n".join(sections([codebooks, full]))
+    assert cells(page, "| pixels ")[1:] == ["3072", "10", "3.000", "4.000", "25.0 %", "9.0", "1.5"]
+    assert cells(page, "| 50000 ")[1:6] == ["10", "128", "bfloat16", "80.0", "1"]
+
+
+def test_names_of_lines() -> None:
+    found = LINE.match("ddoq:0.2-10-density@E1-dsa@1")
+    assert found is not None
+    assert found.groupdict() == {
+        "method": "ddoq",
+        "strength": "0.2",
+        "ipc": "10",
+        "weights": "density",
+        "protocol": "E1-dsa@1",
+    }
+    found = LINE.match("k-means-1@small")
+    assert found is not None
+    assert (found["method"], found["ipc"], found["weights"]) == ("k-means", "1", None)
+    assert LINE.match("ddoq@small") is None
