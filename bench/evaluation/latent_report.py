@@ -29,6 +29,11 @@ with equal weights (exact transport). Distances are in the units of the space: p
 images a class."""
 
 
+_AT_ONCE = """\
+A step of several ConvNets on the same CIFAR-10 sized images: one after the other, with the kernel
+for what follows a convolution, or all in one step of `torch.func.vmap`, which cannot use it."""
+
+
 def sections(documents: list[dict[str, Any]]) -> list[str]:
     """The headings, texts and tables of these documents; nothing of what is not there."""
     by_suite: dict[str, list[dict[str, Any]]] = {}
@@ -42,6 +47,8 @@ def sections(documents: list[dict[str, Any]]) -> list[str]:
         parts += ["## DDOQ and D4M", _METHODS]
     for document in methods:
         parts += [f"### {document['data']['name']}", _about_prior(document), _methods(document)]
+    for document in by_suite.get("networks_at_once", []):
+        parts += ["## Networks at once", _AT_ONCE, _at_once(document)]
     for document in by_suite.get("codebooks", []):
         parts += ["## What the masses are worth", _CODEBOOKS, _codebooks(document)]
     return parts
@@ -127,6 +134,22 @@ def _codebooks(document: dict[str, Any]) -> str:
     head = ["space", "features", "k", "W2, masses", "W2, equal weights", "gain"]
     text = table([*head, "effective centroids", "seconds to quantize"], rows)
     return f"{text}\n\nMade by `{document['command']}`, {document['threads']} threads."
+
+
+def _at_once(document: dict[str, Any]) -> str:
+    rows = []
+    for line in document["lines"]:
+        found = line["seconds_of_a_step"]
+        rows.append(
+            [
+                str(line["networks"]),
+                str(line["batch"]),
+                *(f"{1e3 * found[name]:.1f}" for name in ("at once", "in turn")),
+                f"{1e3 * found['in turn, bfloat16']:.1f}",
+            ]
+        )
+    head = ["networks", "images", "at once (ms)", "in turn (ms)", "in turn, bfloat16 (ms)"]
+    return table(head, rows) + f"\n\nMade by `{document['command']}`."
 
 
 def table(head: list[str], rows: list[list[str]], numbers_from: int = 1) -> str:
