@@ -47,7 +47,8 @@ def test_file(tmp_path: Path) -> None:
 
 
 def test_classes_are_checked(tiny_dit: Path, tiny_stable_diffusion: Path) -> None:
-    load_codec(tiny_dit, class_names=NAMES, device="cpu")
+    load_codec(tiny_dit, class_names=tuple("abcdefghij"), device="cpu")
+    load_codec(tiny_dit, class_names=NAMES, classes=range(len(NAMES)), device="cpu")
     with pytest.raises(ValueError, match="class_names has 11 classes, but the label table"):
         load_codec(tiny_dit, class_names=tuple("abcdefghijk"), device="cpu")
     with pytest.raises(
