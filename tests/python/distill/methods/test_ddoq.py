@@ -79,6 +79,26 @@ def test_options_reach_the_decoder_and_the_provenance() -> None:
     assert (made.images[:, 0, 0, 0] < other.images[:, 0, 0, 0]).any()
 
 
+def test_noise_belongs_to_the_class_and_the_rank_of_the_cell() -> None:
+    made = make(method(WatchedCodec(SHAPE), strength=1.0))
+    for label in (0, 3):
+        for rank, image in enumerate(made.images[made.labels == label]):
+            key = np.random.Philox(key=[3, (label << 32) + rank])
+            assert image[0, 0, 0] == np.random.Generator(key).integers(256)
+
+
+def test_restarts_are_those_of_the_quantizer() -> None:
+    dataset = make_dataset(COUNTS)
+    pixels = dataset.images().astype(np.float32) / 127.5 - 1
+    q = ddkern.quantize(pixels, IPC, groups=dataset.labels, random_state=3, n_init=5)
+    once, five = make(method()), make(method(n_init=5))
+    assert not np.array_equal(once.images, five.images)
+    cells = np.flatnonzero(q.groups == 0)
+    np.testing.assert_array_equal(
+        np.sort(five.sample_weight[five.labels == 0]), np.sort(q.weights[cells] * IPC)
+    )
+
+
 def test_ids_count_within_a_class() -> None:
     codebook = Codebook.sorted_by_mass(
         np.zeros((4, 1), np.float32), np.array([0.2, 0.8, 0.5, 0.5]), np.array([1, 1, 0, 0])
@@ -135,6 +155,12 @@ def test_measures_and_nearest_images_are_kept(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         [group["distortion"] for group in measures["groups"]], q.distortion, rtol=1e-6
     )
+    assert measures["summary"]["gain_lower"] > 0, "the masses are worth something"
+    unweighted = tmp_path / "d4m"
+    make(D4M(ipc=IPC, codec=IdentityCodec(SHAPE), clustering="lloyd", folder=unweighted))
+    equal = json.loads((unweighted / "measures.json").read_text())["summary"]
+    assert equal["w2_upper"] == pytest.approx(equal["w2_uniform_upper"])
+    assert equal["w2_upper"] > measures["summary"]["w2_upper"]
     nearest = np.load(tmp_path / "nearest_real.npy")
     for label in range(len(COUNTS)):
         mine = made.labels == label
