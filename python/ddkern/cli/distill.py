@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -169,6 +169,8 @@ def distill(
         else:
             job.run(lambda _: chosen)
         return
+    if scores is not None:
+        raise ValueError(f"--scores={str(scores)!r} is for --method forgetting")
     from_features.refuse(method)
     from_latents.check(method, train)
     _distill_latents(job, method, count, dataset, out, from_latents, device, dry_run)
@@ -185,7 +187,7 @@ def _distill_latents(
     dry_run: bool,
 ) -> None:
     from ddkern.cli.latent_plan import estimate, print_estimate
-    from ddkern.cli.latents import write_run
+    from ddkern.cli.latents import Place, write_run
     from ddkern.cli.sets import open_test
     from ddkern.distill.selection import check_class_counts
     from ddkern.distill.workers import Workers
@@ -205,15 +207,15 @@ def _distill_latents(
             return
         print_estimate(found)
         typer.echo()
-    # Decoded once: a prior, a teacher and the encoder all look at every image.
-    train = job.train.load() if options.trains() else job.train
+    if options.trains():
+        # Decoded once: a prior, a teacher and the encoder all look at every image.
+        job = replace(job, train=job.train.load())
     test = open_test(dataset)
 
     def make(normalization: Normalization) -> Method:
         out.mkdir(parents=True, exist_ok=True)
-        return options.build(
-            method, ipc, train, test, normalization, out, job.seed, device, not job.quiet
-        )
+        place = Place(job.train, test, normalization, out, job.seed, device, not job.quiet)
+        return options.build(method, ipc, place)
 
     job.run(make, write=is_first, after=lambda made: write_run(made, out))
 

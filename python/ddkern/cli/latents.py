@@ -15,15 +15,29 @@ from ddkern.cli.prior import make_recipe
 if TYPE_CHECKING:
     from ddkern.data import DistilledSet, ImageDataset, Normalization
     from ddkern.distill import Method
+    from ddkern.distill.stages import StageLog
     from ddkern.latents import Codec
 
-__all__ = ["LATENT_METHODS", "LatentOptions", "load_or_identity", "write_run"]
+__all__ = ["LATENT_METHODS", "LatentOptions", "Place", "load_or_identity", "write_run"]
 
 LATENT_METHODS = ("ddoq", "d4m")
 
 # A teacher of so many steps knows digits, and knows CIFAR-10 fairly well.
 _TEACHER_STEPS = 2000
 _TEACHER_BATCH = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a run works on and where: data, normalization, folder, seed, device, progress or not."""
+
+    train: ImageDataset
+    test: ImageDataset | None
+    normalization: Normalization
+    run: Path
+    seed: int
+    device: str
+    progress: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,22 +118,16 @@ class LatentOptions:
         self,
         method: str,
         ipc: int,
-        train: ImageDataset,
-        test: ImageDataset | None,
-        normalization: Normalization,
-        run: Path,
-        seed: int,
-        device: str,
-        progress: bool,
+        place: Place,
     ) -> Method:
         """Fit or load prior and teacher, and make the method."""
         from ddkern.distill import make_method
         from ddkern.distill.stages import StageLog
         from ddkern.distill.workers import Workers
 
-        log = StageLog(run, Workers.of_environment().rank)
-        codec = self._codec(train, test, run, seed, device, progress, log)
-        teacher = self._teacher(train, test, normalization, run, seed, device, progress, log)
+        log = StageLog(place.run, Workers.of_environment().rank)
+        codec = self._codec(place, log)
+        teacher = self._teacher(place, log)
         options: dict[str, Any] = {
             "ipc": ipc,
             "codec": codec,
@@ -127,64 +135,45 @@ class LatentOptions:
             "steps": self.steps,
             "guidance": self.guidance,
             "teacher": teacher,
-            "folder": run,
+            "folder": place.run,
         }
         if self.clustering is not None:
             options["clustering"] = self.clustering
         return make_method(method, **options)
 
-    def _codec(
-        self,
-        train: ImageDataset,
-        test: ImageDataset | None,
-        run: Path,
-        seed: int,
-        device: str,
-        progress: bool,
-        log: Any,
-    ) -> Codec:
+    def _codec(self, place: Place, log: StageLog) -> Codec:
         if self.prior not in (None, "fit"):
-            return load_or_identity(self.prior, train, self, device)
+            return load_or_identity(self.prior, place.train, self, place.device)
         from ddkern.distill.workers import Workers
         from ddkern.priors import fit_prior
 
-        folder = run / "prior"
-        recipe = make_recipe(train.image_shape, 1.0 if self.effort is None else self.effort)
+        folder = place.run / "prior"
+        recipe = make_recipe(place.train.image_shape, 1.0 if self.effort is None else self.effort)
         with log.stage("prior") as detail:
 
             def fit() -> None:
                 fitted = fit_prior(
-                    train,
+                    place.train,
                     folder,
                     recipe,
-                    test=test,
-                    random_state=seed,
-                    device=device,
-                    progress=progress,
+                    test=place.test,
+                    random_state=place.seed,
+                    device=place.device,
+                    progress=place.progress,
                 )
                 detail.update(fitted.figures)
 
             Workers.of_environment().first(fit)
-        return load_or_identity(folder, train, self, device)
+        return load_or_identity(folder, place.train, self, place.device)
 
-    def _teacher(
-        self,
-        train: ImageDataset,
-        test: ImageDataset | None,
-        normalization: Normalization,
-        run: Path,
-        seed: int,
-        device: str,
-        progress: bool,
-        log: Any,
-    ) -> Any:
+    def _teacher(self, place: Place, log: StageLog) -> Any:
         if self.teacher in (None, "none"):
             return None
         from ddkern.distill.workers import Workers
         from ddkern.experts import train_teacher
         from ddkern.training import Decay, Optimizer, Recipe
 
-        epochs = max(1, round(_TEACHER_STEPS * _TEACHER_BATCH / len(train)))
+        epochs = max(1, round(_TEACHER_STEPS * _TEACHER_BATCH / len(place.train)))
         recipe = Recipe(
             epochs=epochs,
             batch_size=_TEACHER_BATCH,
@@ -194,15 +183,15 @@ class LatentOptions:
 
         def train_or_load() -> Any:
             return train_teacher(
-                train,
-                normalization=normalization,
+                place.train,
+                normalization=place.normalization,
                 model=str(self.teacher),
                 recipe=recipe,
-                test=test,
-                random_state=seed,
-                device=device,
-                folder=run / "teacher",
-                progress=progress,
+                test=place.test,
+                random_state=place.seed,
+                device=place.device,
+                folder=place.run / "teacher",
+                progress=place.progress,
             )
 
         with log.stage("teacher") as detail:

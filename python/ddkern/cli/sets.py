@@ -54,9 +54,11 @@ def open_training(dataset: str) -> ImageDataset:
 
 def open_test(dataset: str) -> ImageDataset | None:
     """The split "test" of a data set, or None where it has none."""
+    from ddkern.data.readers.layout import MissingSplitError
+
     try:
         return open_dataset(dataset, split="test")
-    except (FileNotFoundError, ValueError):
+    except MissingSplitError:
         return None
 
 

@@ -161,6 +161,7 @@ def test_options_from_a_file(run: Run, fails: Callable[..., str], tmp_path: Path
         ("random", ("--sample",), "--sample=True is for --method ddoq and d4m"),
         ("ddoq", ("--clustering", "lloyd"), "--clustering='lloyd' is for --method d4m"),
         ("d4m", ("--clustering", "k"), "--clustering='k'; it must be one of"),
+        ("ddoq", ("--scores", "s.npy"), "--scores='s.npy' is for --method forgetting"),
         ("ddoq", ("--features", "pixels"), "--features='pixels', but --method ddoq"),
         ("ddoq", ("--strength", 2), "--strength=2.0; it must be"),
         ("ddoq", ("--steps", 0), "--steps=0"),
@@ -187,6 +188,21 @@ def test_error(
     arguments = ("distill", "--method", method, "--dataset", "digits", "--out", out, "--quiet")
     assert message in fails(*arguments, *options)
     assert not (out / "set.safetensors").exists()
+
+
+def test_a_damaged_test_split_is_no_missing_one(tmp_path: Path) -> None:
+    from ddkern.cli.sets import open_test
+
+    train = open_dataset("digits")
+    arrays = {"train_images": train.images(), "train_labels": train.labels}
+    np.savez(tmp_path / "alone.npz", **arrays)
+    assert open_test(str(tmp_path / "alone.npz")) is None
+    np.savez(
+        tmp_path / "both.npz", **arrays, test_images=train.images(), test_labels=train.labels[1:]
+    )
+    with pytest.raises(ValueError, match="label"):
+        open_test(str(tmp_path / "both.npz"))
+    assert open_test("digits") is not None
 
 
 def test_a_run_needs_a_folder(fails: Callable[..., str], tmp_path: Path) -> None:

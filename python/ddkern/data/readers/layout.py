@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import TypeVar
 
-__all__ = ["choose_split", "split_in_name", "words_of"]
+__all__ = ["MissingSplitError", "choose_split", "split_in_name", "words_of"]
 
 _SPLIT_OF_WORD = {
     "train": "train",
@@ -36,6 +36,10 @@ def split_in_name(name: str) -> str | None:
     return None
 
 
+class MissingSplitError(ValueError):
+    """A data set has no part of the name that was asked for."""
+
+
 def choose_split(
     found: Mapping[str | None, T], split: str | None, origin: str
 ) -> tuple[str | None, T]:
@@ -52,8 +56,10 @@ def choose_split(
 
     Raises
     ------
-    ValueError
+    MissingSplitError
         If there is no such part.
+    ValueError
+        If there are several, none of them ``"train"``, and none was asked for.
     """
     named = [name for name in found if name is not None]
     if split is not None:
@@ -61,7 +67,7 @@ def choose_split(
         if wanted in found:
             return wanted, found[wanted]
         has = f"its splits are {', '.join(map(repr, named))}" if named else "it has no splits"
-        raise ValueError(f"{origin} has no split {split!r}; {has}")
+        raise MissingSplitError(f"{origin} has no split {split!r}; {has}")
     if len(found) == 1:
         return next(iter(found.items()))
     if "train" in found:
