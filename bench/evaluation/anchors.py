@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from bench import record
-from ddkern.data import ImageDataset, Normalization, open_dataset
+from ddkern.data import DistilledSet, ImageDataset, Normalization, open_dataset
 from ddkern.distill import NetworkFeatures, distill, make_method
 from ddkern.evaluate import evaluate
 from ddkern.experts import train_teacher
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure the lines that are asked for, writing the document after every set."""
     options = _parse(arguments)
     torch.set_num_threads(options.threads)
-    train, test, normalization = _open(options.dataset)
+    train, test, normalization = open_splits(options.dataset)
     command = f"python -m bench.evaluation.anchors --precision {options.precision} "
     if options.dataset == "digits":
         command += "--dataset digits "
@@ -101,7 +101,8 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _open(dataset: str) -> tuple[ImageDataset, ImageDataset, Normalization]:
+def open_splits(dataset: str) -> tuple[ImageDataset, ImageDataset, Normalization]:
+    """Return training images, test images and the normalization of ``digits`` or ``cifar10``."""
     if dataset == "digits":
         train, test = (open_dataset("digits", split=split).load() for split in ("train", "test"))
         return train, test, Normalization.fit(train)
@@ -145,17 +146,24 @@ def _measure(
     state = (
         options.work / options.dataset / Path(_file_name(anchor.name, options)).stem / f"set-{seed}"
     )
-    result = evaluate(
+    found = score(
         drawn,
         test,
         anchor.protocol,
+        seed,
         weights=anchor.weights,
-        n_networks=1,
-        random_state=seed,
         precision=options.precision,
         state=state,
         progress=options.progress,
     )
+    return {**found, "feature_network_accuracy": teacher_accuracy}
+
+
+def score(
+    drawn: DistilledSet, test: ImageDataset, protocol: str, seed: int, **arguments: Any
+) -> dict[str, Any]:
+    """Train the one network of a set, or read it where that was done; what is kept of it."""
+    result = evaluate(drawn, test, protocol, n_networks=1, random_state=seed, **arguments)
     network = result.networks[0]
     return {
         "seed": seed,
@@ -163,7 +171,6 @@ def _measure(
         "accuracy": network.last,
         "loss": network.loss,
         "seconds": network.seconds,
-        "feature_network_accuracy": teacher_accuracy,
         "protocol": result.conditions["protocol"],
         "set_hash": result.conditions["set_hash"],
         "precision": result.conditions["precision"],

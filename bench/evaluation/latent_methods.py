@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """DDOQ and D4M beside coresets: ``python -m bench.evaluation.latent_methods --prior DIR``.
 
-A line is ``method[:strength]-ipc[-weights]@protocol``, such as ``ddoq:0.2-10-density@small``. All
-networks of a line share one set; the deviation is that of training alone. What is finished is kept
-in ``--work``.
+A line is ``method[:strength]-ipc[-weights]@protocol``, such as ``ddoq:0.2-10-density@small``. Every
+set is made with a seed of its own and trained on by one network of its own, so that the deviation
+is that of sets and networks together, as in :mod:`bench.evaluation.anchors`. A protocol with a
+teacher gets the ConvNet of :mod:`bench.evaluation.full_data`. What is finished is kept in
+``--work``.
 """
 
 from __future__ import annotations
@@ -18,80 +20,114 @@ from typing import Any
 import torch
 
 from bench import record
-from ddkern.data import Normalization, open_dataset
+from bench.evaluation import full_data
+from bench.evaluation.anchors import open_splits, score
+from ddkern.data import ImageDataset, Normalization
 from ddkern.distill import distill, make_method
-from ddkern.evaluate import evaluate
-from ddkern.latents import load_codec
+from ddkern.evaluate import get_protocol
+from ddkern.experts import train_teacher
+from ddkern.latents import Codec, load_codec
+from ddkern.priors import load_prior_report
 
 LINE = re.compile(
     r"(?P<method>[a-z0-9-]+?)(:(?P<strength>[\d.]+))?-(?P<ipc>\d+)"
     r"(-(?P<weights>density|sqrt|uniform))?@(?P<protocol>[\w@-]+)$"
 )
+_TEACHER_EPOCHS = 10
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure the lines, writing the document after each."""
+    """Measure the lines, writing the document of each after every set."""
     options = _parse(arguments)
     torch.set_num_threads(options.threads)
-    place = "digits" if options.dataset == "digits" else os.environ.get("DDKERN_CIFAR10")
-    if place is None:
-        raise SystemExit("DDKERN_CIFAR10 is not set: the folder with the parquet files of CIFAR-10")
-    train, test = (open_dataset(place, split=split).load() for split in ("train", "test"))
-    normalization = Normalization.fit(train)
+    lines = {name: _read_name(name) for name in options.lines}
+    train, test, normalization = open_splits(options.dataset)
     codec = load_codec(options.prior, image_shape=train.image_shape, class_names=train.class_names)
-    document = record.new(
-        "latent_methods",
-        options.threads,
-        f"python -m bench.evaluation.latent_methods --dataset {options.dataset} --prior PRIOR "
-        f"--networks {options.networks}",
-    )
-    document["data"] = {"name": options.dataset, "train_hash": train.fingerprint()}
-    document["prior"] = _prior(options.prior)
-    for name in options.lines:
-        found = LINE.match(name)
-        if found is None:
-            raise SystemExit(f"{name}: a line is method[:strength]-ipc[-weights]@protocol")
-        line: dict[str, Any] = found.groupdict()
-        line["ipc"], line["weights"] = int(line["ipc"]), line["weights"] or "uniform"
-        method: dict[str, Any] = {"ipc": line["ipc"]}
-        if line["method"] in ("ddoq", "d4m"):
-            strength = None if line["strength"] is None else float(line["strength"])
-            method |= {"codec": codec, "strength": strength, "folder": options.work / "run"}
-        made = distill(
-            train,
-            make_method(line["method"], **method),
-            normalization=normalization,
-            random_state=0,
+    for name, line in lines.items():
+        model = f" --model {options.model}" if options.model else ""
+        document = record.new(
+            "latent_methods",
+            options.threads,
+            f"python -m bench.evaluation.latent_methods --dataset {options.dataset} --prior PRIOR "
+            f"--sets {options.sets}{model} --lines {name}",
         )
-        result = evaluate(
-            made,
-            test,
-            line["protocol"],
-            weights=line["weights"],
-            n_networks=options.networks,
-            n_train=len(train),
-            state=options.work / "evaluations" / name,
-            progress=options.progress,
-        )
-        line |= {
-            "name": name,
-            "decoding": made.provenance.options.get("decoding"),
-            "accuracies": list(result.last),
-            "seeds": [network.seed for network in result.networks],
-            "conditions": dict(result.conditions),
-            "environment": dict(result.environment),
-        }
-        document["lines"].append(line)
-        record.write(document, options.out / f"latent-methods-{options.dataset}.json")
-        print(f"{name}: {100 * result.mean:.2f} +- {100 * result.std:.2f} %")
-        sys.stdout.flush()
+        document["data"] = {"name": options.dataset, "train_hash": train.fingerprint()}
+        document["prior"] = _prior(options.prior)
+        scoring: dict[str, Any] = {"weights": line["weights"], "progress": options.progress}
+        if options.model:
+            scoring["model"] = options.model
+        if get_protocol(line["protocol"]).labels != "set":
+            teacher = _teacher(train, test, normalization, options)
+            scoring["teacher"] = teacher.model
+            line["teacher_accuracy"] = teacher.accuracy
+        line |= {"name": name, "model": options.model, "sets": []}
+        document["lines"] = [line]
+        for seed in range(options.sets):
+            made = distill(
+                train,
+                _method(line, codec, options),
+                normalization=normalization,
+                random_state=seed,
+            )
+            state = options.work / options.dataset / "evaluations" / name / f"set-{seed}"
+            found = score(
+                made,
+                test,
+                line["protocol"],
+                seed,
+                n_train=len(train),
+                state=state,
+                **scoring,
+            )
+            line["decoding"] = made.provenance.options.get("decoding")
+            line["sets"].append(found)
+            file = f"{options.dataset}-{name.replace(':', '_')}.json"
+            record.write(document, options.out / file)
+            print(f"{name} set {seed}: {100 * found['accuracy']:.2f} %  [{found['seconds']:.0f} s]")
+            sys.stdout.flush()
     return 0
+
+
+def _read_name(name: str) -> dict[str, Any]:
+    found = LINE.match(name)
+    if found is None:
+        raise SystemExit(f"{name}: a line is method[:strength]-ipc[-weights]@protocol")
+    strength = found["strength"]
+    return {
+        **found.groupdict(),
+        "ipc": int(found["ipc"]),
+        "weights": found["weights"] or "uniform",
+        "strength": None if strength is None else float(strength),
+    }
+
+
+def _method(line: dict[str, Any], codec: Codec, options: argparse.Namespace) -> Any:
+    arguments: dict[str, Any] = {"ipc": line["ipc"]}
+    if line["method"] in ("ddoq", "d4m"):
+        folder = options.work / options.dataset / "run"
+        arguments |= {"codec": codec, "strength": line["strength"], "folder": folder}
+    return make_method(line["method"], **arguments)
+
+
+def _teacher(
+    train: ImageDataset,
+    test: ImageDataset,
+    normalization: Normalization,
+    options: argparse.Namespace,
+) -> Any:
+    return train_teacher(
+        train,
+        normalization=normalization,
+        recipe=full_data.recipe(_TEACHER_EPOCHS),
+        test=test,
+        random_state=0,
+        folder=options.teachers,
+        progress=options.progress,
+    )
 
 
 def _prior(folder: Path) -> dict[str, Any]:
     """What is known of the prior: recipe, figures, seconds."""
-    from ddkern.priors import load_prior_report
-
     report = load_prior_report(folder)
     return {
         "recipe": report.conditions["recipe"],
@@ -105,10 +141,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--lines", nargs="+", required=True, help="such as ddoq-10-density@small")
     parser.add_argument("--dataset", default="cifar10", choices=["cifar10", "digits"])
     parser.add_argument("--prior", type=Path, required=True, help="a folder of ddkern prior fit")
-    parser.add_argument("--networks", type=int, default=5)
+    parser.add_argument("--sets", type=int, default=5)
+    parser.add_argument("--model", help="a student instead of the protocol's")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--work", type=Path, default=Path("build/latent_methods"))
-    parser.add_argument("--out", type=Path, default=record.RESULTS / "evaluation")
+    parser.add_argument("--teachers", type=Path, default=Path("build/anchors/full-data"))
+    parser.add_argument("--out", type=Path, default=record.RESULTS / "latents")
     parser.add_argument("--progress", action="store_true")
     return parser.parse_args(arguments)
 

@@ -15,11 +15,12 @@ ConvNet-D3, SGD with momentum and a cosine, images shifted and mirrored. The lit
 for hundreds of epochs."""
 
 _METHODS = """\
-DDOQ and D4M through a prior that was fitted to the data set on the spot, beside real images. All
-networks of a line share one set, so deviations are those of training, and the difference to random
-images stands with the standard error of these deviations alone. Strength is how far a latent is
-diffused before it is denoised; at 0 centroids are decoded as they are. The strength that fitted
-priors of small images bring along, 0.2, was chosen by the lines of digits, test images and all."""
+DDOQ and D4M through a prior that was fitted to the data set on the spot, beside real images. Every
+set is made with a seed of its own and evaluated by one network of its own; the difference to random
+images stands with its standard error. Strength is how far a latent is diffused before it is
+denoised; at 0 centroids are decoded as they are. The strength that fitted priors of small images
+bring along, 0.2, was chosen by lines of digits, test images and all. Students of protocols with a
+teacher are networks like it."""
 
 _CODEBOOKS = """\
 Every class of CIFAR-10 is quantized by k centroids. W2 is the root mean square over classes of the
@@ -45,8 +46,9 @@ def sections(documents: list[dict[str, Any]]) -> list[str]:
     methods = by_suite.get("latent_methods", [])
     if methods:
         parts += ["## DDOQ and D4M", _METHODS]
-    for document in methods:
-        parts += [f"### {document['data']['name']}", _about_prior(document), _methods(document)]
+    for dataset in sorted({document["data"]["name"] for document in methods}):
+        of_dataset = [d for d in methods if d["data"]["name"] == dataset]
+        parts += [f"### {dataset}", _about_prior(of_dataset), _methods(of_dataset)]
     for document in by_suite.get("networks_at_once", []):
         parts += ["## Networks at once", _AT_ONCE, _at_once(document)]
     for document in by_suite.get("codebooks", []):
@@ -70,29 +72,37 @@ def _full(document: dict[str, Any]) -> str:
     return table(head, [row])
 
 
-def _about_prior(document: dict[str, Any]) -> str:
-    prior = document["prior"]
+def _about_prior(documents: list[dict[str, Any]]) -> str:
+    prior = documents[0]["prior"]
+    if any(document["prior"] != prior for document in documents):
+        raise ValueError(f"lines of {documents[0]['data']['name']} come from several priors")
     figures, recipe = prior["figures"], prior["recipe"]
     minutes = sum(prior["seconds"].values()) / 60
+    teachers = {d["lines"][0].get("teacher_accuracy") for d in documents} - {None}
+    labelled = "".join(
+        f" The teacher names {100 * accuracy:.1f} % of the test images right."
+        for accuracy in sorted(teachers)
+    )
     return (
         f"The prior: {recipe['autoencoder']['steps']} steps of the autoencoder, "
         f"{recipe['diffusion']['steps']} of the transformer, {minutes:.0f} minutes. Reconstruction "
         f"error {figures['reconstruction_rmse']:.3f} (pixels in [0, 1], RMS). A classifier "
         f"of real images names {100 * figures['real_accuracy']:.1f} % of the test images "
-        f"right, and of samples from noise {100 * figures['sample_accuracy']:.1f} %."
+        f"right, and of samples from noise {100 * figures['sample_accuracy']:.1f} %.{labelled}"
     )
 
 
-def _methods(document: dict[str, Any]) -> str:
-    random = {
-        (line["ipc"], line["protocol"]): 100 * np.array(line["accuracies"])
-        for line in document["lines"]
-        if line["method"] == "random"
+def _methods(documents: list[dict[str, Any]]) -> str:
+    found = {
+        document["lines"][0]["name"]: 100
+        * np.array([drawn["accuracy"] for drawn in document["lines"][0]["sets"]])
+        for document in documents
     }
     rows = []
-    for line in sorted(document["lines"], key=lambda line: (line["protocol"], line["ipc"])):
-        values = 100 * np.array(line["accuracies"])
-        base = random.get((line["ipc"], line["protocol"]))
+    for document in sorted(documents, key=_place):
+        (line,) = document["lines"]
+        values = found[line["name"]]
+        base = found.get(f"random-{line['ipc']}@{line['protocol']}")
         margin = ""
         if base is not None and line["method"] != "random" and min(len(values), len(base)) > 1:
             error = (values.var(ddof=1) / len(values) + base.var(ddof=1) / len(base)) ** 0.5
@@ -100,7 +110,7 @@ def _methods(document: dict[str, Any]) -> str:
         decoding = line["decoding"] or {}
         rows.append(
             [
-                line["conditions"]["protocol"],
+                line["sets"][0]["protocol"],
                 line["method"],
                 "" if not decoding else f"{decoding['strength']:g}",
                 line["weights"],
@@ -108,11 +118,17 @@ def _methods(document: dict[str, Any]) -> str:
                 f"{values.mean():.1f} ± {values.std():.1f}",
                 str(len(values)),
                 margin,
-                f"`{document['command']} --lines {line['name']}`",
+                f"`{document['command']}`",
             ]
         )
     head = ["protocol", "method", "strength", "weights", "images a class", "accuracy (%)"]
-    return table([*head, "networks", "over random", "command"], rows, 4)
+    return table([*head, "sets", "over random", "command"], rows, 4)
+
+
+def _place(document: dict[str, Any]) -> tuple[Any, ...]:
+    (line,) = document["lines"]
+    strength = (line["decoding"] or {}).get("strength", 2.0)
+    return line["protocol"], line["ipc"], -1 * (line["method"] == "ddoq"), line["method"], strength
 
 
 def _codebooks(document: dict[str, Any]) -> str:

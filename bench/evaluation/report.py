@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From results to docs/evaluation.md: ``python -m bench.evaluation.report`` (``--check``).
 
-The page depends on the files in bench/results/accuracy and bench/results/evaluation and on the
-protocols, and on nothing else.
+The page depends on the files in bench/results/accuracy, bench/results/evaluation and
+bench/results/latents and on the protocols, and on nothing else.
 """
 
 from __future__ import annotations
@@ -236,7 +236,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.evaluation.report")
     parser.add_argument("--check", action="store_true", help="change nothing")
     options = parser.parse_args(arguments)
-    text = render(read(record.RESULTS / "accuracy"), read(record.RESULTS / "evaluation"))
+    others = [*read(record.RESULTS / "evaluation"), *read(record.RESULTS / "latents")]
+    text = render(read(record.RESULTS / "accuracy"), others)
     path = record.ROOT / PAGE
     if options.check:
         current = path.exists() and path.read_text() == text

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from bench.evaluation.latent_methods import LINE
 from bench.evaluation.latent_report import sections
 
@@ -13,17 +14,23 @@ PRIOR = {
 }
 
 
-def line(method: str, accuracies: list[float], **changes: Any) -> dict[str, Any]:
-    return {
+def document(method: str, accuracies: list[float], **changes: Any) -> dict[str, Any]:
+    line = {
         "name": f"{method}-10@small",
         "method": method,
         "ipc": 10,
         "weights": "uniform",
         "protocol": "small",
         "decoding": None,
-        "accuracies": accuracies,
-        "conditions": {"protocol": "small@1"},
-    } | changes
+        "sets": [{"accuracy": a, "protocol": "small@1"} for a in accuracies],
+    }
+    return {
+        "suite": "latent_methods",
+        "command": f"c --lines {method}-10@small",
+        "data": {"name": "digits"},
+        "prior": PRIOR,
+        "lines": [line | changes],
+    }
 
 
 def cells(page: str, start: str) -> list[str]:
@@ -36,24 +43,26 @@ def test_nothing_of_what_is_not_there() -> None:
 
 
 def test_methods_stand_beside_random_images() -> None:
-    document = {
-        "suite": "latent_methods",
-        "command": "c",
-        "data": {"name": "digits"},
-        "prior": PRIOR,
-        "lines": [
-            line("random", [0.80, 0.82]),
-            line("ddoq", [0.90, 0.94], decoding={"strength": 0.2}, weights="density"),
-            line("k-means", [0.5]),
-        ],
-    }
-    page = "\n\n".join(sections([document]))
-    assert "### digits" in page
+    documents = [
+        document("random", [0.80, 0.82]),
+        document("ddoq", [0.90, 0.94], decoding={"strength": 0.2}, weights="density"),
+        document("k-means", [0.5], teacher_accuracy=0.783),
+    ]
+    page = "\n\n".join(sections(documents))
+    assert page.count("### digits") == 1
     assert "3 minutes" in page
+    assert "The teacher names 78.3 %" in page
     found = cells(page, "| small@1 | ddoq ")
     assert found[2:8] == ["0.2", "density", "10", "92.0 ± 2.0", "2", "+11.0 ± 2.2"]
     assert found[8] == "`c --lines ddoq-10@small`"
-    assert cells(page, "| small@1 | k-means ")[7] == "", "one network has no error"
+    assert cells(page, "| small@1 | k-means ")[7] == "", "one set has no error"
+    assert page.index("ddoq-10") < page.index("k-means-10") < page.index("random-10")
+
+
+def test_lines_of_several_priors_are_not_one_table() -> None:
+    other = document("ddoq", [0.9]) | {"prior": PRIOR | {"seconds": {"autoencoder": 1.0}}}
+    with pytest.raises(ValueError, match="lines of digits come from several priors"):
+        sections([document("random", [0.8]), other])
 
 
 def test_gains_and_all_training_images() -> None:

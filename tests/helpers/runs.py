@@ -103,6 +103,7 @@ def make_record(distilled: DistilledSet, **changes: Any) -> dict[str, Any]:
     record = {
         "format": "ddkern-run",
         "format_version": 1,
+        "command": "ddkern distill --method ddoq --dataset 'my digits' --out run",
         "method": "ddoq",
         "dataset": "digits",
         "dataset_hash": distilled.provenance.source_hash,

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,7 @@ __all__ = [
     "Force",
     "Quiet",
     "Seed",
+    "command_of",
     "naming",
     "parse_arch",
     "read_config",
@@ -67,6 +69,30 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
         found[known[name.replace("_", "-")]] = value
     context.default_map = found
     return path
+
+
+def command_of(context: typer.Context, leave_out: Iterable[str]) -> str:
+    """The command line of this call for a shell, options of a file among them.
+
+    Parameters
+    ----------
+    context : typer.Context
+    leave_out : iterable of str
+        Parameters that change nothing in what is made.
+    """
+    words = ["ddkern", str(context.info_name)]
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source = context.get_parameter_source(name)
+        if name in leave_out or source is None or source.name == "DEFAULT":
+            continue
+        value = context.params[name]
+        if value is True:
+            words.append(parameter.opts[0])
+        elif value is not False:
+            values = value if isinstance(value, list | tuple) else [value]
+            words += [word for one in values for word in (parameter.opts[0], str(one))]
+    return shlex.join(words)
 
 
 Dataset = Annotated[

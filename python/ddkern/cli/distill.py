@@ -19,6 +19,7 @@ from ddkern.cli.arguments import (
     Force,
     Quiet,
     Seed,
+    command_of,
     refuse_existing,
 )
 from ddkern.cli.output import print_json, print_pairs
@@ -32,7 +33,12 @@ if TYPE_CHECKING:
 __all__ = ["distill", "format_options"]
 
 
+# Options that leave the set as it is.
+_OF_NO_EFFECT = ("config", "dry_run", "as_json", "quiet", "force")
+
+
 def distill(
+    context: typer.Context,
     method: Annotated[
         str,
         typer.Option(help="ddoq, d4m, random, herding, k-center, k-means, forgetting or whole."),
@@ -155,7 +161,8 @@ def distill(
     files.check_packages()
     train = open_training(dataset)
     check_normalization(normalization, train)
-    job = _Job(train, normalization, seed, files, drop_weights, as_json, quiet)
+    command = command_of(context, _OF_NO_EFFECT)
+    job = _Job(command, train, normalization, seed, files, drop_weights, as_json, quiet)
     from_features = FeatureOptions(features, pca_components, network, network_weights, device)
     from_latents = LatentOptions(
         prior, prior_classes, effort, strength, steps, guidance, teacher, clustering, sample
@@ -217,13 +224,14 @@ def _distill_latents(
         place = Place(job.train, test, normalization, out, job.seed, device, not job.quiet)
         return options.build(method, ipc, place)
 
-    job.run(make, write=is_first, after=lambda made: write_run(made, out))
+    job.run(make, write=is_first, after=lambda made: write_run(made, out, job.command))
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
     """What all methods have in common on the command line."""
 
+    command: str
     train: ImageDataset
     normalization: str
     seed: int

@@ -229,7 +229,7 @@ def _as_rows(text: str) -> list[int]:
         ) from None
 
 
-def write_run(made: DistilledSet, run: Path) -> None:
+def write_run(made: DistilledSet, run: Path, command: str) -> None:
     """Write ``run.json``: what was done, with what, and how long each stage took."""
     from ddkern.distill.stages import StageLog
     from ddkern.files import replaced_when_complete
@@ -238,6 +238,7 @@ def write_run(made: DistilledSet, run: Path) -> None:
     content = {
         "format": "ddkern-run",
         "format_version": 1,
+        "command": command,
         "method": provenance.method,
         "dataset": provenance.source,
         "dataset_hash": provenance.source_hash,

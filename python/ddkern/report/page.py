@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import os
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +87,6 @@ def render_page(run: Run, *, max_classes: int = 20) -> str:
         masses=_mass_histogram(run),
         measures=_measures(run, max_classes),
         distances=None if run.measures is None else _distance_axis(run.measures),
-        command=_command(run),
     )
     return rendered
 
@@ -165,22 +163,6 @@ def _mass_histogram(run: Run) -> Histogram | None:
 def _images_per_class(run: Run) -> str:
     least, most = run.distilled.class_counts.min(), run.distilled.class_counts.max()
     return str(least) if least == most else f"{least} to {most}"
-
-
-def _command(run: Run) -> str | None:
-    """What makes the set again, up to settings that are not the defaults."""
-    counts = run.distilled.class_counts
-    if not (run.method and run.dataset) or run.random_state is None or counts.min() != counts.max():
-        return None
-    options = {
-        "method": run.method,
-        "dataset": run.dataset,
-        "ipc": counts[0],
-        "seed": run.random_state,
-        "out": run.name,
-    }
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    return shlex.join(["ddkern", "distill", *words])
 
 
 def _flatten(values: Mapping[str, Any], digits: int | None = None) -> list[tuple[str, str]]:

@@ -103,8 +103,9 @@ class Run:
     name : str
         Of the folder.
     distilled : DistilledSet
+    command : str
+        What made the set, for a shell; ``""`` where it is unknown, as are the next two.
     method, dataset : str
-        ``""`` where they are unknown.
     dataset_hash : str
     random_state : int or None
     settings : mapping
@@ -122,6 +123,7 @@ class Run:
 
     name: str
     distilled: DistilledSet
+    command: str
     method: str
     dataset: str
     dataset_hash: str
@@ -182,6 +184,7 @@ def _read_record(path: Path, distilled: DistilledSet) -> dict[str, Any]:
     if not path.exists():
         commit = {} if origin.commit is None else {"commit": origin.commit}
         return {
+            "command": "",
             "method": origin.method,
             "dataset": origin.source,
             "dataset_hash": origin.source_hash,
@@ -209,6 +212,7 @@ def _read_record(path: Path, distilled: DistilledSet) -> dict[str, Any]:
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
     return {
+        "command": _entry(path, content, "command", str),
         "method": _entry(path, content, "method", str),
         "dataset": _entry(path, content, "dataset", str),
         "dataset_hash": dataset_hash,

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,27 @@ def test_pixels_are_quantized_and_the_run_is_recorded(run: Run, tmp_path: Path) 
     assert record["dataset_hash"] == made.provenance.source_hash
     assert len(json.loads((out / "measures.json").read_text())["groups"]) == 10
     assert np.load(out / "nearest_real.npy").shape == (30, 1, 8, 8)
+
+
+def test_the_command_of_a_run_makes_it_again(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text('ipc = 2\nmethod = "ddoq"\n')
+    out = tmp_path / "a run"
+    given = ("--dataset", "digits", "--prior", "none", "--out", out, "--seed", 0, "--quiet")
+    settings = ("--config", tmp_path / "c.toml", "--export", "pt", "--export", "folder")
+    assert run("distill", *given, *settings, "--drop-weights").exit_code == 0
+    command = json.loads((out / "run.json").read_text())["command"]
+    words = shlex.split(command)
+    assert words[:2] == ["ddkern", "distill"]
+    first = DistilledSet.load(out / "set.safetensors")
+    assert not {"--config", "--quiet", "--device", "--json"} & {*words}
+    assert [words[i + 1] for i, w in enumerate(words) if w == "--export"] == ["pt", "folder"]
+    assert "--drop-weights" in words
+    shutil.rmtree(out)
+    assert run(*words[1:]).exit_code == 0
+    again = DistilledSet.load(out / "set.safetensors")
+    assert len(again) == 20
+    assert_same_array_bits(again.images, first.images, "images")
+    assert json.loads((out / "run.json").read_text())["command"] == command
 
 
 def test_json_is_all_there_is_on_standard_output(run: Run, tmp_path: Path) -> None:

@@ -137,6 +137,7 @@ def test_folder_must_hold_a_set(tmp_path: Path) -> None:
             {"stages": [{"name": "a", "seconds": 1, "detail": 2}]},
             r"stages\[0\]\.detail is a int; it must be a dict",
         ),
+        ({"command": None}, "command is a NoneType; it must be a str"),
         ({"random_state": -1}, r"random_state.*0 <= seed < 2\*\*64|seed=-1"),
         ({"random_state": "1"}, "random_state='1' is a str"),
         ({"dataset_hash": "ab"}, "dataset_hash='ab', but the set was made from data of hash"),
