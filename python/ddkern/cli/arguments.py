@@ -20,12 +20,14 @@ else:
 
 __all__ = [
     "AsJson",
+    "Channels",
     "Config",
     "Dataset",
     "Device",
     "Force",
     "Quiet",
     "Seed",
+    "Size",
     "command_of",
     "naming",
     "parse_arch",
@@ -100,6 +102,19 @@ Dataset = Annotated[
     typer.Option(
         help="'digits', or the path of a data set: parquet, IDX, .npz or .npy files, or a folder "
         "with one folder of images a class."
+    ),
+]
+Size = Annotated[
+    int | None,
+    typer.Option(
+        help="Scale the shorter side of encoded images to this and cut out the middle: needed "
+        "where images have several sizes."
+    ),
+]
+Channels = Annotated[
+    int | None,
+    typer.Option(
+        help="Read encoded images as grey (1) or RGB (3); as the first one is by default."
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Decides everything that is random.")]

@@ -13,12 +13,14 @@ import typer
 
 from ddkern.cli.arguments import (
     AsJson,
+    Channels,
     Config,
     Dataset,
     Device,
     Force,
     Quiet,
     Seed,
+    Size,
     command_of,
     refuse_existing,
 )
@@ -27,6 +29,7 @@ from ddkern.cli.set_files import SetFiles
 
 if TYPE_CHECKING:
     from ddkern.cli.latents import LatentOptions
+    from ddkern.cli.sets import DataOptions
     from ddkern.data import DistilledSet, ImageDataset, Normalization
     from ddkern.distill import Method
 
@@ -51,6 +54,8 @@ def distill(
             "the set alone."
         ),
     ],
+    size: Size = None,
+    channels: Channels = None,
     ipc: Annotated[
         int | None, typer.Option(help="Images per class, 10 by default; all with --method whole.")
     ] = None,
@@ -148,7 +153,7 @@ def distill(
     from ddkern.checks import as_count, as_seed, check_choice
     from ddkern.cli.coresets import FeatureOptions, choose_coreset
     from ddkern.cli.latents import LATENT_METHODS, LatentOptions
-    from ddkern.cli.sets import check_normalization, open_training
+    from ddkern.cli.sets import DataOptions, check_normalization
     from ddkern.distill import method_names
 
     check_choice("--method", method, method_names())
@@ -159,7 +164,8 @@ def distill(
     files = SetFiles.beside(out, export or [])
     refuse_existing(files.all(), force)
     files.check_packages()
-    train = open_training(dataset)
+    data = DataOptions(dataset, size, channels)
+    train = data.training()
     check_normalization(normalization, train)
     command = command_of(context, _OF_NO_EFFECT)
     job = _Job(command, train, normalization, seed, files, drop_weights, as_json, quiet)
@@ -180,14 +186,14 @@ def distill(
         raise ValueError(f"--scores={str(scores)!r} is for --method forgetting")
     from_features.refuse(method)
     from_latents.check(method, train)
-    _distill_latents(job, method, count, dataset, out, from_latents, device, dry_run)
+    _distill_latents(job, method, count, data, out, from_latents, device, dry_run)
 
 
 def _distill_latents(
     job: _Job,
     method: str,
     ipc: int,
-    dataset: str,
+    data: DataOptions,
     out: Path,
     options: LatentOptions,
     device: str,
@@ -195,7 +201,6 @@ def _distill_latents(
 ) -> None:
     from ddkern.cli.latent_plan import estimate, print_estimate
     from ddkern.cli.latents import Place, write_run
-    from ddkern.cli.sets import open_test
     from ddkern.distill.selection import check_class_counts
     from ddkern.distill.workers import Workers
 
@@ -217,7 +222,7 @@ def _distill_latents(
     if options.trains():
         # Decoded once: a prior, a teacher and the encoder all look at every image.
         job = replace(job, train=job.train.load())
-    test = open_test(dataset)
+    test = data.test()
 
     def make(normalization: Normalization) -> Method:
         out.mkdir(parents=True, exist_ok=True)

@@ -12,12 +12,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ddkern.cli.arguments import AsJson, Config, Dataset, Device, Quiet, Seed, naming, parse_arch
+from ddkern.cli.arguments import (
+    AsJson,
+    Channels,
+    Config,
+    Dataset,
+    Device,
+    Quiet,
+    Seed,
+    Size,
+    naming,
+    parse_arch,
+)
 from ddkern.cli.output import format_percent, print_json, print_pairs, print_table
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from ddkern.cli.sets import DataOptions
     from ddkern.data import DistilledSet, ImageDataset
     from ddkern.evaluate import Evaluation, EvaluationPlan
     from ddkern.evaluate.state import EvaluationState
@@ -30,6 +42,8 @@ def evaluate(
         Path, typer.Argument(metavar="SET", help="A .safetensors file, or a folder of .pt files.")
     ],
     dataset: Dataset,
+    size: Size = None,
+    channels: Channels = None,
     split: Annotated[str, typer.Option(help="Which part of the data set to test on.")] = "test",
     protocol: Annotated[
         str, typer.Option(help="How students are trained and tested; see 'ddkern protocols'.")
@@ -99,6 +113,7 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Train networks on a set and test them. Repeat an interrupted command to go on."""
+    from ddkern.cli.sets import DataOptions
     from ddkern.optional import import_optional
 
     import_optional("torch", "evaluating", "torch")
@@ -106,7 +121,9 @@ def evaluate(
         _set_threads(threads)
     request = _Request(protocol, weights, labels, networks, looks, seed, precision, device)
     request.check()
-    distilled, test, n_train = _open(path, dataset, split, normalization)
+    distilled, test, n_train = _open(
+        path, DataOptions(dataset, size, channels), split, normalization
+    )
     taught = _load_teacher(teacher, teacher_arch, distilled)
     plans = _plan_all(request, distilled, test, arch or [], taught, n_train)
     if dry_run:
@@ -222,16 +239,14 @@ def _set_threads(threads: int) -> None:
 
 
 def _open(
-    path: Path, dataset: str, split: str, normalization: str | None
+    path: Path, data: DataOptions, split: str, normalization: str | None
 ) -> tuple[DistilledSet, ImageDataset, int | None]:
     """The set, the test images, and how many training images there are if there are any."""
-    from ddkern.cli.sets import choose_normalization, load_set, open_training
-    from ddkern.data import open_dataset
+    from ddkern.cli.sets import choose_normalization, load_set
 
-    with naming("--dataset"):
-        test = open_dataset(dataset, split=split)
+    test = data.open(split)
     try:
-        train = open_training(dataset)
+        train = data.training()
     except (ValueError, FileNotFoundError):
         # A test set alone will do: a protocol that needs the training images says so.
         train = None

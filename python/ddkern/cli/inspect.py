@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ddkern.cli.arguments import AsJson, Force, Quiet, naming, refuse_existing
+from ddkern.cli.arguments import (
+    AsJson,
+    Channels,
+    Force,
+    Quiet,
+    Size,
+    naming,
+    refuse_existing,
+)
 from ddkern.cli.output import format_bytes, print_json, print_pairs
 
 if TYPE_CHECKING:
@@ -39,6 +47,8 @@ def inspect(
             "which 'ddkern distill --dataset' would take."
         ),
     ] = None,
+    size: Size = None,
+    channels: Channels = None,
     features: Annotated[
         str | None,
         typer.Option(
@@ -63,7 +73,7 @@ def inspect(
     told = normalization is not None or (path.exists() and is_native(path))
     if not told and path.exists():
         _refuse_without_normalization({"--sheet": sheet, "--dataset": dataset})
-    real = _RealImages.chosen(dataset, features, pca_components)
+    real = _RealImages.chosen(dataset, size, channels, features, pca_components)
     distilled = _load(path, normalization, None if real is None else real.train)
     of_run = _measures_of_run(path, distilled)
     of_images = None if real is None else real.measure(distilled, progress=not quiet)
@@ -97,17 +107,23 @@ class _RealImages:
 
     @classmethod
     def chosen(
-        cls, dataset: str | None, features: str | None, pca_components: int | None
+        cls,
+        dataset: str | None,
+        size: int | None,
+        channels: int | None,
+        features: str | None,
+        pca_components: int | None,
     ) -> _RealImages | None:
         """From the options; None without --dataset."""
         from ddkern.checks import as_count, check_choice
-        from ddkern.cli.sets import open_training
+        from ddkern.cli.sets import DataOptions
         from ddkern.distill import PcaFeatures, PixelFeatures
 
         if features is not None:
             check_choice("--features", features, ("pixels", "pca"))
-            if dataset is None:
-                raise ValueError(f"--features={features!r} needs --dataset, images to compare with")
+        for name, value in {"features": features, "size": size, "channels": channels}.items():
+            if value is not None and dataset is None:
+                raise ValueError(f"--{name}={value!r} needs --dataset, images to compare with")
         if (features == "pca") != (pca_components is not None):
             given = "is missing" if pca_components is None else f"is {pca_components}"
             raise ValueError(
@@ -118,7 +134,7 @@ class _RealImages:
         space: FeatureSpace = PixelFeatures()
         if pca_components is not None:
             space = PcaFeatures(n_components=as_count("--pca-components", pca_components))
-        return cls(open_training(dataset), space)
+        return cls(DataOptions(dataset, size, channels).training(), space)
 
     def __str__(self) -> str:
         split = "" if self.train.split is None else f"{self.train.split}, "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ddkern.cli.arguments import AsJson, Dataset, Device, Quiet, Seed
+from ddkern.cli.arguments import AsJson, Channels, Dataset, Device, Quiet, Seed, Size
 from ddkern.cli.output import format_percent, print_json, print_pairs
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ def _group() -> None:
 def fit(
     dataset: Dataset,
     out: Annotated[Path, typer.Option(help="A folder, new or of the same command before.")],
+    size: Size = None,
+    channels: Channels = None,
     effort: Annotated[
         float, typer.Option(help="Share of the steps of the recipe, above 0 and at most 1.")
     ] = 1.0,
@@ -42,12 +44,13 @@ def fit(
 ) -> None:
     """Fit an autoencoder and a diffusion model. Repeat an interrupted command to go on."""
     from ddkern.checks import as_seed
-    from ddkern.cli.sets import open_test, open_training
+    from ddkern.cli.sets import DataOptions
     from ddkern.optional import import_optional
 
     as_seed("--seed", seed)
     import_optional("diffusers", "fitting a prior", "diffusion")
-    train = open_training(dataset)
+    data = DataOptions(dataset, size, channels)
+    train = data.training()
     recipe = make_recipe(train.image_shape, effort)
     if dry_run:
         _print_plan(recipe, repr(train), out, as_json)
@@ -58,7 +61,7 @@ def fit(
         train,
         out,
         recipe,
-        test=open_test(dataset),
+        test=data.test(),
         random_state=seed,
         precision=precision,
         device=device,

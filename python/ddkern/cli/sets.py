@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,13 @@ from ddkern.data import (
 
 __all__ = [
     "MOST_CLASSES_SHOWN",
+    "DataOptions",
     "check_normalization",
     "choose_normalization",
     "describe_classes",
     "describe_set",
     "is_native",
     "load_set",
-    "open_test",
-    "open_training",
     "print_classes",
     "size_on_disk",
 ]
@@ -41,25 +40,37 @@ _FITTED = ("fit", "zca")
 MOST_CLASSES_SHOWN = 20
 
 
-def open_training(dataset: str) -> ImageDataset:
-    """The images to learn from: the split "train", or all of a data set without splits."""
-    with naming("--dataset"):
-        opened = open_dataset(dataset)
+@dataclass(frozen=True, slots=True)
+class DataOptions:
+    """Which data set, and how its encoded images are read; see :func:`ddkern.data.open_dataset`."""
+
+    path: str
+    size: int | None = None
+    channels: int | None = None
+
+    def open(self, split: str | None = None) -> ImageDataset:
+        """One part of it."""
+        with naming("--dataset"):
+            return open_dataset(self.path, split=split, size=self.size, channels=self.channels)
+
+    def training(self) -> ImageDataset:
+        """The images to learn from: the split "train", or all of a data set without splits."""
+        opened = self.open()
         if opened.split not in (None, "train"):
             raise ValueError(
-                f"{dataset!r} holds only the split {opened.split!r}; it must have 'train'"
+                f"--dataset: {self.path!r} holds only the split {opened.split!r}; it must have "
+                "'train'"
             )
         return opened
 
+    def test(self) -> ImageDataset | None:
+        """The split "test", or None where there is none."""
+        from ddkern.data.readers.layout import MissingSplitError
 
-def open_test(dataset: str) -> ImageDataset | None:
-    """The split "test" of a data set, or None where it has none."""
-    from ddkern.data.readers.layout import MissingSplitError
-
-    try:
-        return open_dataset(dataset, split="test")
-    except MissingSplitError:
-        return None
+        try:
+            return open_dataset(self.path, split="test", size=self.size, channels=self.channels)
+        except MissingSplitError:
+            return None
 
 
 def choose_normalization(name: str, train: ImageDataset | None, channels: int) -> Normalization:

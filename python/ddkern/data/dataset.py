@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -85,6 +85,8 @@ class ImageDataset:
     labels: NDArray[np.int64]
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
+    # Holds the fingerprint once it is known. A copy with other images begins with none.
+    _known: list[str] = field(init=False, repr=False, default_factory=list)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -196,14 +198,21 @@ class ImageDataset:
     def fingerprint(self) -> str:
         """SHA-256 of class names, image shape, labels and decoded images, in their order.
 
-        The same images have the same fingerprint in every format that keeps their pixels.
+        The same images have the same fingerprint in every format that keeps their pixels. Every
+        image is decoded for it, by the first call alone.
         """
-        head = json.dumps([list(self.class_names), list(self.image_shape), len(self)])
-        digest = hashlib.sha256(head.encode())
-        digest.update(self.labels.astype("<i8").tobytes())
-        for _, images in self.chunks():
-            digest.update(images.tobytes())
-        return digest.hexdigest()
+        if not self._known:
+            head = json.dumps([list(self.class_names), list(self.image_shape), len(self)])
+            digest = hashlib.sha256(head.encode())
+            digest.update(self.labels.astype("<i8").tobytes())
+            for _, images in self.chunks():
+                digest.update(images.tobytes())
+            self.take_fingerprint(digest.hexdigest())
+        return self._known[0]
+
+    def take_fingerprint(self, fingerprint: str) -> None:
+        """Take what another process found for the same files as the fingerprint of this one."""
+        self._known[:] = [fingerprint]
 
     def _parse_rows(self, rows: Any) -> NDArray[np.int64]:
         chosen = np.asarray(rows)

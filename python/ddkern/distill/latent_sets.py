@@ -157,6 +157,8 @@ class LatentRun:
         described = codec.describe()
         # Latents of a codec that draws none are the same for every seed.
         self._encoding_seed = random_state if described.get("sample") else 0
+        # For all of them one process looks at every image.
+        dataset.take_fingerprint(self.workers.same(dataset.fingerprint))
         self._source = {
             "dataset": dataset.name,
             "dataset_hash": dataset.fingerprint(),

@@ -71,6 +71,15 @@ class Workers:
 
             distributed.barrier()
 
+    def same(self, work: Callable[[], str]) -> str:
+        """What ``work`` gives in the first process, in all of them."""
+        made = [work() if self.rank == 0 else ""]
+        if self.count > 1:
+            from torch import distributed
+
+            distributed.broadcast_object_list(made)
+        return made[0]
+
     def first(self, work: Callable[[], T]) -> T | None:
         """What ``work`` gives in the first process, while the others wait; None in those."""
         made = work() if self.rank == 0 else None

@@ -68,6 +68,37 @@ def test_the_command_of_a_run_makes_it_again(run: Run, tmp_path: Path) -> None:
     assert json.loads((out / "run.json").read_text())["command"] == command
 
 
+def test_images_of_several_sizes(
+    run: Run, fails: Callable[..., str], short: str, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    digits = open_dataset("digits")
+    for split, rows in (("train", range(40)), ("test", range(40, 60))):
+        for row in rows:
+            folder = tmp_path / "digits" / split / str(row % 2)
+            folder.mkdir(parents=True, exist_ok=True)
+            picture = Image.fromarray(digits.images([row])[0, 0])
+            picture.resize((20, 12 + row % 3)).save(folder / f"{row}.png")
+    data = ("--dataset", tmp_path / "digits")
+    where = (*data, "--prior", "none", "--ipc", 2, "--quiet", "--out", tmp_path / "r")
+    assert "mixed sizes" in fails("distill", "--method", "ddoq", *where)
+    how = ("--size", 8, "--channels", 3)
+    done = run("distill", "--method", "ddoq", *where, *how)
+    assert done.exit_code == 0, (done.stderr, done.exception)
+    path = tmp_path / "r" / "set.safetensors"
+    assert DistilledSet.load(path).image_shape == (3, 8, 8)
+    record = json.loads((tmp_path / "r" / "run.json").read_text())
+    assert "--size 8 --channels 3" in record["command"]
+    done = run("evaluate", path, *data, *how, "--protocol", short, "--quiet", "--json")
+    assert done.exit_code == 0, (done.stderr, done.exception)
+    assert run("inspect", path, *data, *how, "--quiet").exit_code == 0
+    assert fails("inspect", path, "--size", 8) == "--size=8 needs --dataset, images to compare with"
+    digits_alone = ("--dataset", "digits", "--out", tmp_path / "q")
+    message = fails("distill", "--method", "random", *digits_alone, "--size", 9)
+    assert message.startswith("--dataset: size=9 is for parquet and folder data sets")
+
+
 def test_json_is_all_there_is_on_standard_output(run: Run, tmp_path: Path) -> None:
     done = run("distill", "--method", "d4m", *PIXELS, "--out", tmp_path / "r", "--json")
     assert done.exit_code == 0, done.exception
@@ -214,18 +245,18 @@ def test_error(
 
 
 def test_a_damaged_test_split_is_no_missing_one(tmp_path: Path) -> None:
-    from ddkern.cli.sets import open_test
+    from ddkern.cli.sets import DataOptions
 
     train = open_dataset("digits")
     arrays = {"train_images": train.images(), "train_labels": train.labels}
     np.savez(tmp_path / "alone.npz", **arrays)
-    assert open_test(str(tmp_path / "alone.npz")) is None
+    assert DataOptions(str(tmp_path / "alone.npz")).test() is None
     np.savez(
         tmp_path / "both.npz", **arrays, test_images=train.images(), test_labels=train.labels[1:]
     )
     with pytest.raises(ValueError, match="label"):
-        open_test(str(tmp_path / "both.npz"))
-    assert open_test("digits") is not None
+        DataOptions(str(tmp_path / "both.npz")).test()
+    assert DataOptions("digits").test() is not None
 
 
 def test_a_run_needs_a_folder(fails: Callable[..., str], tmp_path: Path) -> None:

@@ -79,6 +79,22 @@ def test_divide() -> None:
     np.testing.assert_array_equal(train.class_counts + test.class_counts, CLASS_COUNTS)
 
 
+def test_every_image_is_decoded_once_for_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = _dataset()
+    reads = []
+    read = ArrayImages.read
+    monkeypatch.setattr(ArrayImages, "read", lambda s, r: (reads.append(len(r)), read(s, r))[1])
+    first = data.fingerprint()
+    assert sum(reads) == len(data)
+    assert data.fingerprint() == first
+    assert sum(reads) == len(data)
+    part = data.subset([0])
+    assert part.fingerprint() != first
+    data.take_fingerprint("told")
+    assert data.fingerprint() == "told"
+    assert part.subset([0]).fingerprint() == part.fingerprint()
+
+
 def test_fingerprint_is_of_the_contents() -> None:
     data = _dataset()
     reference = data.fingerprint()

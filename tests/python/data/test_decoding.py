@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ pytest.importorskip("PIL")
 
 from PIL import Image
 
+from ddkern.data import decoding, open_dataset
 from ddkern.data.decoding import ImageRules, decode_image, parse_rules
 from helpers.datasets import make_images, png
 
@@ -52,6 +54,26 @@ def test_palette_transparency_and_cmyk_become_rgb() -> None:
     expected = np.asarray(palette.convert("RGB")).transpose(2, 0, 1)
     np.testing.assert_array_equal(_decode(stream.getvalue()), expected)
     assert _decode(_encoded(pixels, "CMYK", "TIFF")).shape == COLOUR.shape
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_decode_into_the_rows_that_were_asked_for(
+    threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "_available_cpus", lambda: threads)
+    monkeypatch.setattr(decoding, "_BYTES_WORTH_A_THREAD", 100)
+    images = np.random.default_rng(0).integers(0, 256, (40, 3, 9, 9), np.uint8)
+    images[::3] = 7  # in files of fewer bytes
+    (tmp_path / "a").mkdir()
+    for number, image in enumerate(images):
+        (tmp_path / "a" / f"{number:02d}.png").write_bytes(png(image))
+    dataset = open_dataset(tmp_path)
+    rows = np.random.default_rng(1).permutation(40)
+    np.testing.assert_array_equal(dataset.images(rows), images[rows])
+    for number in (11, 30):
+        (tmp_path / "a" / f"{number:02d}.png").write_bytes(png(images[number])[:150])
+    with pytest.raises(ValueError, match=r"11\.png \(row 11\): corrupt image"):
+        dataset.images()
 
 
 def test_colour_among_grey_images() -> None:

@@ -218,17 +218,20 @@ RUN = """
 import sys
 from dataclasses import replace
 from pathlib import Path
+from ddkern.data import ImageDataset
 from ddkern.distill import DDOQ, distill
 from helpers.codecs import WatchedCodec
 from helpers.coresets import make_dataset
 from python.distill.methods.test_ddoq import COUNTS, IPC, SHAPE
 folder, die_at = sys.argv[1:]
 codec = WatchedCodec(SHAPE, die_at)
+looks, chunks = [], ImageDataset.chunks
+ImageDataset.chunks = lambda *arguments: looks.append("look") or chunks(*arguments)
 made = distill(
     make_dataset(COUNTS), DDOQ(ipc=IPC, codec=codec, folder=Path(folder)), random_state=3
 )
 made.save(Path(folder) / "set.safetensors")
-print(*codec.calls)
+print(*codec.calls, *looks)
 """
 
 
@@ -280,6 +283,7 @@ def test_two_processes_give_the_bits_of_one(tmp_path: Path) -> None:
         calls.append(out.split())
     assert [c.count("encode") for c in calls] == [2, 2]
     assert [c.count("decode") for c in calls] == [2, 1]
+    assert [c.count("look") for c in calls] == [2, 1], "one finds the fingerprint for both"
     made = DistilledSet.load(tmp_path / "set.safetensors")
     alone = make(method(WatchedCodec(SHAPE)))
     assert_same_array_bits(made.images, alone.images, "images")
