@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -16,7 +17,10 @@ PRECISIONS = ("float32", "bfloat16")
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:
-    """The device of this name; ``"auto"`` is the first CUDA device, or the CPU without one.
+    """The device of this name; ``"auto"`` is a CUDA device, or the CPU without one.
+
+    It is the first one, or that of the number that ``torchrun`` gives to each process of a machine
+    (``LOCAL_RANK``), counted around where there are more processes than devices.
 
     Raises
     ------
@@ -24,7 +28,12 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
         If torch does not know the name, or cannot use the device.
     """
     if isinstance(device, str) and device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        rank = os.environ.get("LOCAL_RANK", "")
+        if not rank.isdecimal():
+            return torch.device("cuda")
+        return torch.device("cuda", int(rank) % torch.cuda.device_count())
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)

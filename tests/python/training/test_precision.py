@@ -56,3 +56,20 @@ def test_accuracy_is_the_share_of_right_answers(batch_size: int) -> None:
     found = measure_accuracy(net, images, labels, batch_size=batch_size)
     assert found == pytest.approx(5 / 7)
     assert net.training
+
+
+@pytest.mark.parametrize(
+    ("rank", "expected"), [(None, "cuda"), ("0", "cuda:0"), ("3", "cuda:1"), ("x", "cuda")]
+)
+def test_processes_of_torchrun_have_a_device_each(
+    rank: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == CPU
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert str(choose_device("auto")) == expected
+    assert choose_device("cpu") == CPU

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From results to docs/imagenet.md: ``python -m bench.evaluation.imagenet_report`` (``--check``).
+
+The page depends on the files in bench/results/imagenet and on two lines of the quantizer's
+benchmarks, and on nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench import record
+from bench.evaluation.latent_report import table
+
+PAGE = Path("docs/imagenet.md")
+
+IMAGES, CLASSES, FILES_GB = 1_281_167, 1000, 138
+STRENGTH, STEPS = 0.7, 50
+_DENOISED = round(STRENGTH * STEPS)
+_IPC = (10, 50)
+_GPUS = (1, 8)
+
+_INTRODUCTION = f"""\
+What DDOQ takes for the {IMAGES:,} training images of ImageNet-1K, before it is begun. Operations
+and bytes follow from the sizes of the models. Seconds were measured on the machine that is named,
+and none is carried over to another. `ddkern distill --dry-run` measures yours."""
+
+_COMMANDS = """\
+On one GPU, with the training images in a folder a class, or in parquet files:
+
+```sh
+ddkern distill --method ddoq --dataset imagenet --size 256 --ipc 50 --prior facebook/DiT-XL-2-256 \\
+    --normalization imagenet --out imagenet-ddoq
+```
+
+On eight, which give the same file as one does where their batches are of one size:
+
+```sh
+torchrun --standalone --nproc-per-node 8 --no-python ddkern distill --method ddoq \\
+    --dataset imagenet --size 256 --ipc 50 --prior facebook/DiT-XL-2-256 \\
+    --normalization imagenet --out imagenet-ddoq
+```
+
+A process takes every eighth part of 512 images to encode and of 32 latents to decode. The first
+one finds the fingerprint of the images, quantizes and writes. A command that ended, whatever ended
+it, is repeated and goes on from the last part. `--size` makes one size of all images, and
+`--normalization imagenet` saves looking at all of them once more. Rows of the label table are taken
+in the order of the class folders, which for the folders of ImageNet is that of the model."""
+
+_WORK = f"""\
+Multiplications and additions, as torch counts them, with {_DENOISED} of {STEPS} steps (strength
+{STRENGTH:g}) and guidance."""
+
+_READING = """\
+Every image is decoded twice: for the fingerprint, by which a repeated command knows that nothing
+was exchanged, and to be encoded. Up to 16 threads a process decode while the GPU works, so encoding
+waits for files where a GPU takes images faster than these give them."""
+
+_MEASURED = """\
+Milliseconds for an image in a batch, with DPM-Solver++; a step is one call of the transformer with
+the image twice, for guidance. *Together* is a plan: encoding and decoding, shared by the devices,
+and quantization on the CPU by the first of the processes."""
+
+_NO_GPU = """\
+No GPU has been measured with these models yet. `python -m bench.evaluation.imagenet_costs` does it
+in some minutes."""
+
+
+def render(costs: list[dict[str, Any]], quantizing: dict[str, float]) -> str:
+    """Return the text of the page.
+
+    Parameters
+    ----------
+    costs : list of dict
+        Documents of :mod:`bench.evaluation.imagenet_costs`.
+    quantizing : dict from str to float
+        Seconds for a class of 1300 latents of 4096 values and 50 centroids, by machine.
+    """
+    operations = costs[-1]["operations"]
+    parts = [
+        "# Planning ImageNet-1K",
+        "<!-- Written by `python -m bench.evaluation.imagenet_report`: do not edit. -->",
+        _INTRODUCTION,
+        "## Commands",
+        _COMMANDS,
+        "## Disk and memory",
+        _sizes(operations),
+        _memory(operations),
+        "## Work",
+        _WORK,
+        _work(operations),
+        "## Reading",
+        _READING,
+        _reading(costs),
+        "## Quantization",
+        _quantization(quantizing),
+        "## Time",
+        _MEASURED,
+        _times(costs, quantizing),
+        "" if any(_on_gpu(document) for document in costs) else _NO_GPU,
+        "Made by " + "; ".join(f"`{document['command']}`" for document in costs) + ".",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _sizes(operations: dict[str, dict[str, float]]) -> str:
+    rows = []
+    for name, found in operations.items():
+        rows.append(
+            [
+                name,
+                f"{4 * found['latent_values'] * IMAGES / 1e9:.0f} GB",
+                *(
+                    f"{3 * found['side'] ** 2 * ipc * CLASSES / 1e9:.1f} GB, "
+                    f"{4 * found['latent_values'] * ipc * CLASSES / 1e9:.1f} GB"
+                    for ipc in _IPC
+                ),
+            ]
+        )
+    head = ["model", "latents", *(f"images and centroids, {ipc} a class" for ipc in _IPC)]
+    return table(head, rows)
+
+
+def _memory(operations: dict[str, dict[str, float]]) -> str:
+    latents = ", ".join(
+        f"{4 * found['latent_values'] * IMAGES / 1e9:.0f} GB for {name}"
+        for name, found in operations.items()
+    )
+    weights = ", ".join(
+        f"{2 * found['parameters'] / 1e9:.1f} GB for {name}" for name, found in operations.items()
+    )
+    return (
+        f"The files of the images are about {FILES_GB} GB. Latents are a memory map, of which "
+        "encoding holds a part of 512; quantization is fastest where all of it stays in memory "
+        f"({latents}). Weights take {weights} in float16, and a batch fills up to half of what is "
+        "free beside them."
+    )
+
+
+def _work(operations: dict[str, dict[str, float]]) -> str:
+    rows = []
+    for name, found in operations.items():
+        decoded = found["decode"] + _DENOISED * found["step"]
+        rows.append(
+            [
+                name,
+                f"{found['encode'] / 1e12:.2f}",
+                f"{decoded / 1e12:.1f}",
+                f"{found['encode'] * IMAGES / 1e18:.2f}",
+                *(f"{decoded * ipc * CLASSES / 1e18:.2f}" for ipc in _IPC),
+            ]
+        )
+    head = ["model", "encode an image (10^12)", "denoise and decode one (10^12)"]
+    every = [f"{ipc} a class decoded (10^18)" for ipc in _IPC]
+    return table([*head, "all images encoded (10^18)", *every], rows)
+
+
+def _reading(costs: list[dict[str, Any]]) -> str:
+    rows = [
+        [
+            document["machine"]["cpu"],
+            str(document["reading"]["cpus"]),
+            f"{document['reading']['bytes'] / 1e3:.0f}",
+            f"{1e3 * document['reading']['seconds']:.1f}",
+            f"{document['reading']['seconds'] * IMAGES / 3600:.1f}",
+        ]
+        for document in costs
+    ]
+    head = ["CPU", "hardware threads", "kB a file", "ms an image", "hours for all, once"]
+    return table(head, rows)
+
+
+def _quantization(quantizing: dict[str, float]) -> str:
+    rows = [
+        [machine, f"{1e3 * seconds:.2f}", f"{CLASSES * seconds:.1f}"]
+        for machine, seconds in quantizing.items()
+    ]
+    text = table(["machine", "ms a class", f"seconds for {CLASSES} classes"], rows)
+    return (
+        "Classes of up to 1300 latents of 4096 values, 50 centroids each, seeding included, from "
+        "the results behind [benchmarks.md](benchmarks.md). Classes do not touch each other, so "
+        "a thousand take a thousand times as long as one. `ddkern distill` quantizes on the CPU."
+        f"\n\n{text}"
+    )
+
+
+def _times(costs: list[dict[str, Any]], quantizing: dict[str, float]) -> str:
+    rows = []
+    for document in costs:
+        (line,) = document["lines"]
+        one = line["seconds_decode"] + _DENOISED * line["seconds_step"]
+        on_cpu = next(iter(quantizing.values())) * CLASSES
+        gpus = _GPUS if _on_gpu(document) else (1,)
+        hours = [
+            ", ".join(
+                _duration((IMAGES * line["seconds_encode"] + CLASSES * ipc * one) / n + on_cpu)
+                for n in gpus
+            )
+            for ipc in _IPC
+        ]
+        rows.append(
+            [
+                document["device"],
+                line["dtype"],
+                f"{1e3 * line['seconds_encode']:.1f}",
+                f"{1e3 * line['seconds_step']:.1f}",
+                f"{1e3 * line['seconds_decode']:.1f}",
+                " and ".join(map(str, gpus)),
+                *hours,
+            ]
+        )
+    head = ["DiT-XL/2, 256 pixels on", "type", "encode (ms)", "step (ms)", "decode (ms)", "devices"]
+    return table([*head, *(f"together, {ipc} a class" for ipc in _IPC)], rows)
+
+
+def _on_gpu(document: dict[str, Any]) -> bool:
+    return bool(document["device"] != document["machine"]["cpu"])
+
+
+def _duration(seconds: float) -> str:
+    hours = seconds / 3600
+    return f"{hours:.1f} hours" if hours < 100 else f"{hours / 24:.0f} days"
+
+
+def quantizing_seconds() -> dict[str, float]:
+    """Seconds for a class on the machines that the quantizer was measured on, the CPU first."""
+    found = {}
+    cpu = json.loads((record.RESULTS / "end_to_end.json").read_text())
+    (line,) = (line for line in cpu["lines"] if line["shape"]["name"] == "latents-k50")
+    title = f"{cpu['machine']['cpu']}, {cpu['threads']} threads"
+    seconds = statistics.median(line["results"]["ddkern"]["seconds"])
+    found[title] = seconds / line["shape"]["groups"]
+    gpu = json.loads((record.RESULTS / "gpu" / "end_to_end.json").read_text())
+    (line,) = (line for line in gpu["lines"] if line["shape"]["name"] == "latents-k50")
+    seconds = statistics.median(line["results"]["ddkern"]["seconds"])
+    found[gpu["machine"]["name"]] = seconds / line["shape"]["groups"]
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the page, or say whether it is up to date."""
+    parser = argparse.ArgumentParser(prog="python -m bench.evaluation.imagenet_report")
+    parser.add_argument("--check", action="store_true", help="change nothing")
+    options = parser.parse_args(arguments)
+    files = sorted((record.RESULTS / "imagenet").glob("*.json"))
+    text = render([json.loads(file.read_text()) for file in files], quantizing_seconds())
+    path = record.ROOT / PAGE
+    if options.check:
+        current = path.exists() and path.read_text() == text
+        print(f"{PAGE} is {'up to date' if current else 'out of date'}")
+        return 0 if current else 1
+    path.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
