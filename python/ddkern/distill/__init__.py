@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small sets that stand for large ones.
 
-Importing this package needs numpy alone; ``NetworkFeatures`` imports torch when it is first used.
+Importing this package needs numpy alone; ``NetworkFeatures`` and ``Unroll`` import torch when they
+are first used.
 
 Public names
 ------------
@@ -15,12 +16,15 @@ Whole
     All images: the upper line.
 DDOQ, D4M
     Centroids of latents, decoded by a diffusion model; with and without their masses.
+Unroll
+    Steps of SGD on a synthetic set, with the exact gradient of where they lead.
 FeatureSpace, PixelFeatures, PcaFeatures, NetworkFeatures
     What images are compared by.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from ddkern.distill.features import FeatureSpace, PcaFeatures, PixelFeatures
@@ -37,6 +41,7 @@ from ddkern.distill.methods.whole import Whole
 
 if TYPE_CHECKING:
     from ddkern.distill.network_features import NetworkFeatures
+    from ddkern.distill.unroll import Unroll
 
 __all__ = [
     "D4M",
@@ -51,6 +56,7 @@ __all__ = [
     "PcaFeatures",
     "PixelFeatures",
     "Random",
+    "Unroll",
     "Whole",
     "distill",
     "make_method",
@@ -58,12 +64,14 @@ __all__ = [
 ]
 
 
+# Names that import torch, and where they are defined.
+_WITH_TORCH = {"NetworkFeatures": "network_features", "Unroll": "unroll"}
+
+
 def __getattr__(name: str) -> Any:
-    if name == "NetworkFeatures":
+    if name in _WITH_TORCH:
         from ddkern.optional import import_optional
 
-        import_optional("torch", "NetworkFeatures", "torch")
-        from ddkern.distill.network_features import NetworkFeatures
-
-        return NetworkFeatures
+        import_optional("torch", name, "torch")
+        return getattr(importlib.import_module(f"{__name__}.{_WITH_TORCH[name]}"), name)
     raise AttributeError(f"module 'ddkern.distill' has no attribute {name!r}")

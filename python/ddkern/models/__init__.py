@@ -16,6 +16,7 @@ from ddkern.models.alexnet import AlexNet, AlexNetOptions
 from ddkern.models.classifier import Classifier, ClassifierOptions, embed
 from ddkern.models.convnet import ConvNet, ConvNetOptions
 from ddkern.models.digest import digest_of_weights
+from ddkern.models.flat import FlatNetwork
 from ddkern.models.make import ModelFactory, make_model, model_names
 from ddkern.models.resnet import ResNet, ResNetOptions
 from ddkern.models.vgg import VGG, VGGOptions
@@ -28,6 +29,7 @@ __all__ = [
     "ClassifierOptions",
     "ConvNet",
     "ConvNetOptions",
+    "FlatNetwork",
     "ModelFactory",
     "ResNet",
     "ResNetOptions",

@@ -1,0 +1,507 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Steps of SGD on a synthetic set, and the exact gradient of where they lead.
+
+Ten systems of the field train a network for some steps on the synthetic set, from a checkpoint of
+an expert, and move the set so that the network ends nearer to a later checkpoint (trajectory
+matching, [1]_). Through a stored graph of all steps this takes the memory of all steps. Here the
+steps are taken without a graph, their parameters are kept, and the gradient comes back through one
+step at a time: the memory of one step, and the same gradient up to rounding.
+
+With ``v_{i+1} = mu v_i + g_i`` and ``theta_{i+1} = theta_i - lr v_{i+1}``, where ``g_i`` is the
+gradient of the loss of batch i at ``theta_i``, let ``p`` and ``q`` be the derivatives of the
+distance with respect to ``theta_{i+1}`` and ``v_{i+1}``. A step back is ::
+
+    lr_grad -= <p, v_{i+1}>
+    q       -= lr p
+    phi      = <q, g_i(theta_i, x, y)>
+    x_grad  += d phi / d x        y_grad += d phi / d y
+    p       += d phi / d theta_i  q      *= mu
+
+TESLA [2]_ leaves out ``d phi / d theta_i``, so its gradient is biased.
+
+References
+----------
+.. [1] G. Cazenavette et al., "Dataset distillation by matching training trajectories", CVPR 2022.
+.. [2] J. Cui et al., "Scaling up dataset distillation to ImageNet-1K with constant memory", ICML
+   2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from ddkern.checks import as_count, as_number, check_choice
+from ddkern.models import FlatNetwork
+from ddkern.training.precision import PRECISIONS, Precision, autocast
+
+__all__ = ["Augment", "Unroll"]
+
+Augment: TypeAlias = Callable[[Tensor, int], Tensor]
+"""From inputs and the number of the step to inputs: the same for the same step, differentiable."""
+
+StepLoss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""From logits and targets to the mean loss of a batch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Unroll:
+    """SGD on a synthetic set as a differentiable function of the set.
+
+    Attributes
+    ----------
+    model : nn.Module
+        The structure of the network; its parameters are not used. It returns logits.
+    batches : sequence of Tensor of int64
+        For each step the rows of the set that it takes.
+    augment : callable, optional
+        Applied to the inputs of each batch. It gets the number of the step, counted from 0, and
+        must do the same whenever it is called with the same one, as :class:`ddkern.augment.DSA`
+        does with a key made from it.
+    momentum : float
+        Of the steps, as in ``torch.optim.SGD``.
+    match : {"last", "nearest"} or sequence of int
+        After which step the distance is taken: the last one; that after which it is least (ATT,
+        which then goes back through so many steps only); or the mean after these numbers of steps.
+    gradient : str
+        ``"exact"``; ``"tesla"``, which holds the parameters constant in the gradients of the steps;
+        or ``"truncated:K"``, which goes back through the last K steps only.
+    micro_batch : int, optional
+        Inputs that go through the network at once; a whole batch by default. The loss of a batch
+        must be the mean over its inputs, and no norm may mix them.
+    store_every : int
+        Parameters are kept after every so many steps, and those between are computed again.
+    precision : {"float32", "bfloat16"}
+        Of convolutions and linear layers, by autocast. Parameters and derivatives with respect to
+        them have the dtype of ``start``.
+    loss : callable
+        From logits and targets (probabilities) to the mean loss of a batch; cross entropy by
+        default.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a field breaks its rule.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from ddkern.distill.unroll import Unroll
+    >>> rows = torch.arange(4)
+    >>> unroll = Unroll(model=torch.nn.Linear(3, 2), batches=[rows] * 5)
+    >>> images = torch.randn(4, 3, requires_grad=True)
+    >>> start, target = torch.zeros(8), torch.ones(8)
+    >>> unroll.distance(start, target, images, torch.tensor([0, 1, 0, 1]), 0.1).backward()
+    >>> images.grad.shape
+    torch.Size([4, 3])
+    """
+
+    model: nn.Module
+    batches: Sequence[Tensor]
+    augment: Augment | None = None
+    momentum: float = 0.0
+    match: Literal["last", "nearest"] | Sequence[int] = "last"
+    gradient: str = "exact"
+    micro_batch: int | None = None
+    store_every: int = 1
+    precision: Precision = "float32"
+    loss: StepLoss = nn.functional.cross_entropy
+    _network: FlatNetwork = field(init=False, repr=False)
+    _steps_back: int | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_network", FlatNetwork(self.model))
+        object.__setattr__(self, "batches", _check_batches(self.batches))
+        momentum = as_number("momentum", self.momentum, at_least=0, at_most=1)
+        object.__setattr__(self, "momentum", momentum)
+        object.__setattr__(self, "match", _parse_match(self.match, len(self.batches)))
+        object.__setattr__(self, "_steps_back", _parse_gradient(self.gradient))
+        if self.micro_batch is not None:
+            as_count("micro_batch", self.micro_batch)
+        as_count("store_every", self.store_every)
+        check_choice("precision", self.precision, PRECISIONS)
+
+    def distance(
+        self,
+        start: Tensor,
+        target: Tensor,
+        images: Tensor,
+        labels: Tensor,
+        lr: Tensor | float,
+    ) -> Tensor:
+        """How far from ``target`` the steps end, relative to where they start.
+
+        Parameters
+        ----------
+        start, target : Tensor, shape (n_parameters,)
+            Of one floating dtype, on one device.
+        images : Tensor, shape (n, ...)
+            The synthetic set as the network takes it, before augmentation.
+        labels : Tensor
+            int64, shape (n,): classes; or floating, shape (n, n_classes): probabilities, which may
+            be learned.
+        lr : Tensor or float
+            A single number.
+
+        Returns
+        -------
+        Tensor
+            ``|theta_m - target|^2 / |start - target|^2``, differentiable once with respect to
+            ``images``, ``labels``, ``lr`` and ``start`` where they require it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument breaks its rule, ``start`` equals ``target``, or a truncated gradient is
+            asked for ``start``.
+        """
+        self._check_parameters("start", start)
+        self._check_parameters("target", target)
+        if (start.dtype, start.device) != (target.dtype, target.device):
+            raise ValueError(
+                f"start is {start.dtype} on {start.device}, target {target.dtype} on "
+                f"{target.device}; they must be alike"
+            )
+        if self._steps_back is not None and start.requires_grad:
+            raise ValueError(
+                f"gradient={self.gradient!r} does not come back to start, which requires one"
+            )
+        self._check_set(images, labels)
+        found: Tensor = _Distance.apply(  # type: ignore[no-untyped-call]
+            self, start, target.detach(), images, labels, _as_rate(lr, start)
+        )
+        return found
+
+    def parameters_after(
+        self, start: Tensor, images: Tensor, labels: Tensor, lr: Tensor | float
+    ) -> Tensor:
+        """Where the steps end: a vector like ``start``, without a gradient."""
+        self._check_parameters("start", start)
+        self._check_set(images, labels)
+        walk = _Walk(self, images.detach(), labels.detach(), _as_rate(lr, start).detach())
+        state = _State(start.detach(), None)
+        for index in range(len(self.batches)):
+            state = walk.step(index, state)
+        return state.theta
+
+    def _check_parameters(self, name: str, value: Any) -> None:
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            raise TypeError(f"{name} must be a tensor of floating point")
+        if value.shape != (self._network.n_parameters,):
+            raise ValueError(
+                f"{name} has shape {tuple(value.shape)}; it must be "
+                f"({self._network.n_parameters},), one value a parameter of model"
+            )
+
+    def _check_set(self, images: Any, labels: Any) -> None:
+        if not isinstance(images, Tensor) or not images.is_floating_point():
+            raise TypeError("images must be a tensor of floating point")
+        n = len(images)
+        is_hard = isinstance(labels, Tensor) and labels.dtype == torch.int64
+        if not isinstance(labels, Tensor) or not (is_hard or labels.is_floating_point()):
+            raise TypeError("labels must be a tensor of int64 or of floating point")
+        if labels.dim() != (1 if is_hard else 2) or len(labels) != n:
+            raise ValueError(
+                f"labels has shape {tuple(labels.shape)} and dtype {labels.dtype}; it must be "
+                f"({n},) for classes and ({n}, n_classes) for probabilities, one row an image"
+            )
+        for index, rows in enumerate(self.batches):
+            if int(rows.min()) < 0 or int(rows.max()) >= n:
+                raise ValueError(
+                    f"batches[{index}] has rows from {int(rows.min())} to {int(rows.max())}; they "
+                    f"must be in [0, {n}), the rows of images"
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """Parameters before a step and the momentum that they came with, None where there is none."""
+
+    theta: Tensor
+    momentum: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """Which derivatives a walk back is for."""
+
+    start: bool
+    images: bool
+    labels: bool
+    lr: bool
+
+
+class _Walk:
+    """The steps of one call: forward without a graph, and back one at a time."""
+
+    def __init__(self, unroll: Unroll, images: Tensor, labels: Tensor, lr: Tensor) -> None:
+        self._unroll = unroll
+        self._images, self._labels, self._lr = images, labels, lr
+        self._kept: dict[int, _State] = {}
+        self._segment: dict[int, _State] = {}
+
+    def forward(self, start: Tensor, target: Tensor) -> Tensor:
+        """Take the steps and choose those that are matched; returns the distance."""
+        unroll, steps = self._unroll, len(self._unroll.batches)
+        self._target = target
+        self._scale = _square(start - target)
+        if not float(self._scale) > 0:
+            raise ValueError("start equals target; the distance between them must not be 0")
+        candidates: Sequence[int] = range(1, steps + 1)
+        if unroll.match != "nearest":
+            candidates = (steps,) if unroll.match == "last" else cast(Any, unroll.match)
+        ends: dict[int, tuple[Tensor, Tensor]] = {}
+        state = _State(start, None)
+        for index in range(max(candidates)):
+            if index % unroll.store_every == 0:
+                self._kept[index] = state
+            state = self.step(index, state)
+            if index + 1 in candidates:
+                found = _square(state.theta - target) / self._scale
+                if unroll.match == "nearest" and ends and found >= min(d for _, d in ends.values()):
+                    continue
+                if unroll.match == "nearest":
+                    ends.clear()
+                ends[index + 1] = state.theta, found
+        self._ends = {step: theta for step, (theta, _) in ends.items()}
+        self._kept = {step: kept for step, kept in self._kept.items() if step < max(ends)}
+        self._distance = torch.stack([found for _, found in ends.values()]).mean()
+        return self._distance.to(start.dtype)
+
+    def step(self, index: int, state: _State) -> _State:
+        """The state after a step."""
+        momentum = self._with_momentum(self._gradient(index, state.theta), state)
+        theta = state.theta - self._lr * momentum
+        return _State(theta, momentum if self._unroll.momentum > 0 else None)
+
+    def backward(self, wanted: _Wanted) -> _Gradients:
+        """Derivatives of the distance, back through the steps from the last one that is matched."""
+        unroll, last = self._unroll, max(self._ends)
+        first = 0 if unroll._steps_back is None else max(0, last - unroll._steps_back)
+        images = torch.zeros_like(self._images) if wanted.images else None
+        labels = torch.zeros_like(self._labels) if wanted.labels else None
+        lr = torch.zeros((), dtype=torch.float64, device=self._lr.device)
+        p = torch.zeros_like(self._target)
+        q = torch.zeros_like(self._target)
+        for index in reversed(range(first, last)):
+            if index + 1 in self._ends:
+                share = (2 / (self._scale * len(self._ends))).to(p.dtype)
+                p = p + share * (self._ends[index + 1] - self._target)
+            state = self._state_before(index)
+            q = unroll.momentum * q - self._lr * p
+            through_theta = unroll.gradient != "tesla" and (index > first or wanted.start)
+            back = self._step_back(index, state.theta, q, wanted, through_theta)
+            if wanted.lr:
+                lr -= (p * self._with_momentum(back.step, state)).sum(dtype=torch.float64)
+            rows = unroll.batches[index]
+            if images is not None and back.images is not None:
+                images.index_add_(0, rows, back.images)
+            if labels is not None and back.labels is not None:
+                labels.index_add_(0, rows, back.labels)
+            if back.theta is not None:
+                p = p + back.theta
+        if wanted.start:
+            start = self._state_before(0).theta
+            p = p - (2 * self._distance / self._scale).to(p.dtype) * (start - self._target)
+        return _Gradients(p, images, labels, lr)
+
+    def _state_before(self, index: int) -> _State:
+        if index in self._kept:
+            return self._kept[index]
+        if index not in self._segment:
+            first = index - index % self._unroll.store_every
+            self._segment = {first: self._kept[first]}
+            for step in range(first, index):
+                self._segment[step + 1] = self.step(step, self._segment[step])
+        return self._segment[index]
+
+    def _with_momentum(self, gradient: Tensor, state: _State) -> Tensor:
+        if state.momentum is None:
+            return gradient
+        return gradient + self._unroll.momentum * state.momentum
+
+    def _gradient(self, index: int, theta: Tensor) -> Tensor:
+        """Of the loss of a batch with respect to the parameters."""
+        rows = self._unroll.batches[index]
+        inputs = self._augmented(index, self._images[rows])
+        theta = theta.detach().requires_grad_()
+        total = torch.zeros_like(theta)
+        for part, share in self._parts(len(rows)):
+            with torch.enable_grad():
+                loss = self._loss(theta, inputs[part], self._labels[rows][part])
+            (gradient,) = torch.autograd.grad(loss, theta)
+            total = gradient if share == 1 else total + share * gradient
+        return total
+
+    def _step_back(
+        self, index: int, theta: Tensor, q: Tensor, wanted: _Wanted, through_theta: bool
+    ) -> _StepGradients:
+        """Derivatives of ``<q, gradient of the step>``, and that gradient."""
+        rows = self._unroll.batches[index]
+        images = self._images[rows].requires_grad_(wanted.images)
+        with torch.enable_grad():
+            augmented = self._augmented(index, images)
+        # The network is gone through by parts; what is before it, once for all of them.
+        inputs = augmented.detach()
+        labels = self._labels[rows]
+        theta = theta.detach().requires_grad_()
+        step, of_theta = torch.zeros_like(theta), torch.zeros_like(theta)
+        of_inputs = torch.zeros_like(inputs) if wanted.images else None
+        of_labels = torch.zeros_like(labels) if wanted.labels else None
+        for part, share in self._parts(len(rows)):
+            x = inputs[part].requires_grad_(wanted.images)
+            y = labels[part].requires_grad_(wanted.labels)
+            with torch.enable_grad():
+                loss = share * self._loss(theta, x, y)
+                (gradient,) = torch.autograd.grad(loss, theta, create_graph=True)
+                phi = (q * gradient).sum()
+            sources = {"theta": theta} if through_theta else {}
+            sources |= {"x": x} if wanted.images else {}
+            sources |= {"y": y} if wanted.labels else {}
+            step = step + gradient.detach()
+            if not sources:
+                continue
+            found = dict(
+                zip(
+                    sources,
+                    torch.autograd.grad(phi, list(sources.values()), allow_unused=True),
+                    strict=True,
+                )
+            )
+            if found.get("theta") is not None:
+                of_theta = of_theta + found["theta"]
+            if of_inputs is not None and found.get("x") is not None:
+                of_inputs[part] = found["x"]
+            if of_labels is not None and found.get("y") is not None:
+                of_labels[part] = found["y"]
+        of_images = of_inputs
+        if of_inputs is not None and augmented.requires_grad and self._unroll.augment is not None:
+            (of_images,) = torch.autograd.grad(augmented, images, of_inputs)
+        return _StepGradients(step, of_theta if through_theta else None, of_images, of_labels)
+
+    def _augmented(self, index: int, images: Tensor) -> Tensor:
+        augment = self._unroll.augment
+        return images if augment is None else augment(images, index)
+
+    def _loss(self, theta: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+        if inputs.dim() == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with autocast(self._unroll.precision, inputs.device):
+            logits = self._unroll._network(theta, inputs)
+        return self._unroll.loss(logits.to(theta.dtype), labels)
+
+    def _parts(self, count: int) -> list[tuple[slice, float]]:
+        """Slices of a batch that go through the network at once, with their shares of it."""
+        size = self._unroll.micro_batch or count
+        return [
+            (slice(first, min(first + size, count)), (min(first + size, count) - first) / count)
+            for first in range(0, count, size)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class _StepGradients:
+    """Of one step: its gradient, and the derivatives of the product of that with q."""
+
+    step: Tensor
+    theta: Tensor | None
+    images: Tensor | None
+    labels: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Gradients:
+    """Of the distance; those that are not wanted are None or without meaning."""
+
+    start: Tensor
+    images: Tensor | None
+    labels: Tensor | None
+    lr: Tensor
+
+
+class _Distance(torch.autograd.Function):
+    """:meth:`Unroll.distance` as an operation of autograd."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        unroll: Unroll,
+        start: Tensor,
+        target: Tensor,
+        images: Tensor,
+        labels: Tensor,
+        lr: Tensor,
+    ) -> Tensor:
+        walk = _Walk(unroll, images.detach(), labels.detach(), lr.detach())
+        distance = walk.forward(start.detach(), target)
+        # Saved so that a change in place between the two passes is an error, as it is in torch.
+        ctx.save_for_backward(start, target, images, labels, lr)
+        ctx.walk = walk
+        return distance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        *_, lr = ctx.saved_tensors
+        _, start, _, images, labels, rate = ctx.needs_input_grad
+        found = ctx.walk.backward(_Wanted(start, images, labels, rate))
+        return (
+            None,
+            grad_out * found.start if start else None,
+            None,
+            grad_out.to(found.images.dtype) * found.images if images else None,
+            grad_out.to(found.labels.dtype) * found.labels if labels else None,
+            grad_out * found.lr.to(lr.dtype) if rate else None,
+        )
+
+
+def _square(vector: Tensor) -> Tensor:
+    """The squared norm, summed in float64."""
+    return vector.square().sum(dtype=torch.float64)
+
+
+def _as_rate(lr: Tensor | float, like: Tensor) -> Tensor:
+    rate = torch.as_tensor(lr).to(dtype=like.dtype, device=like.device)
+    if rate.dim() != 0:
+        raise ValueError(f"lr has shape {tuple(rate.shape)}; it must be a single number")
+    return rate
+
+
+def _check_batches(batches: Any) -> tuple[Tensor, ...]:
+    checked = tuple(batches)
+    if not checked:
+        raise ValueError("batches is empty; it must hold the rows of one step at least")
+    for index, rows in enumerate(checked):
+        if not isinstance(rows, Tensor) or rows.dtype != torch.int64:
+            raise TypeError(f"batches[{index}] must be a tensor of int64")
+        if rows.dim() != 1 or not len(rows):
+            raise ValueError(
+                f"batches[{index}] has shape {tuple(rows.shape)}; it must be rows, one at least"
+            )
+    return checked
+
+
+def _parse_match(match: Any, steps: int) -> str | tuple[int, ...]:
+    if isinstance(match, str):
+        return check_choice("match", match, ("last", "nearest"))
+    chosen = tuple(as_count("match", step, at_most=steps) for step in match)
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise ValueError(f"match={match!r}; it must hold one number of steps at least, each once")
+    return chosen
+
+
+def _parse_gradient(gradient: Any) -> int | None:
+    """How many steps to go back through; None is all of them."""
+    if gradient in ("exact", "tesla"):
+        return None
+    name, colon, steps = gradient.partition(":") if isinstance(gradient, str) else ("", "", "")
+    if name == "truncated" and colon and steps.isdecimal() and int(steps) > 0:
+        return int(steps)
+    raise ValueError(
+        f"gradient={gradient!r}; it must be 'exact', 'tesla' or 'truncated:K' with K of at least 1"
+    )

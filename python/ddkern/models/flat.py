@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A network as a function of one vector of parameters. Importing this module needs torch."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["FlatNetwork"]
+
+
+class FlatNetwork:
+    """A network whose parameters are an argument, all in one vector.
+
+    The module gives structure and buffers; its own parameters are not used, and nothing of it is
+    changed. Norms that keep running statistics work with those of the batch and update none.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Returns logits of shape (n, n_classes).
+
+    Attributes
+    ----------
+    n_parameters : int
+
+    Raises
+    ------
+    TypeError
+        If ``model`` is not a module.
+    ValueError
+        If it has no parameters, they are of several dtypes, or it drops out at random, so that a
+        second call would not be the first one again.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model is a {type(model).__name__}; it must be a torch.nn.Module")
+        parameters = dict(model.named_parameters())
+        if not parameters:
+            raise ValueError("model has no parameters; there is nothing to train")
+        dtypes = {parameter.dtype for parameter in parameters.values()}
+        if len(dtypes) > 1:
+            raise ValueError(f"model has parameters of {len(dtypes)} dtypes; they must share one")
+        for name, module in model.named_modules():
+            # The dropouts of torch share a private base; what they have in common is p.
+            if "Dropout" in type(module).__name__ and getattr(module, "p", 0) > 0:
+                raise ValueError(
+                    f"model has {name!r}, which drops out with p={module.p}; it must be 0, since "
+                    "steps are replayed"
+                )
+        self._model = model
+        self._shapes = {name: parameter.shape for name, parameter in parameters.items()}
+        self._sizes = [parameter.numel() for parameter in parameters.values()]
+        self.n_parameters = sum(self._sizes)
+
+    def parameters_of(self, model: nn.Module) -> Tensor:
+        """The parameters of a module of this structure as a new vector.
+
+        Raises
+        ------
+        ValueError
+            If their names or shapes are others.
+        """
+        found = {name: parameter.shape for name, parameter in model.named_parameters()}
+        if found != self._shapes:
+            raise ValueError("model has parameters of other names or shapes than this network")
+        return torch.cat([parameter.detach().reshape(-1) for parameter in model.parameters()])
+
+    def __call__(self, parameters: Tensor, inputs: Tensor) -> Tensor:
+        """Logits of ``inputs`` with these parameters, shape (n_parameters,), in training mode."""
+        # One split, whose derivative is one concatenation; a view each would be a sum of vectors.
+        parts = parameters.split_with_sizes(self._sizes)
+        named = {
+            name: part.view(shape)
+            for part, (name, shape) in zip(parts, self._shapes.items(), strict=True)
+        }
+        # Copies take the updates of running statistics.
+        buffers = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
+        was_training = self._model.training
+        self._model.train()
+        try:
+            logits = torch.func.functional_call(self._model, (named, buffers), (inputs,))
+        finally:
+            self._model.train(was_training)
+        return cast(Tensor, logits)
