@@ -29,8 +29,10 @@ from diffusers import (
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
+import ddkern
 from bench import record
 from ddkern.data import open_dataset
+from ddkern.evaluate.measures import measure_quantization
 from ddkern.latents import DitCodec
 from ddkern.latents.placement import choose_dtype
 from ddkern.training import choose_device
@@ -86,10 +88,12 @@ def main(arguments: list[str] | None = None) -> int:
     )
     document["operations"] = count_operations()
     document["reading"] = measure_reading()
+    document["quantizing"] = measure_quantizing(options.threads)
     document["lines"] = [measure_dit(device, options)]
     name = document["device"].replace(" ", "-").replace("/", "-").lower()
     record.write(document, options.out / f"{name}.json")
-    print(document["operations"], document["reading"], *document["lines"], sep="\n")
+    for name in ("operations", "reading", "quantizing", "lines"):
+        print(name, document[name])
     return 0
 
 
@@ -187,6 +191,35 @@ def measure_reading(count: int = 64) -> dict[str, float]:
         photos = open_dataset(temporary, size=256)
         seconds = _median(photos.images, 5) / count
     return {"bytes": size, "seconds": seconds, "cpus": len(os.sched_getaffinity(0))}
+
+
+def measure_quantizing(threads: int, classes: int = 2) -> list[dict[str, float]]:
+    """Seconds for a class of 1300 latents of 4096 values: to quantize it, and to measure that."""
+    rows, features = 1300, 4096
+    generator = np.random.default_rng(0)
+    labels = np.repeat(np.arange(classes), rows)
+    # Clusters in a subspace, with noise around it, as latents of one class are.
+    centres = generator.normal(size=(classes * 16, 32)) @ generator.normal(size=(32, features))
+    chosen = centres[labels * 16 + generator.integers(0, 16, len(labels))]
+    latents = (chosen + generator.normal(size=chosen.shape)).astype(np.float32)
+    found = []
+    for k in (10, 50):
+        start = time.perf_counter()
+        q = ddkern.quantize(latents, k, groups=labels, random_state=0, n_threads=threads)
+        middle = time.perf_counter()
+        measure_quantization(
+            latents, q.centroids, q.weights, groups=labels, centroid_groups=q.groups
+        )
+        seconds = (middle - start) / classes, (time.perf_counter() - middle) / classes
+        found.append(
+            {
+                "k": k,
+                "iterations": float(np.mean(q.n_iter)),
+                "seconds_quantize": seconds[0],
+                "seconds_measure": seconds[1],
+            }
+        )
+    return found
 
 
 def _median(work: Callable[[], object], rounds: int) -> float:

@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """From results to docs/imagenet.md: ``python -m bench.evaluation.imagenet_report`` (``--check``).
 
-The page depends on the files in bench/results/imagenet and on two lines of the quantizer's
-benchmarks, and on nothing else.
+The page depends on the files in bench/results/imagenet, and on nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,10 +23,13 @@ _DENOISED = round(STRENGTH * STEPS)
 _IPC = (10, 50)
 _GPUS = (1, 8)
 
+# As they were decoded, in the set, and of the nearest real ones.
+_COPIES = 3
+
 _INTRODUCTION = f"""\
 What DDOQ takes for the {IMAGES:,} training images of ImageNet-1K, before it is begun. Operations
-and bytes follow from the sizes of the models. Seconds were measured on the machine that is named,
-and none is carried over to another. `ddkern distill --dry-run` measures yours."""
+and bytes follow from the sizes of the models. All seconds of a line were measured on the machine
+that it names. `ddkern distill --dry-run` measures yours."""
 
 _COMMANDS = """\
 On one GPU, with the training images in a folder a class, or in parquet files:
@@ -59,28 +60,31 @@ Multiplications and additions, as torch counts them, with {_DENOISED} of {STEPS}
 _READING = """\
 Every image is decoded twice: for the fingerprint, by which a repeated command knows that nothing
 was exchanged, and to be encoded. Up to 16 threads a process decode while the GPU works, so encoding
-waits for files where a GPU takes images faster than these give them."""
+waits for files where a GPU takes images faster than these give them. Here a JPEG file of 500 x 375
+pixels becomes 256 x 256 ones; the files were in memory, and a disk may be slower."""
+
+_QUANTIZATION = f"""\
+A class of 1300 latents of 4096 values (16 clusters around points of a subspace), until Lloyd's
+iteration has converged, and what `measures.json` takes. Classes do not touch each other, so
+{CLASSES} take {CLASSES} times as long. The CPU quantizes, in the first process; `torchrun` gives it
+one thread unless OMP_NUM_THREADS says more. What a GPU takes for latents that lie there already is
+in [benchmarks.md](benchmarks.md#on-a-gpu)."""
 
 _MEASURED = """\
 Milliseconds for an image in a batch, with DPM-Solver++; a step is one call of the transformer with
-the image twice, for guidance. *Together* is a plan: encoding and decoding, shared by the devices,
-and quantization on the CPU by the first of the processes."""
+the image twice, for guidance. *Together* is a plan: the fingerprint and the quantization, by the
+first of the processes on its CPU, with what measuring it takes; encoding, or reading where that
+takes longer; decoding. Devices share encoding and decoding, and the CPU is one for all of them."""
 
 _NO_GPU = """\
 No GPU has been measured with these models yet. `python -m bench.evaluation.imagenet_costs` does it
 in some minutes."""
 
 
-def render(costs: list[dict[str, Any]], quantizing: dict[str, float]) -> str:
-    """Return the text of the page.
-
-    Parameters
-    ----------
-    costs : list of dict
-        Documents of :mod:`bench.evaluation.imagenet_costs`.
-    quantizing : dict from str to float
-        Seconds for a class of 1300 latents of 4096 values and 50 centroids, by machine.
-    """
+def render(costs: list[dict[str, Any]]) -> str:
+    """Return the text of the page from documents of :mod:`bench.evaluation.imagenet_costs`."""
+    if not costs:
+        raise SystemExit("there are no results in bench/results/imagenet: run imagenet_costs first")
     operations = costs[-1]["operations"]
     parts = [
         "# Planning ImageNet-1K",
@@ -98,10 +102,11 @@ def render(costs: list[dict[str, Any]], quantizing: dict[str, float]) -> str:
         _READING,
         _reading(costs),
         "## Quantization",
-        _quantization(quantizing),
+        _QUANTIZATION,
+        _quantization(costs),
         "## Time",
         _MEASURED,
-        _times(costs, quantizing),
+        _times(costs),
         "" if any(_on_gpu(document) for document in costs) else _NO_GPU,
         "Made by " + "; ".join(f"`{document['command']}`" for document in costs) + ".",
     ]
@@ -116,7 +121,7 @@ def _sizes(operations: dict[str, dict[str, float]]) -> str:
                 name,
                 f"{4 * found['latent_values'] * IMAGES / 1e9:.0f} GB",
                 *(
-                    f"{3 * found['side'] ** 2 * ipc * CLASSES / 1e9:.1f} GB, "
+                    f"{_COPIES * 3 * found['side'] ** 2 * ipc * CLASSES / 1e9:.1f} GB, "
                     f"{4 * found['latent_values'] * ipc * CLASSES / 1e9:.1f} GB"
                     for ipc in _IPC
                 ),
@@ -137,8 +142,10 @@ def _memory(operations: dict[str, dict[str, float]]) -> str:
     return (
         f"The files of the images are about {FILES_GB} GB. Latents are a memory map, of which "
         "encoding holds a part of 512; quantization is fastest where all of it stays in memory "
-        f"({latents}). Weights take {weights} in float16, and a batch fills up to half of what is "
-        "free beside them."
+        f"({latents}). Images lie on disk as they were decoded, in the set, and those of the "
+        "nearest real ones; the first process holds them in memory. Weights of autoencoder and "
+        f"denoiser take {weights} in float16, and a batch fills up to half of what is free beside "
+        "them."
     )
 
 
@@ -175,34 +182,30 @@ def _reading(costs: list[dict[str, Any]]) -> str:
     return table(head, rows)
 
 
-def _quantization(quantizing: dict[str, float]) -> str:
+def _quantization(costs: list[dict[str, Any]]) -> str:
     rows = [
-        [machine, f"{1e3 * seconds:.2f}", f"{CLASSES * seconds:.1f}"]
-        for machine, seconds in quantizing.items()
+        [
+            document["machine"]["cpu"],
+            str(document["threads"]),
+            str(line["k"]),
+            f"{line['iterations']:.0f}",
+            f"{1e3 * line['seconds_quantize']:.0f}",
+            f"{1e3 * line['seconds_measure']:.0f}",
+            f"{CLASSES * (line['seconds_quantize'] + line['seconds_measure']) / 60:.1f}",
+        ]
+        for document in costs
+        for line in document["quantizing"]
     ]
-    text = table(["machine", "ms a class", f"seconds for {CLASSES} classes"], rows)
-    return (
-        "Classes of up to 1300 latents of 4096 values, 50 centroids each, seeding included, from "
-        "the results behind [benchmarks.md](benchmarks.md). Classes do not touch each other, so "
-        "a thousand take a thousand times as long as one. `ddkern distill` quantizes on the CPU."
-        f"\n\n{text}"
-    )
+    head = ["CPU", "threads", "centroids", "iterations", "quantize (ms)", "measure (ms)"]
+    return table([*head, f"minutes for {CLASSES} classes"], rows)
 
 
-def _times(costs: list[dict[str, Any]], quantizing: dict[str, float]) -> str:
+def _times(costs: list[dict[str, Any]]) -> str:
     rows = []
     for document in costs:
         (line,) = document["lines"]
-        one = line["seconds_decode"] + _DENOISED * line["seconds_step"]
-        on_cpu = next(iter(quantizing.values())) * CLASSES
         gpus = _GPUS if _on_gpu(document) else (1,)
-        hours = [
-            ", ".join(
-                _duration((IMAGES * line["seconds_encode"] + CLASSES * ipc * one) / n + on_cpu)
-                for n in gpus
-            )
-            for ipc in _IPC
-        ]
+        peak = line["bytes_on_device"]
         rows.append(
             [
                 document["device"],
@@ -210,12 +213,25 @@ def _times(costs: list[dict[str, Any]], quantizing: dict[str, float]) -> str:
                 f"{1e3 * line['seconds_encode']:.1f}",
                 f"{1e3 * line['seconds_step']:.1f}",
                 f"{1e3 * line['seconds_decode']:.1f}",
+                "" if peak is None else f"{peak / 1e9:.1f} GB",
                 " and ".join(map(str, gpus)),
-                *hours,
+                *(", ".join(_duration(_together(document, ipc, n)) for n in gpus) for ipc in _IPC),
             ]
         )
-    head = ["DiT-XL/2, 256 pixels on", "type", "encode (ms)", "step (ms)", "decode (ms)", "devices"]
-    return table([*head, *(f"together, {ipc} a class" for ipc in _IPC)], rows)
+    head = ["DiT-XL/2, 256 pixels on", "type", "encode (ms)", "step (ms)", "decode (ms)", "memory"]
+    together = [f"together, {ipc} a class" for ipc in _IPC]
+    return table([*head, "devices", *together], rows)
+
+
+def _together(document: dict[str, Any], ipc: int, devices: int) -> float:
+    """Seconds of a whole run."""
+    (line,) = document["lines"]
+    reading = IMAGES * document["reading"]["seconds"]
+    (quantizing,) = (entry for entry in document["quantizing"] if entry["k"] == ipc)
+    on_cpu = CLASSES * (quantizing["seconds_quantize"] + quantizing["seconds_measure"])
+    encoding = max(IMAGES * line["seconds_encode"] / devices, reading)
+    one = line["seconds_decode"] + _DENOISED * line["seconds_step"]
+    return float(reading + encoding + on_cpu + CLASSES * ipc * one / devices)
 
 
 def _on_gpu(document: dict[str, Any]) -> bool:
@@ -227,28 +243,13 @@ def _duration(seconds: float) -> str:
     return f"{hours:.1f} hours" if hours < 100 else f"{hours / 24:.0f} days"
 
 
-def quantizing_seconds() -> dict[str, float]:
-    """Seconds for a class on the machines that the quantizer was measured on, the CPU first."""
-    found = {}
-    cpu = json.loads((record.RESULTS / "end_to_end.json").read_text())
-    (line,) = (line for line in cpu["lines"] if line["shape"]["name"] == "latents-k50")
-    title = f"{cpu['machine']['cpu']}, {cpu['threads']} threads"
-    seconds = statistics.median(line["results"]["ddkern"]["seconds"])
-    found[title] = seconds / line["shape"]["groups"]
-    gpu = json.loads((record.RESULTS / "gpu" / "end_to_end.json").read_text())
-    (line,) = (line for line in gpu["lines"] if line["shape"]["name"] == "latents-k50")
-    seconds = statistics.median(line["results"]["ddkern"]["seconds"])
-    found[gpu["machine"]["name"]] = seconds / line["shape"]["groups"]
-    return found
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Write the page, or say whether it is up to date."""
     parser = argparse.ArgumentParser(prog="python -m bench.evaluation.imagenet_report")
     parser.add_argument("--check", action="store_true", help="change nothing")
     options = parser.parse_args(arguments)
     files = sorted((record.RESULTS / "imagenet").glob("*.json"))
-    text = render([json.loads(file.read_text()) for file in files], quantizing_seconds())
+    text = render([json.loads(file.read_text()) for file in files])
     path = record.ROOT / PAGE
     if options.check:
         current = path.exists() and path.read_text() == text

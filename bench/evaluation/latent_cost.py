@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``ddkern distill`` costs: ``python -m bench.evaluation.latent_cost --prior DIR --out OUT``.
+"""What ``ddkern distill`` costs: ``python -m bench.evaluation.latent_cost --prior DIR --run OUT``.
 
 Runs the command on all training images of CIFAR-10 in a process of its own, with a prior that is
 there, and records the seconds of each stage and the largest size of the process, beside that of a
@@ -42,6 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
     place = os.environ.get("DDKERN_CIFAR10")
     if place is None:
         raise SystemExit("DDKERN_CIFAR10 is not set: the folder with the parquet files of CIFAR-10")
+    if options.run.exists():
+        raise SystemExit(f"{options.run} exists already; the times would be those of two runs")
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
     document = record.new(
         "latent_cost",
@@ -61,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     made = json.loads((options.run / "run.json").read_text())
     document["lines"].append(
         {
-            "images": 50_000,
+            "images": made["stages"][0]["detail"]["images"],
             "ipc": options.ipc,
             "stages": made["stages"],
             "latent_shape": made["stages"][0]["detail"]["latent_shape"],

@@ -16,11 +16,16 @@ for hundreds of epochs."""
 
 _METHODS = """\
 DDOQ and D4M through a prior that was fitted to the data set on the spot, beside real images. Every
-set is made with a seed of its own and evaluated by one network of its own; the difference to random
-images stands with its standard error. Strength is how far a latent is diffused before it is
-denoised; at 0 centroids are decoded as they are. The strength that fitted priors of small images
-bring along, 0.2, was chosen by lines of digits, test images and all. Students of protocols with a
-teacher are networks like it."""
+set is made with a seed of its own and evaluated by one network of its own. Deviations are divided
+by n; the difference to random images stands with its standard error, divided by n - 1. Strength is
+how far a latent is diffused before it is denoised; at 0 centroids are decoded as they are. The
+strength that fitted priors of small images bring along, 0.2, was chosen by lines of digits, test
+images and all."""
+
+_COST = """\
+`ddkern distill --method ddoq` on all training images of CIFAR-10, with a prior that is there.
+*Outside* is the share of the encoding that its model did not take. Memory is the largest size of
+the process beyond that of one which only loads the models and uses them."""
 
 _CODEBOOKS = """\
 Every class of CIFAR-10 is quantized by k centroids. W2 is the root mean square over classes of the
@@ -49,6 +54,9 @@ def sections(documents: list[dict[str, Any]]) -> list[str]:
     for dataset in sorted({document["data"]["name"] for document in methods}):
         of_dataset = [d for d in methods if d["data"]["name"] == dataset]
         parts += [f"### {dataset}", _about_prior(of_dataset), _methods(of_dataset)]
+    costs = by_suite.get("latent_cost", [])
+    if costs:
+        parts += ["## What it costs", _COST, _costs(costs)]
     for document in by_suite.get("networks_at_once", []):
         parts += ["## Networks at once", _AT_ONCE, _at_once(document)]
     for document in by_suite.get("codebooks", []):
@@ -80,7 +88,7 @@ def _about_prior(documents: list[dict[str, Any]]) -> str:
     minutes = sum(prior["seconds"].values()) / 60
     teachers = {d["lines"][0].get("teacher_accuracy") for d in documents} - {None}
     labelled = "".join(
-        f" The teacher names {100 * accuracy:.1f} % of the test images right."
+        f" The teacher, a ConvNet-D3, names {100 * accuracy:.1f} % of the test images right."
         for accuracy in sorted(teachers)
     )
     return (
@@ -102,6 +110,8 @@ def _methods(documents: list[dict[str, Any]]) -> str:
     for document in sorted(documents, key=_place):
         (line,) = document["lines"]
         values = found[line["name"]]
+        if f" --sets {len(values)}" not in document["command"]:
+            raise ValueError(f"{line['name']} has {len(values)} sets; its command asks for more")
         base = found.get(f"random-{line['ipc']}@{line['protocol']}")
         margin = ""
         if base is not None and line["method"] != "random" and min(len(values), len(base)) > 1:
@@ -110,7 +120,7 @@ def _methods(documents: list[dict[str, Any]]) -> str:
         decoding = line["decoding"] or {}
         rows.append(
             [
-                line["sets"][0]["protocol"],
+                line["sets"][0]["protocol"] + (f", {line['model']}" if line.get("model") else ""),
                 line["method"],
                 "" if not decoding else f"{decoding['strength']:g}",
                 line["weights"],
@@ -150,6 +160,29 @@ def _codebooks(document: dict[str, Any]) -> str:
     head = ["space", "features", "k", "W2, masses", "W2, equal weights", "gain"]
     text = table([*head, "effective centroids", "seconds to quantize"], rows)
     return f"{text}\n\nMade by `{document['command']}`, {document['threads']} threads."
+
+
+def _costs(documents: list[dict[str, Any]]) -> str:
+    rows = []
+    for document in documents:
+        (line,) = document["lines"]
+        stages = {stage["name"]: stage for stage in line["stages"]}
+        encode = stages["encode"]
+        outside = 1 - encode["detail"]["seconds_in_codec"] / encode["seconds"]
+        whole = sum(stage["seconds"] for stage in line["stages"])
+        rows.append(
+            [
+                str(line["images"]),
+                str(line["ipc"]),
+                *(f"{stages[name]['seconds']:.2f}" for name in ("encode", "quantize", "decode")),
+                f"{100 * outside:.1f} %",
+                f"{100 * stages['quantize']['seconds'] / whole:.2f} %",
+                f"{(line['bytes_of_run'] - line['bytes_of_models']) / 1e6:.0f} MB",
+                f"`{document['command']}`",
+            ]
+        )
+    head = ["images", "images a class", "encode (s)", "quantize (s)", "decode (s)", "outside"]
+    return table([*head, "quantization of all", "memory", "command"], rows)
 
 
 def _at_once(document: dict[str, Any]) -> str:

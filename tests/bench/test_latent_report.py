@@ -26,7 +26,7 @@ def document(method: str, accuracies: list[float], **changes: Any) -> dict[str, 
     }
     return {
         "suite": "latent_methods",
-        "command": f"c --lines {method}-10@small",
+        "command": f"c --sets {len(accuracies)} --lines {method}-10@small",
         "data": {"name": "digits"},
         "prior": PRIOR,
         "lines": [line | changes],
@@ -51,12 +51,30 @@ def test_methods_stand_beside_random_images() -> None:
     page = "\n\n".join(sections(documents))
     assert page.count("### digits") == 1
     assert "3 minutes" in page
-    assert "The teacher names 78.3 %" in page
+    assert "The teacher, a ConvNet-D3, names 78.3 %" in page
     found = cells(page, "| small@1 | ddoq ")
     assert found[2:8] == ["0.2", "density", "10", "92.0 ± 2.0", "2", "+11.0 ± 2.2"]
-    assert found[8] == "`c --lines ddoq-10@small`"
+    assert found[8] == "`c --sets 2 --lines ddoq-10@small`"
     assert cells(page, "| small@1 | k-means ")[7] == "", "one set has no error"
     assert page.index("ddoq-10") < page.index("k-means-10") < page.index("random-10")
+
+
+def test_unfinished_lines_are_refused() -> None:
+    unfinished = document("ddoq", [0.9]) | {"command": "c --sets 5"}
+    with pytest.raises(ValueError, match="ddoq-10@small has 1 sets; its command asks for more"):
+        sections([unfinished])
+
+
+def test_costs_are_shares_of_the_stages() -> None:
+    stages = [
+        {"name": "encode", "seconds": 40.0, "detail": {"seconds_in_codec": 39.0}},
+        {"name": "quantize", "seconds": 0.5, "detail": {}},
+        {"name": "decode", "seconds": 9.5, "detail": {}},
+    ]
+    line = {"images": 9, "ipc": 10, "stages": stages, "bytes_of_run": 3e8, "bytes_of_models": 1e8}
+    page = "\n\n".join(sections([{"suite": "latent_cost", "command": "c", "lines": [line]}]))
+    found = cells(page, "| 9 ")
+    assert found[1:8] == ["10", "40.00", "0.50", "9.50", "2.5 %", "1.00 %", "200 MB"]
 
 
 def test_lines_of_several_priors_are_not_one_table() -> None:

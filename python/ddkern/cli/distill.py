@@ -22,10 +22,9 @@ from ddkern.cli.arguments import (
     Seed,
     Size,
     command_of,
-    refuse_existing,
 )
 from ddkern.cli.output import print_json, print_pairs
-from ddkern.cli.set_files import SetFiles
+from ddkern.cli.set_files import RUN_RECORD, SetFiles, write_run
 
 if TYPE_CHECKING:
     from ddkern.cli.latents import LatentOptions
@@ -155,14 +154,17 @@ def distill(
     from ddkern.cli.latents import LATENT_METHODS, LatentOptions
     from ddkern.cli.sets import DataOptions, check_normalization
     from ddkern.distill import method_names
+    from ddkern.distill.workers import Workers
 
+    is_first = Workers.of_environment().rank == 0
     check_choice("--method", method, method_names())
     as_seed("--seed", seed)
     if ipc is not None and method == "whole":
         raise ValueError(f"--ipc={ipc}, but --method whole takes all images")
     count = as_count("--ipc", 10 if ipc is None else ipc)
     files = SetFiles.beside(out, export or [])
-    refuse_existing(files.all(), force)
+    if is_first:
+        files.refuse_existing(out, force)
     files.check_packages()
     data = DataOptions(dataset, size, channels)
     train = data.training()
@@ -177,16 +179,18 @@ def distill(
         from_latents.refuse(method)
         chosen = choose_coreset(method, count, scores, from_features, train, seed)
         chosen.check(train)
+        if not is_first:
+            return  # one process is enough
         if dry_run:
             job.print_plan({"method": method, "options": chosen.options()})
         else:
-            job.run(lambda _: chosen)
+            job.run(lambda _: chosen, out)
         return
     if scores is not None:
         raise ValueError(f"--scores={str(scores)!r} is for --method forgetting")
     from_features.refuse(method)
     from_latents.check(method, train)
-    _distill_latents(job, method, count, data, out, from_latents, device, dry_run)
+    _distill_latents(job, method, count, data, out, from_latents, device, dry_run, is_first)
 
 
 def _distill_latents(
@@ -198,17 +202,18 @@ def _distill_latents(
     options: LatentOptions,
     device: str,
     dry_run: bool,
+    is_first: bool,
 ) -> None:
     from ddkern.cli.latent_plan import estimate, print_estimate
-    from ddkern.cli.latents import Place, write_run
+    from ddkern.cli.latents import Place
     from ddkern.distill.selection import check_class_counts
-    from ddkern.distill.workers import Workers
 
     if job.files.contact_sheet is None:
         raise ValueError(f"--out={str(out)!r}; with --method {method} it must be a folder")
     check_class_counts(job.train, ipc)
-    is_first = Workers.of_environment().rank == 0
     settings = {"method": method, "options": {"ipc": ipc, **options.given()}}
+    if dry_run and not is_first:
+        return
     if dry_run or (is_first and not job.quiet and not job.as_json):
         found = estimate(job.train, ipc, options, device)
         if dry_run:
@@ -229,7 +234,7 @@ def _distill_latents(
         place = Place(job.train, test, normalization, out, job.seed, device, not job.quiet)
         return options.build(method, ipc, place)
 
-    job.run(make, write=is_first, after=lambda made: write_run(made, out, job.command))
+    job.run(make, out, write=is_first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,18 +270,20 @@ class _Job:
     def run(
         self,
         make: Callable[[Normalization], Method],
+        out: Path,
         *,
         write: bool = True,
-        after: Callable[[DistilledSet], None] | None = None,
     ) -> None:
-        """Make the method and the set, write the set, and say so.
+        """Make the method and the set, write it and the record of the run, and say so.
 
-        ``after`` is called when the set is written; without ``write`` another process writes it.
+        Without ``write`` another process does that.
         """
         from ddkern.cli.sets import choose_normalization
         from ddkern.distill import distill as run_method
 
         start = time.perf_counter()
+        if write and self.files.contact_sheet is not None:
+            (out / RUN_RECORD).unlink(missing_ok=True)
         chosen = choose_normalization(self.normalization, self.train, self.train.image_shape[0])
         made = run_method(
             self.train,
@@ -288,8 +295,8 @@ class _Job:
         if not write:
             return
         self.files.write(made, self.drop_weights)
-        if after is not None:
-            after(made)
+        if self.files.contact_sheet is not None:
+            write_run(made, out, self.command)
         self._print_result(made, time.perf_counter() - start)
 
     def _print_result(self, made: DistilledSet, seconds: float) -> None:

@@ -243,6 +243,7 @@ def _open(
 ) -> tuple[DistilledSet, ImageDataset, int | None]:
     """The set, the test images, and how many training images there are if there are any."""
     from ddkern.cli.sets import choose_normalization, load_set
+    from ddkern.data.decoding import EncodedImages
 
     test = data.open(split)
     try:
@@ -253,7 +254,15 @@ def _open(
     chosen = None
     if normalization is not None:
         chosen = choose_normalization(normalization, train, test.image_shape[0])
-    return load_set(path, chosen), test, None if train is None else len(train)
+    made = load_set(path, chosen)
+    channels, height, width = made.image_shape
+    is_encoded = isinstance(test.source, EncodedImages)
+    if made.image_shape != test.image_shape and is_encoded and height == width:
+        raise ValueError(
+            f"--dataset={data.path!r} has images of shape {test.image_shape}, those of SET have "
+            f"{made.image_shape}; give --size {height} --channels {channels}"
+        )
+    return made, test, None if train is None else len(train)
 
 
 def _load_teacher(

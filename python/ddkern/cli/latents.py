@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +12,12 @@ from ddkern.cli.arguments import naming
 from ddkern.cli.prior import make_recipe
 
 if TYPE_CHECKING:
-    from ddkern.data import DistilledSet, ImageDataset, Normalization
+    from ddkern.data import ImageDataset, Normalization
     from ddkern.distill import Method
     from ddkern.distill.stages import StageLog
     from ddkern.latents import Codec
 
-__all__ = ["LATENT_METHODS", "LatentOptions", "Place", "load_or_identity", "write_run"]
+__all__ = ["LATENT_METHODS", "LatentOptions", "Place", "load_or_identity"]
 
 LATENT_METHODS = ("ddoq", "d4m")
 
@@ -227,25 +226,3 @@ def _as_rows(text: str) -> list[int]:
         raise ValueError(
             f"--prior-classes={text!r}; it must be whole numbers between commas, one a class"
         ) from None
-
-
-def write_run(made: DistilledSet, run: Path, command: str) -> None:
-    """Write ``run.json``: what was done, with what, and how long each stage took."""
-    from ddkern.distill.stages import StageLog
-    from ddkern.files import replaced_when_complete
-
-    provenance = made.provenance
-    content = {
-        "format": "ddkern-run",
-        "format_version": 1,
-        "command": command,
-        "method": provenance.method,
-        "dataset": provenance.source,
-        "dataset_hash": provenance.source_hash,
-        "random_state": provenance.random_state,
-        "settings": dict(provenance.options),
-        "stages": StageLog(run).read(),
-        "versions": dict(provenance.versions),
-    }
-    with replaced_when_complete(run / "run.json") as file:
-        file.write((json.dumps(content, indent=1) + "\n").encode())

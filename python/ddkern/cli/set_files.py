@@ -3,14 +3,21 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ddkern.cli.arguments import refuse_existing
+
 if TYPE_CHECKING:
     from ddkern.data import DistilledSet
 
-__all__ = ["SetFiles"]
+__all__ = ["RUN_RECORD", "SetFiles", "write_run"]
+
+RUN_RECORD = "run.json"
+"""Is written after everything else in the folder of a run."""
 
 # Formats of --export, and what their files are called: the name of the set with this ending.
 _EXPORTS = {"folder": ".images", "parquet": ".parquet", "pt": ".pt"}
@@ -49,6 +56,16 @@ class SetFiles:
         sheet = [] if self.contact_sheet is None else [self.contact_sheet]
         return [self.set, *sheet, *self.exports.values()]
 
+    def refuse_existing(self, out: Path, force: bool) -> None:
+        """Raise FileExistsError where something lies that would be replaced.
+
+        What a run in ``out`` left that was ended while it wrote is replaced: it has stages, and
+        not the record that is written last.
+        """
+        unfinished = (out / "stages").is_dir() and not (out / RUN_RECORD).exists()
+        if not unfinished:
+            refuse_existing(self.all(), force)
+
     def check_packages(self) -> None:
         """Hours may pass before anything is written; a missing package is told before them."""
         from ddkern.optional import import_optional
@@ -75,6 +92,8 @@ class SetFiles:
                 draw_distilled_set(made).save(file, "PNG")
         for name, path in self.exports.items():
             if name == "folder":
+                if path.is_dir():
+                    shutil.rmtree(path)  # of a run that was ended while it wrote
                 save_image_folder(made, path)
             elif name == "parquet":
                 save_parquet(made, path)
@@ -93,3 +112,25 @@ class SetFiles:
         sheet = None if self.contact_sheet is None else str(self.contact_sheet)
         exports = {name: str(path) for name, path in self.exports.items()}
         return {"set": str(self.set), "contact_sheet": sheet, "exports": exports}
+
+
+def write_run(made: DistilledSet, run: Path, command: str) -> None:
+    """Write the record of a run: what was done, with what, and how long each stage took."""
+    from ddkern.distill.stages import StageLog
+    from ddkern.files import replaced_when_complete
+
+    provenance = made.provenance
+    content = {
+        "format": "ddkern-run",
+        "format_version": 1,
+        "command": command,
+        "method": provenance.method,
+        "dataset": provenance.source,
+        "dataset_hash": provenance.source_hash,
+        "random_state": provenance.random_state,
+        "settings": dict(provenance.options),
+        "stages": StageLog(run).read(),
+        "versions": dict(provenance.versions),
+    }
+    with replaced_when_complete(run / RUN_RECORD) as file:
+        file.write((json.dumps(content, indent=1) + "\n").encode())

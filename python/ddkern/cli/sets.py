@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import typer
 
+from ddkern.checks import as_count
 from ddkern.cli.arguments import naming
 from ddkern.cli.output import print_table
 from ddkern.data import (
@@ -20,6 +21,7 @@ from ddkern.data import (
     load_pt_files,
     open_dataset,
 )
+from ddkern.data.decoding import LARGEST_SIDE
 
 __all__ = [
     "MOST_CLASSES_SHOWN",
@@ -48,6 +50,16 @@ class DataOptions:
     size: int | None = None
     channels: int | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("size", "channels"):
+            value = getattr(self, name)
+            if value is not None and self.path == "digits":
+                raise ValueError(f"--{name}={value} is for encoded images, not --dataset digits")
+        if self.size is not None:
+            as_count("--size", self.size, at_most=LARGEST_SIDE)
+        if self.channels not in (None, 1, 3):
+            raise ValueError(f"--channels={self.channels}; it must be 1 or 3")
+
     def open(self, split: str | None = None) -> ImageDataset:
         """One part of it."""
         with naming("--dataset"):
@@ -64,13 +76,27 @@ class DataOptions:
         return opened
 
     def test(self) -> ImageDataset | None:
-        """The split "test", or None where there is none."""
+        """The split "test", or None where there is none.
+
+        Raises
+        ------
+        ValueError
+            If it cannot be read, or its images have another shape than those for training.
+        """
         from ddkern.data.readers.layout import MissingSplitError
 
         try:
-            return open_dataset(self.path, split="test", size=self.size, channels=self.channels)
+            opened = open_dataset(self.path, split="test", size=self.size, channels=self.channels)
         except MissingSplitError:
             return None
+        expected = self.training().image_shape
+        if opened.image_shape != expected:
+            raise ValueError(
+                f"--dataset: images of the split 'test' of {self.path!r} have the shape "
+                f"{opened.image_shape}, those for training {expected}; --size and --channels make "
+                "them alike"
+            )
+        return opened
 
 
 def choose_normalization(name: str, train: ImageDataset | None, channels: int) -> Normalization:

@@ -19,10 +19,22 @@ from numpy.typing import NDArray
 from ddkern.checks import as_count, as_integer
 from ddkern.optional import import_optional
 
-__all__ = ["EncodedImages", "EncodedStore", "ImageRules", "decode_image", "parse_rules"]
+__all__ = [
+    "LARGEST_SIDE",
+    "EncodedImages",
+    "EncodedStore",
+    "ImageRules",
+    "decode_image",
+    "parse_rules",
+]
 
 _GREY_MODES = frozenset({"1", "L", "LA"})
 _DEEP_MODES = ("I", "F")  # 16 bits and more; also "I;16" and its kind
+
+LARGEST_SIDE = 1 << 12
+"""Of what images are scaled to."""
+
+_MOST_ASPECT = 50
 
 # Threads decode at once, since Pillow's decoders leave the interpreter to others. Files of fewer
 # bytes are decoded sooner than they are handed over.
@@ -57,7 +69,7 @@ def parse_rules(channels: Any, size: Any) -> ImageRules:
         if channels not in (1, 3):
             raise ValueError(f"channels={channels}; it must be 1, 3 or None")
     if size is not None:
-        size = as_count("size", size)
+        size = as_count("size", size, at_most=LARGEST_SIDE)
     return ImageRules(channels, size, colour_to_grey=channels == 1)
 
 
@@ -102,11 +114,17 @@ def decode_image(data: bytes, where: str, rules: ImageRules) -> NDArray[np.uint8
     if not is_grey and rules.channels == 1 and not rules.colour_to_grey:
         raise ValueError(
             f"{where}: the image is in colour (mode {picture.mode!r}), but the first one is grey; "
-            "pass channels=3 to read all as RGB, or channels=1 to read all as grey"
+            "pass channels=3 (--channels) to read all as RGB, or channels=1 to read all as grey"
         )
     channels = rules.channels or (1 if is_grey else 3)
     picture = picture.convert("L" if channels == 1 else "RGB")
     if rules.size is not None:
+        width, height = picture.size
+        if max(width, height) > _MOST_ASPECT * min(width, height):
+            raise ValueError(
+                f"{where}: the image is {height} x {width} (height x width); with size="
+                f"{rules.size} no side may be more than {_MOST_ASPECT} times the other"
+            )
         picture = _scale_and_crop(pil, picture, rules.size)
     pixels = np.asarray(picture)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
@@ -167,11 +185,14 @@ class EncodedImages:
         def decode(position: int, data: bytes) -> None:
             images[position] = self._decode(int(rows[position]), data)
 
-        threads = min(_available_cpus(), _MOST_THREADS)
+        threads = min(_available_cpus(), _MOST_THREADS, len(rows))
         coming: deque[Future[None]] = deque()
-        with ThreadPoolExecutor(threads) as pool:
+        with ThreadPoolExecutor(max(1, threads)) as pool:
             for position, data in self.store.fetch(rows):
-                if threads == 1 or len(data) < _BYTES_WORTH_A_THREAD:
+                if threads <= 1 or len(data) < _BYTES_WORTH_A_THREAD:
+                    # What was handed over before comes first, its errors too.
+                    while coming:
+                        coming.popleft().result()
                     decode(position, data)
                     continue
                 coming.append(pool.submit(decode, position, data))
@@ -188,8 +209,8 @@ class EncodedImages:
             _, height, width = self.image_shape
             raise ValueError(
                 f"{where}: mixed sizes: the image is {image.shape[1]} x {image.shape[2]} and "
-                f"{self.first} is {height} x {width} (height x width); pass size=... to scale "
-                "and crop all images to one size"
+                f"{self.first} is {height} x {width} (height x width); pass size=... "
+                "(--size) to scale and crop all images to one size"
             )
         return image
 

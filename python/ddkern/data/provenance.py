@@ -75,6 +75,7 @@ class Provenance:
         *,
         random_state: int,
         source: ImageDataset | None = None,
+        source_hash: str = "",
         protocol: str = "",
     ) -> Provenance:
         """The provenance of a set that is made here and now.
@@ -85,7 +86,8 @@ class Provenance:
         options : mapping
         random_state : int
         source : ImageDataset, optional
-            Read once, for its fingerprint.
+            Read once, for its fingerprint, unless that is given.
+        source_hash : str
         protocol : str
         """
         return cls(
@@ -94,7 +96,7 @@ class Provenance:
             random_state=random_state,
             source="" if source is None else source.name,
             source_split="" if source is None else source.split or "",
-            source_hash="" if source is None else source.fingerprint(),
+            source_hash="" if source is None else source_hash or source.fingerprint(),
             protocol=protocol,
             versions=_versions(),
             commit=_commit(Path(__file__).resolve().parent),

@@ -157,14 +157,26 @@ class LatentRun:
         described = codec.describe()
         # Latents of a codec that draws none are the same for every seed.
         self._encoding_seed = random_state if described.get("sample") else 0
-        # For all of them one process looks at every image.
-        dataset.take_fingerprint(self.workers.same(dataset.fingerprint))
+        self.dataset_hash = self._find_fingerprint()
         self._source = {
             "dataset": dataset.name,
-            "dataset_hash": dataset.fingerprint(),
+            "dataset_hash": self.dataset_hash,
             "codec": described,
             "encoding_seed": self._encoding_seed,
         }
+
+    def _find_fingerprint(self) -> str:
+        """Of the data set. Of several processes one looks at every image, the others at some."""
+        if self.workers.count == 1:
+            return self.dataset.fingerprint()
+        seen = self.dataset.quick_fingerprint()
+        found, seen_first = self.workers.same(lambda: (self.dataset.fingerprint(), seen))
+        if seen != seen_first:
+            raise ValueError(
+                f"dataset {self.dataset.name!r} is another one for process {self.workers.rank} "
+                "than for the first; all processes must read the same images"
+            )
+        return found
 
     @classmethod
     @contextlib.contextmanager
@@ -220,7 +232,10 @@ class LatentRun:
                 return Codebook(kept["centroids"], kept["masses"], kept["labels"])
 
     def decode(self, codebook: Codebook, decoding: Mapping[str, Any]) -> NDArray[np.uint8]:
-        """Images of all codewords: uint8, shape (n, channels, height, width)."""
+        """Images of all codewords: uint8, shape (n, channels, height, width).
+
+        Processes after the first one, which do not write the set, get them as a memory map.
+        """
         conditions = {
             **self._source,
             "codebook": _digest(codebook),
@@ -252,7 +267,8 @@ class LatentRun:
             )
             detail["seconds_in_codec"] = detail.get("seconds_in_codec", 0.0) + seconds
             detail["images"] = shape[0]
-            return np.array(file.read())
+            made = file.read()
+            return np.array(made) if self.workers.rank == 0 else made
 
     def relabel(
         self, images: NDArray[np.uint8], teacher: Any, normalization: Normalization
@@ -399,7 +415,9 @@ def distill_latents(
         sample_weight=weight,
         soft_labels=soft_labels,
         soft_label_kind="probabilities" if soft_labels is None else "logits",
-        provenance=Provenance(options={"decoding": _decoding(method)}),
+        provenance=Provenance(
+            options={"decoding": _decoding(method)}, source_hash=run.dataset_hash
+        ),
     )
 
 

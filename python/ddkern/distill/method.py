@@ -36,7 +36,8 @@ class Method(Configured, Protocol):
         """Make the set.
 
         What it puts into the options of the set's provenance is recorded along with its own
-        options; :func:`distill` adds everything else.
+        options, and so is the fingerprint of the data set where it was needed; :func:`distill` adds
+        everything else.
         """
 
 
@@ -70,8 +71,8 @@ def distill(
     -------
     DistilledSet
         Its ``provenance`` holds the method, all of its options, the seed, the fingerprint of
-        ``dataset`` (which is read once more for it), and versions. The options of a coreset also
-        list ``rows``: which row of ``dataset`` each image is.
+        ``dataset`` (which is read once more for it, unless the method has found it), and versions.
+        The options of a coreset also list ``rows``: which row of ``dataset`` each image is.
 
     Raises
     ------
@@ -109,6 +110,7 @@ def distill(
         {**method.options(), **made.provenance.options},
         random_state=seed,
         source=dataset,
+        source_hash=made.provenance.source_hash,
     )
     return replace(made, provenance=provenance)
 

@@ -7,7 +7,7 @@ import datetime
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 __all__ = ["Workers"]
 
@@ -71,17 +71,38 @@ class Workers:
 
             distributed.barrier()
 
-    def same(self, work: Callable[[], str]) -> str:
-        """What ``work`` gives in the first process, in all of them."""
-        made = [work() if self.rank == 0 else ""]
-        if self.count > 1:
-            from torch import distributed
-
-            distributed.broadcast_object_list(made)
-        return made[0]
-
     def first(self, work: Callable[[], T]) -> T | None:
-        """What ``work`` gives in the first process, while the others wait; None in those."""
-        made = work() if self.rank == 0 else None
-        self.wait()
+        """What ``work`` gives in the first process, while the others wait; None in those.
+
+        Raises
+        ------
+        ConnectionAbortedError
+            In the others, if it raised an exception in the first one.
+        """
+        made, error = None, None
+        if self.rank == 0:
+            try:
+                made = work()
+            except BaseException as caught:  # noqa: BLE001  # raised again below
+                error = caught
+        failed = self._from_first(error is not None)
+        if error is not None:
+            raise error
+        if failed:
+            raise ConnectionAbortedError("the first process failed; its message says why")
         return made
+
+    def same(self, work: Callable[[], T]) -> T:
+        """What ``work`` gives in the first process, in all of them; raises as :meth:`first`."""
+        made = self.first(work)
+        return cast(T, self._from_first(made))
+
+    def _from_first(self, value: Any) -> Any:
+        """The value that the first process has, in all of them."""
+        if self.count == 1:
+            return value
+        from torch import distributed
+
+        sent = [value]
+        distributed.broadcast_object_list(sent)
+        return sent[0]

@@ -212,7 +212,7 @@ def _read_record(path: Path, distilled: DistilledSet) -> dict[str, Any]:
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
     return {
-        "command": _entry(path, content, "command", str),
+        "command": _expect(str, content.get("command", ""), f"{path}: command"),
         "method": _entry(path, content, "method", str),
         "dataset": _entry(path, content, "dataset", str),
         "dataset_hash": dataset_hash,

@@ -22,7 +22,8 @@ pytest.importorskip("sklearn")
 from ddkern.data import DistilledSet
 from helpers.bits import assert_same_array_bits
 
-STAGES = ("prior", "teacher", "encode", "quantize", "decode", "measure", "set")
+# The last three are what is written when all stages are done.
+STAGES = ("prior", "teacher", "encode", "quantize", "decode", "measure", "set", "sheet", "record")
 
 # A disk of its own, small enough to be filled, that only this process and its children see.
 ISOLATED = ("unshare", "--user", "--map-root-user", "--mount")
@@ -34,6 +35,7 @@ PROGRAM = """
 import contextlib, json, sys
 from pathlib import Path
 from typer.testing import CliRunner
+import ddkern.report
 from ddkern.cli import latents, set_files
 from ddkern.cli.app import app
 from ddkern.distill.stages import StageLog
@@ -62,9 +64,21 @@ def write_set(files, *arguments):
     fill("set")
     return write(files, *arguments)
 
+draw, write_run = ddkern.report.draw_distilled_set, sys.modules["ddkern.cli.distill"].write_run
+
+def draw_sheet(*arguments):
+    fill("sheet")
+    return draw(*arguments)
+
+def write_record(*arguments):
+    fill("record")
+    return write_run(*arguments)
+
 StageLog.stage, set_files.SetFiles.write = stage, write_set
+ddkern.report.draw_distilled_set = draw_sheet
+sys.modules["ddkern.cli.distill"].write_run = write_record
 arguments = ["distill", "--method", "ddoq", "--dataset", "digits", "--ipc", "2", "--effort",
-             "0.002", "--teacher", "convnet-d3", "--quiet", "--out"]
+             "0.002", "--teacher", "convnet-d3", "--export", "folder", "--quiet", "--out"]
 told = []
 for state["full_at"] in [None, *json.loads(sys.argv[2]), None]:
     out = disk / ("run" if told else "undisturbed")
@@ -112,7 +126,8 @@ def test_every_stage_says_so_and_goes_on_when_there_is_room(tmp_path: Path) -> N
         assert failure["exit_code"] == 1, stage
         assert "No space left on device" in failure["stderr"], (stage, failure)
         assert failure["stderr"].count("\n") == 1, (stage, failure)
-        assert "set.safetensors" not in failure["kept"], stage
+        assert ("set.safetensors" in failure["kept"]) == (stage in STAGES[-2:]), stage
+        assert "run.json" not in failure["kept"], stage
         # What earlier stages left is still there, and no draft of a file that failed.
         assert before <= {*failure["kept"]}, stage
         drafts = [name for name in failure["kept"] if Path(name).name.startswith(".")]

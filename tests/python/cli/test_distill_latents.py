@@ -82,7 +82,10 @@ def test_images_of_several_sizes(
             picture.resize((20, 12 + row % 3)).save(folder / f"{row}.png")
     data = ("--dataset", tmp_path / "digits")
     where = (*data, "--prior", "none", "--ipc", 2, "--quiet", "--out", tmp_path / "r")
-    assert "mixed sizes" in fails("distill", "--method", "ddoq", *where)
+    message = fails("distill", "--method", "ddoq", *where)
+    assert "(1, 13, 20), those for training (1, 12, 20); --size and --channels make" in message
+    only = ("--dataset", tmp_path / "digits" / "train", "--ipc", 2, "--out", tmp_path / "p")
+    assert "pass size=... (--size) to scale" in fails("distill", "--method", "herding", *only)
     how = ("--size", 8, "--channels", 3)
     done = run("distill", "--method", "ddoq", *where, *how)
     assert done.exit_code == 0, (done.stderr, done.exception)
@@ -92,11 +95,23 @@ def test_images_of_several_sizes(
     assert "--size 8 --channels 3" in record["command"]
     done = run("evaluate", path, *data, *how, "--protocol", short, "--quiet", "--json")
     assert done.exit_code == 0, (done.stderr, done.exception)
+    assert fails("evaluate", path, *data).endswith(
+        "images of shape (1, 13, 20), those of SET have (3, 8, 8); give --size 8 --channels 3"
+    )
     assert run("inspect", path, *data, *how, "--quiet").exit_code == 0
     assert fails("inspect", path, "--size", 8) == "--size=8 needs --dataset, images to compare with"
     digits_alone = ("--dataset", "digits", "--out", tmp_path / "q")
     message = fails("distill", "--method", "random", *digits_alone, "--size", 9)
-    assert message.startswith("--dataset: size=9 is for parquet and folder data sets")
+    assert message == "--size=9 is for encoded images, not --dataset digits"
+    for wrong, rule in (
+        ("--size", "at least 1 and at most 4096"),
+        ("--channels", "must be 1 or 3"),
+    ):
+        assert rule in fails("distill", "--method", "random", *only, wrong, 5000)
+    pytest.importorskip("diffusers")
+    fit = run("prior", "fit", *data, *how, "--out", tmp_path / "prior", "--dry-run", "--json")
+    assert fit.exit_code == 0, (fit.stderr, fit.exception)
+    assert "image_shape=(3, 8, 8)" in fit.stdout
 
 
 def test_json_is_all_there_is_on_standard_output(run: Run, tmp_path: Path) -> None:

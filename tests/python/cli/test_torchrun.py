@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -25,6 +26,10 @@ SHORT = {
     "fit._SAMPLES_VALIDATED": 1,
     "validation._CLASSIFIER_STEPS": 1,
 }
+TORCHRUN = (
+    *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+    *("--nproc-per-node", "2"),
+)
 PROGRAM = "\n".join(
     [
         "from ddkern.cli import latents, main",
@@ -58,10 +63,9 @@ def test_two_processes_give_the_file_of_one(
         torch.set_num_threads(threads)
     assert done.exit_code == 0, (done.stderr, done.exception)
     (tmp_path / "program.py").write_text(PROGRAM)
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone")
     both = subprocess.run(
         [
-            *(*torchrun, "--nproc-per-node", "2", str(tmp_path / "program.py")),
+            *(*TORCHRUN, str(tmp_path / "program.py")),
             *map(str, (*arguments, *settings, tmp_path / "two")),
         ],
         capture_output=True,
@@ -74,3 +78,32 @@ def test_two_processes_give_the_file_of_one(
     assert one == two
     assert both.stdout.count("set.safetensors") == 1, "one of them speaks"
     assert (tmp_path / "two" / "stages-1" / "encode.json").exists()
+    records = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("one", "two")]
+    for record in records:
+        record["stages"] = [stage["name"] for stage in record["stages"]]
+        record["command"] = record["command"].replace("/two", "/one")
+    assert records[0] == records[1]
+
+
+@pytest.mark.slow
+def test_an_error_is_told_in_a_line(tmp_path: Path) -> None:
+    digits = ("distill", "--method", "ddoq", "--dataset", "digits", "--prior", "none", "--ipc", "2")
+    (tmp_path / "program.py").write_text(
+        "import sys\n"
+        "from ddkern.cli import main\n"
+        "from ddkern.distill.latent_sets import LatentRun\n"
+        "def fail(*_):\n"
+        "    raise ValueError('no codebook')\n"
+        "LatentRun._save_codebook = fail\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [*TORCHRUN, str(tmp_path / "program.py"), *digits, "--out", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode != 0
+    assert done.stderr.count("error: no codebook\n") == 1
+    assert "broadcast" not in done.stderr

@@ -79,20 +79,24 @@ def test_divide() -> None:
     np.testing.assert_array_equal(train.class_counts + test.class_counts, CLASS_COUNTS)
 
 
-def test_every_image_is_decoded_once_for_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = _dataset()
-    reads = []
-    read = ArrayImages.read
-    monkeypatch.setattr(ArrayImages, "read", lambda s, r: (reads.append(len(r)), read(s, r))[1])
-    first = data.fingerprint()
-    assert sum(reads) == len(data)
-    assert data.fingerprint() == first
-    assert sum(reads) == len(data)
-    part = data.subset([0])
-    assert part.fingerprint() != first
-    data.take_fingerprint("told")
-    assert data.fingerprint() == "told"
-    assert part.subset([0]).fingerprint() == part.fingerprint()
+def test_quick_fingerprint_looks_at_some_images_and_all_labels() -> None:
+    images = np.zeros((1000, 1, 2, 2), np.uint8)
+    labels = np.arange(1000) % 2
+
+    def found(images: np.ndarray, labels: np.ndarray) -> str:
+        rows = np.arange(len(labels))
+        source = ArrayImages(images, "here")
+        return ImageDataset(
+            "a", None, source, rows, labels, ("0", "1"), (1, 2, 2)
+        ).quick_fingerprint()
+
+    first = found(images, labels)
+    assert first == found(images.copy(), labels)
+    last, swapped = images.copy(), labels.copy()
+    last[999] = 1
+    swapped[501:503] = swapped[502], swapped[501]
+    others = [found(last, labels), found(images, swapped), found(images[:998], labels[:998])]
+    assert len({first, *others}) == 4
 
 
 def test_fingerprint_is_of_the_contents() -> None:

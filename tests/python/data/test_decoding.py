@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,50 @@ def test_threads_decode_into_the_rows_that_were_asked_for(
     dataset = open_dataset(tmp_path)
     rows = np.random.default_rng(1).permutation(40)
     np.testing.assert_array_equal(dataset.images(rows), images[rows])
-    for number in (11, 30):
-        (tmp_path / "a" / f"{number:02d}.png").write_bytes(png(images[number])[:150])
-    with pytest.raises(ValueError, match=r"11\.png \(row 11\): corrupt image"):
-        dataset.images()
+    # The first one is told, whether another thread met it or not; 33 is decoded in this one.
+    for number in (38, 33, 11):
+        cut = png(images[number])[: 45 if number == 33 else 150]
+        (tmp_path / "a" / f"{number:02d}.png").write_bytes(cut)
+        with pytest.raises(ValueError, match=rf"{number}\.png \(row {number}\): corrupt image"):
+            dataset.images()
+
+
+def test_threads_work_at_once_on_a_few_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "_available_cpus", lambda: 3)
+    monkeypatch.setattr(decoding, "_BYTES_WORTH_A_THREAD", 0)
+    (tmp_path / "a").mkdir()
+    for number in range(60):
+        (tmp_path / "a" / f"{number:02d}.png").write_bytes(png(COLOUR))
+    dataset = open_dataset(tmp_path)
+    decode, together = decoding.decode_image, threading.Barrier(3, timeout=30)
+    fetched, decoded = [], []
+
+    def slow(*arguments: Any) -> np.ndarray:
+        together.wait()  # goes on when three have come
+        decoded.append(0)
+        return decode(*arguments)
+
+    fetch = type(dataset.source.store).fetch
+
+    def counted(self: Any, rows: np.ndarray) -> Any:
+        for item in fetch(self, rows):
+            fetched.append(0)
+            assert len(fetched) - len(decoded) < 20, "all files are held at once"
+            yield item
+
+    monkeypatch.setattr(type(dataset.source.store), "fetch", counted)
+    monkeypatch.setattr(decoding, "decode_image", slow)
+    np.testing.assert_array_equal(dataset.images(), np.broadcast_to(COLOUR, (60, *COLOUR.shape)))
+
+
+def test_sides_that_cannot_be_scaled() -> None:
+    long = np.repeat(COLOUR[:, :1], 400, axis=2)[:, :, :400]
+    with pytest.raises(ValueError, match=r"here: the image is 1 x 400 .* size=8 no side"):
+        _decode(png(long), size=8)
+    with pytest.raises(ValueError, match="size=5000; it must be an integer of at least 1 and at m"):
+        parse_rules(None, 5000)
 
 
 def test_colour_among_grey_images() -> None:

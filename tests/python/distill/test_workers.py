@@ -13,6 +13,9 @@ def test_alone_where_nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert workers == Workers(0, 1)
     assert list(workers.share(iter(range(4)))) == [0, 1, 2, 3]
     assert workers.first(lambda: 7) == 7
+    assert workers.same(lambda: 8) == 8
+    with pytest.raises(ZeroDivisionError):
+        workers.first(lambda: 1 // 0)
     workers.wait()
 
 

@@ -202,6 +202,15 @@ def test_latents_that_are_drawn_belong_to_their_seed(tmp_path: Path) -> None:
         make(method(Drawing(SHAPE), folder=tmp_path), seed=4)
 
 
+def test_images_that_change_under_an_open_data_set_are_noticed(tmp_path: Path) -> None:
+    dataset = make_dataset(COUNTS)
+    how = {"normalization": Normalization.identity(SHAPE[0]), "random_state": 3}
+    distill(dataset, method(folder=tmp_path), **how)
+    dataset.source.images[0] += 1
+    with pytest.raises(ValueError, match=r"was made with dataset_hash=.*; this call has"):
+        distill(dataset, method(folder=tmp_path), **how)
+
+
 def test_a_damaged_store_is_found(tmp_path: Path) -> None:
     made = make(method(folder=tmp_path))
     store = tmp_path / "latents" / "latents.npy"
@@ -215,6 +224,7 @@ def test_a_damaged_store_is_found(tmp_path: Path) -> None:
 
 
 RUN = """
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -223,28 +233,40 @@ from ddkern.distill import DDOQ, distill
 from helpers.codecs import WatchedCodec
 from helpers.coresets import make_dataset
 from python.distill.methods.test_ddoq import COUNTS, IPC, SHAPE
-folder, die_at = sys.argv[1:]
+folder, die_at, *other = sys.argv[1:]
+dataset = make_dataset(COUNTS)
+if other and os.environ["RANK"] == "1":
+    dataset.source.images[0] += 1
 codec = WatchedCodec(SHAPE, die_at)
 looks, chunks = [], ImageDataset.chunks
-ImageDataset.chunks = lambda *arguments: looks.append("look") or chunks(*arguments)
+def look(dataset, *arguments):
+    looks.extend(["look"] * (len(dataset) > 64))
+    return chunks(dataset, *arguments)
+ImageDataset.chunks = look
 made = distill(
-    make_dataset(COUNTS), DDOQ(ipc=IPC, codec=codec, folder=Path(folder)), random_state=3
+    dataset, DDOQ(ipc=IPC, codec=codec, folder=Path(folder)), random_state=3
 )
 made.save(Path(folder) / "set.safetensors")
 print(*codec.calls, *looks)
 """
 
 
-def start(folder: Path, die_at: str = "", **environment: str) -> subprocess.Popen[str]:
+def start(folder: Path, die_at: str = "", *more: str, **environment: str) -> subprocess.Popen[str]:
     tests = str(Path(__file__).resolve().parents[3])
     path = os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
-        [sys.executable, "-c", RUN, str(folder), die_at],
+        [sys.executable, "-c", RUN, str(folder), die_at, *more],
         env={**os.environ, "PYTHONPATH": path, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
 @pytest.mark.parametrize(
@@ -271,10 +293,7 @@ def test_kill_9_loses_the_part_in_work_alone(die_at: str, left: list[str], tmp_p
 def test_two_processes_give_the_bits_of_one(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("safetensors")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     both = [start(tmp_path, RANK=str(rank), **place) for rank in range(2)]
     calls = []
     for process in both:
@@ -288,6 +307,17 @@ def test_two_processes_give_the_bits_of_one(tmp_path: Path) -> None:
     alone = make(method(WatchedCodec(SHAPE)))
     assert_same_array_bits(made.images, alone.images, "images")
     assert_same_array_bits(made.sample_weight, alone.sample_weight, "weights")
+
+
+def test_processes_that_see_other_images_are_told(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    first, second = (start(tmp_path, "", "other", RANK=str(rank), **place) for rank in range(2))
+    _, err = second.communicate(timeout=120)
+    first.kill()
+    first.communicate()
+    assert second.returncode == 1
+    assert "is another one for process 1 than for the first" in err
 
 
 def test_several_processes_need_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
