@@ -15,4 +15,5 @@ PYBIND11_MODULE(_core, module) {
   ddkern::python::register_backend(module);
   ddkern::python::register_kmeans(module);
   ddkern::python::register_network(module);
+  ddkern::python::register_matching(module);
 }

@@ -2,15 +2,13 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
-#include <algorithm>
 #include <cstdint>
-#include <initializer_list>
 #include <optional>
-#include <string>
 
 #include "core/error.h"
 #include "network/network.h"
 #include "python/bindings.h"
+#include "python/typed_values.h"
 
 namespace py = pybind11;
 
@@ -20,24 +18,6 @@ namespace {
 using network::MapShape;
 using network::NormReluPoolBackwardCall;
 using network::NormReluPoolForwardCall;
-using Shape = std::initializer_list<py::ssize_t>;
-
-// The values of an array that must have this shape, be contiguous, and hold float32, or for
-// Bfloat16 the bits of bfloat16 as uint16.
-template <class T>
-T* values_of(py::array& array, Shape shape, bool written, const char* name) {
-  const py::dtype dtype = array.dtype();
-  const bool fits = dtype.byteorder() != '>' && dtype.itemsize() == sizeof(T) &&
-                    dtype.kind() == (sizeof(T) == sizeof(float) ? 'f' : 'u') &&
-                    array.ndim() == static_cast<py::ssize_t>(shape.size()) &&
-                    std::equal(shape.begin(), shape.end(), array.shape()) &&
-                    (array.flags() & py::array::c_style) != 0 && (!written || array.writeable());
-  const auto address = reinterpret_cast<std::uintptr_t>(array.data());
-  if (!fits || address % alignof(T) != 0) {
-    throw InvalidArgument(std::string(name) + " has another dtype, shape or layout than it must");
-  }
-  return const_cast<T*>(static_cast<const T*>(array.data()));
-}
 
 MapShape shape_of(const py::array& x) {
   if (x.ndim() != 4 || x.shape(1) < 2 || x.shape(2) < 2) {

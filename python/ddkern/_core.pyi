@@ -5,6 +5,7 @@ The CPU kernels of ddkern. Arguments are checked by the Python layer above.
 
 from __future__ import annotations
 
+import collections.abc
 import typing
 
 import numpy
@@ -24,7 +25,9 @@ __all__: list[str] = [
     "option_defaults",
     "plan",
     "probe_peak",
+    "scaled_difference",
     "seed",
+    "trajectory_sums",
 ]
 
 def assign(
@@ -156,6 +159,18 @@ def probe_peak(n_threads: typing.SupportsInt | typing.SupportsIndex) -> dict[str
     What the machine reaches at most with so many threads, measured.
     """
 
+def scaled_difference(
+    *,
+    a: collections.abc.Sequence[numpy.ndarray],
+    b: collections.abc.Sequence[numpy.ndarray],
+    out: collections.abc.Sequence[numpy.ndarray],
+    factor: typing.SupportsFloat | typing.SupportsIndex,
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    factor * (a - b) into out, over flat arrays: see ddkern.losses.
+    """
+
 def seed(
     *,
     x: numpy.ndarray,
@@ -175,6 +190,17 @@ def seed(
 ) -> dict[str, typing.Any]:
     """
     Seeds alone: see ddkern.seed_centroids.
+    """
+
+def trajectory_sums(
+    *,
+    student: collections.abc.Sequence[numpy.ndarray],
+    target: collections.abc.Sequence[numpy.ndarray],
+    start: collections.abc.Sequence[numpy.ndarray] | None,
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> tuple[float, float]:
+    """
+    Sums of (student - target)^2 and (start - target)^2 over flat arrays: see ddkern.losses.
     """
 
 __version__: str

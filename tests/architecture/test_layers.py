@@ -26,6 +26,7 @@ LAYERS = {
     "progress": 1,
     "kmeans": 2,
     "layers": 2,
+    "losses": 2,
     "augment": 3,
     "data": 3,
     "estimators": 3,

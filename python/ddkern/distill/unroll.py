@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ddkern.checks import as_count, as_number, check_choice
+from ddkern.losses import squared_distance
 from ddkern.models import FlatNetwork
 from ddkern.training.precision import PRECISIONS, Precision, autocast
 
@@ -249,7 +250,7 @@ class _Walk:
         """Take the steps and choose those that are matched; returns the distance."""
         unroll, steps = self._unroll, len(self._unroll.batches)
         self._target = target
-        self._scale = _square(start - target)
+        self._scale = squared_distance(start, target)
         if not float(self._scale) > 0:
             raise ValueError("start equals target; the distance between them must not be 0")
         candidates: Sequence[int] = range(1, steps + 1)
@@ -262,7 +263,7 @@ class _Walk:
                 self._kept[index] = state
             state = self.step(index, state)
             if index + 1 in candidates:
-                found = _square(state.theta - target) / self._scale
+                found = squared_distance(state.theta, target) / self._scale
                 if unroll.match == "nearest" and ends and found >= min(d for _, d in ends.values()):
                     continue
                 if unroll.match == "nearest":
@@ -458,11 +459,6 @@ class _Distance(torch.autograd.Function):
             grad_out.to(found.labels.dtype) * found.labels if labels else None,
             grad_out * found.lr.to(lr.dtype) if rate else None,
         )
-
-
-def _square(vector: Tensor) -> Tensor:
-    """The squared norm, summed in float64."""
-    return vector.square().sum(dtype=torch.float64)
 
 
 def _as_rate(lr: Tensor | float, like: Tensor) -> Tensor:

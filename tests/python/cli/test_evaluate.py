@@ -423,10 +423,16 @@ def test_wrong_architecture_is_told_before_the_first_is_trained(fails, command) 
     assert message.startswith("--arch='resnet-18': image_size=(8, 8)")
 
 
-def test_set_and_data_set_of_different_images(fails, short: str, made: Path, tmp_path: Path):
+def test_set_and_data_set_of_different_images(
+    run, fails, short: str, made: Path, tmp_path: Path
+) -> None:
     folder = only_test_images(tmp_path / "data", 9)
     command = ("evaluate", made, "--dataset", folder, "--protocol", short)
-    assert fails(*command).startswith("distilled has images of shape (1, 8, 8), but test has")
+    message = fails(*command)
+    assert "has images of shape (1, 9, 9), those of SET have (1, 8, 8)" in message
+    assert message.endswith("; give --size 8 --channels 1")
+    assert fails(*command, "--size", 7) == message.replace("9, 9", "7, 7")
+    assert run(*command, "--size", 8, "--quiet").exit_code == 0
 
 
 def test_missing_torch_is_told(fails, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:

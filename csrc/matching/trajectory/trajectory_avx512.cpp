@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "matching/trajectory/trajectory.inl.h"
+
+namespace ddkern::matching {
+extern const TrajectoryTable trajectory_avx512 = {{sums<float>, difference<float>},
+                                                  {sums<Bfloat16>, difference<Bfloat16>}};
+}

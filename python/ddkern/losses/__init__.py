@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Differentiable losses between networks and between data, on kernels where they help.
+
+Each stands beside its plain form in torch, which also serves other devices and dtypes. Importing
+this package needs torch: ``pip install ddkern[torch]``.
+"""
+
+from __future__ import annotations
+
+from ddkern.losses.trajectory import (
+    squared_distance,
+    squared_distance_reference,
+    trajectory_distance,
+    trajectory_distance_reference,
+)
+
+__all__ = [
+    "squared_distance",
+    "squared_distance_reference",
+    "trajectory_distance",
+    "trajectory_distance_reference",
+]

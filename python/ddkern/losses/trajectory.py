@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far parameters are from those of an expert, relative to where they started.
+
+The distance of trajectory matching: G. Cazenavette et al., "Dataset distillation by matching
+training trajectories", CVPR 2022, equation 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ddkern import _core
+from ddkern.backend import max_threads
+
+__all__ = [
+    "squared_distance",
+    "squared_distance_reference",
+    "trajectory_distance",
+    "trajectory_distance_reference",
+]
+
+Parameters: TypeAlias = Tensor | Sequence[Tensor]
+"""A tensor, or the tensors of a network in their order."""
+
+_KERNEL_DTYPES = (torch.float32, torch.bfloat16)
+
+# The operations live in torch's registry, so that torch.compile sees them as one node each.
+_LIBRARY: Any = torch.library.Library("ddkern", "FRAGMENT")  # type: ignore[no-untyped-call]
+_LIBRARY.define("trajectory_sums(Tensor[] student, Tensor[] target, Tensor[] start) -> Tensor")
+_LIBRARY.define("scaled_difference(Tensor[] a, Tensor[] b, Tensor factor) -> Tensor[]")
+
+
+def trajectory_distance(student: Parameters, target: Parameters, start: Parameters) -> Tensor:
+    """``|student - target|^2 / |start - target|^2``, over all parameters together.
+
+    Parameters
+    ----------
+    student, target, start : Tensor or sequence of Tensor
+        Parameters of one network: where a student is, where it should be, where it began. Of any
+        shapes, the same in all three, and of one floating dtype and device. Lists are not
+        flattened.
+
+    Returns
+    -------
+    Tensor
+        A single number, float32 (float64 for float64 parameters); differentiable any number of
+        times with respect to all of them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of another type, or shapes, dtypes or devices differ. Where ``start``
+        equals ``target`` the distance is infinite, or NaN.
+
+    Notes
+    -----
+    On the CPU, float32 and bfloat16 parameters take one pass over the three, and the derivative
+    one more over two of them. Sums are float64 and have the same bits for any number of threads
+    and every instruction set. Other devices and dtypes go through
+    :func:`trajectory_distance_reference`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from ddkern.losses import trajectory_distance
+    >>> start, target = torch.zeros(4), torch.full((4,), 2.0)
+    >>> trajectory_distance(torch.ones(4), target, start)
+    tensor(0.2500)
+    """
+    lists = _as_lists({"student": student, "target": target, "start": start})
+    sums: Tensor = torch.ops.ddkern.trajectory_sums(*lists)
+    return (sums[0] / sums[1]).to(_dtype_of_result(lists[0]))
+
+
+def squared_distance(a: Parameters, b: Parameters) -> Tensor:
+    """``|a - b|^2`` over all parameters together; see :func:`trajectory_distance`."""
+    lists = _as_lists({"a": a, "b": b})
+    sums: Tensor = torch.ops.ddkern.trajectory_sums(*lists, [])
+    return sums[0].to(_dtype_of_result(lists[0]))
+
+
+def trajectory_distance_reference(
+    student: Parameters, target: Parameters, start: Parameters
+) -> Tensor:
+    """What :func:`trajectory_distance` computes, in operations of torch."""
+    lists = _as_lists({"student": student, "target": target, "start": start})
+    sums = _sums_in_torch(lists[0], lists[1], lists[2])
+    return (sums[0] / sums[1]).to(_dtype_of_result(lists[0]))
+
+
+def squared_distance_reference(a: Parameters, b: Parameters) -> Tensor:
+    """What :func:`squared_distance` computes, in operations of torch."""
+    lists = _as_lists({"a": a, "b": b})
+    return _sums_in_torch(lists[0], lists[1], [])[0].to(_dtype_of_result(lists[0]))
+
+
+def _as_lists(arguments: dict[str, Any]) -> list[list[Tensor]]:
+    lists = {
+        name: [value] if isinstance(value, Tensor) else list(value)
+        for name, value in arguments.items()
+    }
+    first_name, *_ = lists
+    first = lists[first_name]
+    for name, tensors in lists.items():
+        if len(tensors) != len(first) or not first:
+            raise ValueError(
+                f"{name} has {len(tensors)} tensors and {first_name} {len(first)}; they must have "
+                "the same number, one at least"
+            )
+        for index, (tensor, other) in enumerate(zip(tensors, first, strict=True)):
+            if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+                raise TypeError(f"{name}[{index}] must be a tensor of floating point")
+            found = (tuple(tensor.shape), tensor.dtype, tensor.device)
+            expected = (tuple(other.shape), first[0].dtype, first[0].device)
+            if found != expected:
+                raise ValueError(
+                    f"{name}[{index}] has shape {found[0]}, {found[1]} on {found[2]}; it must have "
+                    f"shape {expected[0]}, {expected[1]} on {expected[2]}, as {first_name}"
+                )
+    return list(lists.values())
+
+
+def _dtype_of_result(tensors: list[Tensor]) -> torch.dtype:
+    return torch.float64 if tensors[0].dtype == torch.float64 else torch.float32
+
+
+# ---------------------------------------------------------------------------------- the operations
+
+
+def _sums_in_torch(student: list[Tensor], target: list[Tensor], start: list[Tensor]) -> Tensor:
+    to_target = [
+        (a.double() - b.double()).square().sum() for a, b in zip(student, target, strict=True)
+    ]
+    of_start = [
+        (a.double() - b.double()).square().sum()
+        for a, b in zip(start, target if start else [], strict=True)
+    ]
+    first = torch.stack(to_target).sum()
+    second = torch.stack(of_start).sum() if of_start else torch.zeros_like(first)
+    return torch.stack([first, second])
+
+
+def _difference_in_torch(a: list[Tensor], b: list[Tensor], factor: Tensor) -> list[Tensor]:
+    wide = _dtype_of_result(a)
+    return [
+        (factor.to(wide) * (x.to(wide) - y.to(wide))).to(x.dtype) for x, y in zip(a, b, strict=True)
+    ]
+
+
+def _sums_on_cpu(student: list[Tensor], target: list[Tensor], start: list[Tensor]) -> Tensor:
+    if not _kernel_takes(student):
+        return _sums_in_torch(student, target, start)
+    sums = _core.trajectory_sums(
+        student=_host(student),
+        target=_host(target),
+        start=_host(start) if start else None,
+        n_threads=_n_threads(),
+    )
+    return torch.tensor(sums, dtype=torch.float64)
+
+
+def _difference_on_cpu(a: list[Tensor], b: list[Tensor], factor: Tensor) -> list[Tensor]:
+    if not _kernel_takes(a):
+        return _difference_in_torch(a, b, factor)
+    out = [torch.empty(x.shape, dtype=x.dtype) for x in a]
+    _core.scaled_difference(
+        a=_host(a), b=_host(b), out=_host(out), factor=float(factor), n_threads=_n_threads()
+    )
+    return out
+
+
+def _kernel_takes(tensors: list[Tensor]) -> bool:
+    return all(t.dtype in _KERNEL_DTYPES and t.layout == torch.strided for t in tensors)
+
+
+def _host(tensors: list[Tensor]) -> list[NDArray[Any]]:
+    """As flat arrays, in place where there are no gaps; bfloat16, which numpy lacks, as bits."""
+    arrays = []
+    for tensor in tensors:
+        flat = tensor.detach().contiguous().view(-1)
+        if flat.dtype == torch.bfloat16:
+            arrays.append(flat.view(torch.int16).numpy().view(np.uint16))
+        else:
+            arrays.append(flat.numpy())
+    return arrays
+
+
+def _n_threads() -> int:
+    return min(max_threads(), torch.get_num_threads())
+
+
+def _sums_shape(student: list[Tensor], target: list[Tensor], start: list[Tensor]) -> Tensor:  # noqa: ARG001
+    return student[0].new_empty(2, dtype=torch.float64)
+
+
+def _difference_shape(a: list[Tensor], b: list[Tensor], factor: Tensor) -> list[Tensor]:  # noqa: ARG001
+    return [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in a]
+
+
+def _keep_sums(ctx: Any, inputs: tuple[list[Tensor], ...], output: Tensor) -> None:  # noqa: ARG001
+    student, target, start = inputs
+    ctx.count, ctx.has_start = len(student), bool(start)
+    ctx.save_for_backward(*student, *target, *start)
+
+
+def _sums_backward(ctx: Any, grad: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    n, saved = ctx.count, list(ctx.saved_tensors)
+    student, target, start = saved[:n], saved[n : 2 * n], saved[2 * n :]
+    difference = torch.ops.ddkern.scaled_difference
+    of_student: list[Tensor] = difference(student, target, 2 * grad[0])
+    of_start: list[Tensor] = difference(start, target, 2 * grad[1]) if start else []
+    of_target = [-x for x in of_student]
+    if of_start:
+        of_target = [x - y for x, y in zip(of_target, of_start, strict=True)]
+    return of_student, of_target, of_start
+
+
+def _keep_difference(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001
+    a, b, factor = inputs
+    ctx.count = len(a)
+    ctx.save_for_backward(*a, *b, factor)
+
+
+def _difference_backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
+    *saved, factor = ctx.saved_tensors
+    a, b = saved[: ctx.count], saved[ctx.count :]
+    given = [torch.zeros_like(x) if g is None else g for g, x in zip(grads, a, strict=True)]
+    wide = _dtype_of_result(a)
+    of_a = [(factor.to(wide) * g.to(wide)).to(g.dtype) for g in given]
+    of_factor = torch.stack(
+        [
+            (g.double() * (x.double() - y.double())).sum()
+            for g, x, y in zip(given, a, b, strict=True)
+        ]
+    ).sum()
+    return of_a, [-g for g in of_a], of_factor.to(factor.dtype)
+
+
+for _name, _on_cpu, _in_torch, _shape, _backward, _keep in (
+    ("trajectory_sums", _sums_on_cpu, _sums_in_torch, _sums_shape, _sums_backward, _keep_sums),
+    (
+        "scaled_difference",
+        _difference_on_cpu,
+        _difference_in_torch,
+        _difference_shape,
+        _difference_backward,
+        _keep_difference,
+    ),
+):
+    _LIBRARY.impl(_name, _on_cpu, "CPU")
+    _LIBRARY.impl(_name, _in_torch, "CUDA")
+    torch.library.register_fake(f"ddkern::{_name}", _shape)
+    torch.library.register_autograd(f"ddkern::{_name}", _backward, setup_context=_keep)

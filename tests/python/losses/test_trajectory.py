@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The distance of trajectory matching: kernels, derivatives, and what torch makes of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import Tensor  # noqa: E402
+
+from ddkern import _core, backend  # noqa: E402
+from ddkern.losses import (  # noqa: E402
+    squared_distance,
+    squared_distance_reference,
+    trajectory_distance,
+    trajectory_distance_reference,
+)
+from reference.matching import canonical_sum_of_squares, exact_sum_of_squares  # noqa: E402
+
+SHAPES = [(3, 3, 3, 16), (16,), (), (31, 33), (20_000,), (1,), (32_769,)]
+
+
+def parameters(seed: int, dtype: torch.dtype, **options: Any) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        torch.randn(shape, generator=generator).to(dtype).requires_grad_(**options)
+        for shape in SHAPES
+    ]
+
+
+def as_float64(tensors: list[Tensor]) -> list[np.ndarray]:
+    return [tensor.detach().double().numpy() for tensor in tensors]
+
+
+@pytest.mark.sanitize
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sums_have_the_bits_of_the_definition(isa: str, dtype: torch.dtype) -> None:
+    student, target, start = (parameters(seed, dtype, requires_grad=False) for seed in range(3))
+    sums = torch.ops.ddkern.trajectory_sums(student, target, start)
+    for found, other in zip(sums.tolist(), (student, start), strict=True):
+        assert found == canonical_sum_of_squares(as_float64(other), as_float64(target)), isa
+        exact = exact_sum_of_squares(as_float64(other), as_float64(target))
+        assert found == pytest.approx(exact, rel=600 * 2**-53)
+    alone = torch.ops.ddkern.trajectory_sums(student, target, [])
+    assert alone.tolist() == [sums[0].item(), 0.0]
+
+
+@pytest.mark.sanitize
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_differences_have_the_bits_of_torch(isa: str, dtype: torch.dtype) -> None:
+    a, b = (parameters(seed, dtype, requires_grad=False) for seed in range(2))
+    factor = torch.tensor(1.7)
+    for found, x, y in zip(torch.ops.ddkern.scaled_difference(a, b, factor), a, b, strict=True):
+        expected = (factor * (x.float() - y.float())).to(dtype)
+        assert found.dtype == dtype
+        assert found.shape == x.shape
+        assert torch.equal(found, expected), isa
+
+
+def test_any_number_of_threads_gives_the_same_bits() -> None:
+    big = [torch.randn(1_000_003), torch.randn(77, 1001)]
+    other = [torch.randn_like(x) for x in big]
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(squared_distance(big, other).item())
+    finally:
+        torch.set_num_threads(before)
+    assert len(set(found)) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.float16])
+def test_values_and_gradients_are_those_of_the_reference(dtype: torch.dtype) -> None:
+    lists = [parameters(seed, dtype) for seed in range(3)]
+    flat = [tensor for tensors in lists for tensor in tensors]
+    found, expected = trajectory_distance(*lists), trajectory_distance_reference(*lists)
+    assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+    tolerance = {torch.bfloat16: 2**-7, torch.float16: 2**-9}.get(dtype, 1e-5)
+    for ours, theirs in zip(
+        torch.autograd.grad(3 * found, flat), torch.autograd.grad(3 * expected, flat), strict=True
+    ):
+        assert ours.dtype == dtype
+        torch.testing.assert_close(
+            ours, theirs, rtol=tolerance, atol=1e-6 * theirs.abs().max().item()
+        )
+
+
+def test_tensors_alone_and_in_any_layout() -> None:
+    a, b, c = (torch.randn(8, 6, 4).permute(2, 0, 1) for _ in range(3))
+    torch.testing.assert_close(
+        trajectory_distance(a, b, c), trajectory_distance_reference(a, b, c), rtol=1e-6, atol=0
+    )
+    torch.testing.assert_close(
+        squared_distance(a[::2], b[::2]), squared_distance_reference(a[::2], b[::2])
+    )
+
+
+def test_derivatives_of_any_order() -> None:
+    lists = [
+        [torch.randn(3, 2, dtype=torch.float64, requires_grad=True), torch.randn(4).double()]
+        for _ in range(3)
+    ]
+    lists[1][1].requires_grad_()
+
+    def distance(*tensors: Tensor) -> Tensor:
+        pairs = list(zip(tensors[:3], tensors[3:], strict=True))
+        return trajectory_distance(*[list(pair) for pair in pairs])
+
+    sources = [pair[0] for pair in lists] + [pair[1] for pair in lists]
+    assert torch.autograd.gradcheck(distance, sources)
+    assert torch.autograd.gradgradcheck(distance, sources)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_second_derivatives_of_the_kernels(dtype: torch.dtype) -> None:
+    lists = [parameters(seed, dtype) for seed in range(3)]
+
+    def product(distance: Any) -> tuple[Tensor, ...]:
+        first = torch.autograd.grad(distance(*lists), lists[0], create_graph=True)
+        total = sum((g.float() ** 2).sum() for g in first)
+        return torch.autograd.grad(total, [*lists[0], *lists[1], *lists[2]])
+
+    for ours, theirs in zip(
+        product(trajectory_distance), product(trajectory_distance_reference), strict=True
+    ):
+        rtol = 1e-4 if dtype == torch.float32 else 0.05
+        torch.testing.assert_close(ours, theirs, rtol=rtol, atol=rtol * theirs.abs().max().item())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_opcheck(dtype: torch.dtype) -> None:
+    lists = [
+        [t.detach().requires_grad_() for t in parameters(seed, dtype)[:3]] for seed in range(3)
+    ]
+    torch.library.opcheck(torch.ops.ddkern.trajectory_sums.default, tuple(lists))
+    torch.library.opcheck(torch.ops.ddkern.trajectory_sums.default, (*lists[:2], []))
+    factor = torch.tensor(0.5, requires_grad=True)
+    torch.library.opcheck(torch.ops.ddkern.scaled_difference.default, (*lists[:2], factor))
+
+
+@pytest.mark.slow
+def test_compiles_into_one_graph() -> None:
+    lists = [parameters(seed, torch.float32) for seed in range(3)]
+    compiled = torch.compile(trajectory_distance, fullgraph=True, backend="aot_eager")
+    found = compiled(*lists)
+    assert found.item() == trajectory_distance(*lists).item()
+    ours = torch.autograd.grad(found, lists[0])
+    theirs = torch.autograd.grad(trajectory_distance(*lists), lists[0])
+    for x, y in zip(ours, theirs, strict=True):
+        assert torch.equal(x, y)
+
+
+def test_nan_spreads() -> None:
+    student, target, start = torch.ones(40), torch.zeros(40), torch.full((40,), 2.0)
+    student[37] = torch.nan
+    assert torch.isnan(trajectory_distance(student, target, start))
+    assert torch.isinf(trajectory_distance(torch.ones(3), torch.zeros(3), torch.zeros(3)))
+
+
+GOOD = [torch.zeros(2, 3), torch.zeros(4)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target": GOOD[:1]}, "target has 1 tensors and student 2; they must have the same"),
+        ({"student": [], "target": [], "start": []}, "student has 0 tensors"),
+        (
+            {"start": [GOOD[0], torch.zeros(5)]},
+            r"start\[1\] has shape \(5,\).*must have shape \(4,\)",
+        ),
+        ({"target": [GOOD[0], GOOD[1].double()]}, r"target\[1\] .*torch.float64.*torch.float32"),
+        ({"student": [GOOD[0], GOOD[1].double()]}, r"student\[1\] .*torch.float64"),
+        ({"start": [GOOD[0], np.zeros(4)]}, r"start\[1\] must be a tensor of floating point"),
+        ({"start": [GOOD[0], torch.zeros(4, dtype=torch.int64)]}, r"start\[1\] must be a tensor"),
+    ],
+)
+def test_wrong_arguments(changes: dict[str, Any], message: str) -> None:
+    arguments = {"student": GOOD, "target": GOOD, "start": GOOD} | changes
+    with pytest.raises((TypeError, ValueError), match=message):
+        trajectory_distance(**arguments)
+
+
+def test_bindings_keep_memory_safe() -> None:
+    one, two = np.zeros(3, np.float32), np.zeros(4, np.float32)
+    with pytest.raises(ValueError, match="target has another number of tensors"):
+        _core.trajectory_sums(student=[one], target=[], start=None, n_threads=1)
+    with pytest.raises(ValueError, match="target has another dtype, shape or layout"):
+        _core.trajectory_sums(student=[one], target=[two], start=None, n_threads=1)
+    with pytest.raises(ValueError, match="start has another dtype, shape or layout"):
+        _core.trajectory_sums(student=[one], target=[one], start=[one.astype(float)], n_threads=1)
+    two.flags.writeable = False
+    with pytest.raises(ValueError, match="out has another dtype, shape or layout"):
+        _core.scaled_difference(a=[two], b=[two], out=[two], factor=1.0, n_threads=1)
+    assert backend.max_threads() >= 1
