@@ -118,7 +118,12 @@ Channels = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Decides everything that is random.")]
-Device = Annotated[str, typer.Option(help="Where networks run: auto, cpu, cuda, cuda:1, ...")]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="Where networks run: auto (under torchrun a GPU a process), cpu, cuda, cuda:1, ..."
+    ),
+]
 Config = Annotated[
     Path | None,
     typer.Option(

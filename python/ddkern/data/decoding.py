@@ -39,7 +39,7 @@ _MOST_ASPECT = 50
 # Threads decode at once, since Pillow's decoders leave the interpreter to others. Files of fewer
 # bytes are decoded sooner than they are handed over.
 _MOST_THREADS = 16
-_BYTES_WORTH_A_THREAD = 1 << 13
+_BYTES_WORTH_A_THREAD = 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
