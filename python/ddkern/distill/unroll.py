@@ -158,8 +158,8 @@ class Unroll:
         Raises
         ------
         TypeError, ValueError
-            If an argument breaks its rule, ``start`` equals ``target``, or a truncated gradient is
-            asked for ``start``.
+            If an argument breaks its rule, ``start`` equals ``target``, a truncated gradient is
+            asked for ``start``, or no step is nearest since all of them diverge.
         """
         self._check_parameters("start", start)
         self._check_parameters("target", target)
@@ -251,12 +251,15 @@ class _Walk:
         unroll, steps = self._unroll, len(self._unroll.batches)
         self._target = target
         self._scale = squared_distance(start, target)
-        if not float(self._scale) > 0:
+        if not torch.isfinite(self._scale):
+            raise ValueError("start or target holds NaN or infinity")
+        if not self._scale > 0:
             raise ValueError("start equals target; the distance between them must not be 0")
         candidates: Sequence[int] = range(1, steps + 1)
         if unroll.match != "nearest":
             candidates = (steps,) if unroll.match == "last" else cast(Any, unroll.match)
         ends: dict[int, tuple[Tensor, Tensor]] = {}
+        least = float("inf")
         state = _State(start, None)
         for index in range(max(candidates)):
             if index % unroll.store_every == 0:
@@ -264,11 +267,17 @@ class _Walk:
             state = self.step(index, state)
             if index + 1 in candidates:
                 found = squared_distance(state.theta, target) / self._scale
-                if unroll.match == "nearest" and ends and found >= min(d for _, d in ends.values()):
-                    continue
                 if unroll.match == "nearest":
+                    if not float(found) < least:
+                        continue
+                    least = float(found)
                     ends.clear()
                 ends[index + 1] = state.theta, found
+        if not ends:
+            raise ValueError(
+                f"lr={float(self._lr):g}; the steps diverge, since the distance is NaN or infinite "
+                "after each of them"
+            )
         self._ends = {step: theta for step, (theta, _) in ends.items()}
         self._kept = {step: kept for step, kept in self._kept.items() if step < max(ends)}
         self._distance = torch.stack([found for _, found in ends.values()]).mean()

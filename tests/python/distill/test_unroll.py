@@ -137,6 +137,19 @@ def test_the_nearest_step_may_be_one_in_between() -> None:
     assert_alike(found, problem.stored(problem.classes))
 
 
+def test_nearest_passes_over_steps_that_diverge() -> None:
+    problem = Problem("linear")
+    with torch.no_grad():
+        problem.lr.fill_(1e200)
+    unroll = Unroll(model=problem.model, batches=problem.batches, match="nearest")
+    with pytest.raises(ValueError, match=r"lr=1e\+200; the steps diverge"):
+        unroll.distance(problem.start, problem.target, problem.images, problem.classes, problem.lr)
+    last = Unroll(model=problem.model, batches=problem.batches).distance(
+        problem.start, problem.target, problem.images, problem.classes, problem.lr
+    )
+    assert not torch.isfinite(last)
+
+
 @pytest.mark.parametrize("gradient", ["tesla", "truncated:1", "truncated:3", "truncated:5"])
 def test_biased_gradients_are_those_of_a_graph_that_is_cut(gradient: str) -> None:
     problem = Problem("convnet")
@@ -273,6 +286,7 @@ def test_wrong_fields(options: dict[str, Any], message: str) -> None:
         ({"target": [1.0]}, "target must be a tensor of floating point"),
         ({"target": torch.zeros(579)}, "start is torch.float64 on cpu, target torch.float32"),
         ({"target": "start"}, "start equals target; the distance between them must not be 0"),
+        ({"target": torch.full((579,), torch.nan).double()}, "start or target holds NaN or infin"),
         ({"images": torch.zeros(1, 3, 8, 8, dtype=torch.int64)}, "images must be a tensor of fl"),
         ({"images": torch.zeros(5, 3, 8, 8).double()}, r"labels has shape \(6,\).*must be \(5,\)"),
         ({"labels": torch.zeros(6)}, r"labels has shape \(6,\) and dtype torch.float32"),
