@@ -198,8 +198,9 @@ def measure_quantizing(threads: int, classes: int = 2) -> list[dict[str, float]]
     rows, features = 1300, 4096
     generator = np.random.default_rng(0)
     labels = np.repeat(np.arange(classes), rows)
-    # Clusters in a subspace, with noise around it, as latents of one class are.
+    # Overlapping clusters in a subspace, and noise around it.
     centres = generator.normal(size=(classes * 16, 32)) @ generator.normal(size=(32, features))
+    centres *= 0.03
     chosen = centres[labels * 16 + generator.integers(0, 16, len(labels))]
     latents = (chosen + generator.normal(size=chosen.shape)).astype(np.float32)
     found = []

@@ -64,7 +64,7 @@ waits for files where a GPU takes images faster than these give them. Here a JPE
 pixels becomes 256 x 256 ones; the files were in memory, and a disk may be slower."""
 
 _QUANTIZATION = f"""\
-A class of 1300 latents of 4096 values (16 clusters around points of a subspace), until Lloyd's
+A class of 1300 latents of 4096 values (16 overlapping clusters), until Lloyd's
 iteration has converged, and what `measures.json` takes. Classes do not touch each other, so
 {CLASSES} take {CLASSES} times as long. The CPU quantizes, in the first process; `torchrun` gives it
 one thread unless OMP_NUM_THREADS says more. What a GPU takes for latents that lie there already is

@@ -209,16 +209,26 @@ def _keep_sums(ctx: Any, inputs: tuple[list[Tensor], ...], output: Tensor) -> No
     ctx.save_for_backward(*student, *target, *start)
 
 
-def _sums_backward(ctx: Any, grad: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+def _sums_backward(ctx: Any, grad: Tensor) -> tuple[Any, Any, Any]:
     n, saved = ctx.count, list(ctx.saved_tensors)
     student, target, start = saved[:n], saved[n : 2 * n], saved[2 * n :]
+    for_student, for_target, for_start = map(_any, ctx.needs_input_grad)
     difference = torch.ops.ddkern.scaled_difference
-    of_student: list[Tensor] = difference(student, target, 2 * grad[0])
-    of_start: list[Tensor] = difference(start, target, 2 * grad[1]) if start else []
-    of_target = [-x for x in of_student]
-    if of_start:
-        of_target = [x - y for x, y in zip(of_target, of_start, strict=True)]
+    of_student, of_start, of_target = [None] * n, [None] * len(start), [None] * n
+    # The derivative by the target is the sum of the other two, with the sign changed.
+    if for_student or for_target:
+        of_student = difference(student, target, 2 * grad[0])
+        of_target = [-x for x in of_student] if for_target else of_target
+    if start and (for_start or for_target):
+        of_start = difference(start, target, 2 * grad[1])
+        if for_target:
+            of_target = [x - y for x, y in zip(of_target, of_start, strict=True)]
     return of_student, of_target, of_start
+
+
+def _any(needed: Any) -> bool:
+    """Whether a tensor, or one of a list, needs a gradient."""
+    return any(needed) if isinstance(needed, list | tuple) else bool(needed)
 
 
 def _keep_difference(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001
