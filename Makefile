@@ -42,9 +42,8 @@ $(VENV)/.created:
 	@touch $@
 
 # Without isolation the paths of the build tools stay the same, and with them what is compiled already.
-# What is imported is compiled then; compiling all of it would take a minute.
 $(INSTALLED): $(VENV)/.created $(SOURCES)
-	DDKERN_CUDA=$(DDKERN_CUDA) $(VENV_PYTHON) -m pip install --quiet --no-compile --no-build-isolation '.[$(EXTRAS)]'
+	DDKERN_CUDA=$(DDKERN_CUDA) $(VENV_PYTHON) -m pip install --quiet --no-build-isolation '.[$(EXTRAS)]'
 	@touch $@
 
 setup: $(INSTALLED) ## create the virtual environment and install ddkern into it
