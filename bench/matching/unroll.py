@@ -31,7 +31,7 @@ from ddkern.models import FlatNetwork, make_model
 # Steps, images a step, images in the set, what takes them.
 LINES = (
     (10, 100, 100, ("exact", "tesla", "stored graph")),
-    (30, 100, 100, ("exact", "tesla", "stored graph")),
+    (30, 100, 100, ("exact", "stored graph")),
 )
 
 

@@ -29,7 +29,7 @@ from ddkern.evaluate import get_protocol, protocols
 signal.signal(signal.SIGINT, signal.default_int_handler)
 model = get_protocol("E1-dc")
 protocols._PROTOCOLS += (replace(
-    model, id="short", recipe=replace(model.recipe, epochs=150),
+    model, id="short", recipe=replace(model.recipe, epochs=80),
     model_options=(("width", 4),), n_networks=3,
 ),)
 main()
