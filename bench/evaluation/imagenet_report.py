@@ -6,14 +6,13 @@ The page depends on the files in bench/results/imagenet, and on nothing else.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from bench import record
-from bench.evaluation.latent_report import table
+from bench.pages import table, write_or_check
 
 PAGE = Path("docs/imagenet.md")
 
@@ -245,18 +244,12 @@ def _duration(seconds: float) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the page, or say whether it is up to date."""
-    parser = argparse.ArgumentParser(prog="python -m bench.evaluation.imagenet_report")
-    parser.add_argument("--check", action="store_true", help="change nothing")
-    options = parser.parse_args(arguments)
-    files = sorted((record.RESULTS / "imagenet").glob("*.json"))
-    text = render([json.loads(file.read_text()) for file in files])
-    path = record.ROOT / PAGE
-    if options.check:
-        current = path.exists() and path.read_text() == text
-        print(f"{PAGE} is {'up to date' if current else 'out of date'}")
-        return 0 if current else 1
-    path.write_text(text)
-    return 0
+
+    def text() -> str:
+        files = sorted((record.RESULTS / "imagenet").glob("*.json"))
+        return render([json.loads(file.read_text()) for file in files])
+
+    return write_or_check("bench.evaluation.imagenet_report", PAGE, text, arguments)
 
 
 if __name__ == "__main__":

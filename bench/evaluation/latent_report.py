@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from bench.pages import table
+
 __all__ = ["sections"]
 
 _FULL = """\
@@ -199,9 +201,3 @@ def _at_once(document: dict[str, Any]) -> str:
         )
     head = ["networks", "images", "at once (ms)", "in turn (ms)", "in turn, bfloat16 (ms)"]
     return table(head, rows) + f"\n\nMade by `{document['command']}`."
-
-
-def table(head: list[str], rows: list[list[str]], numbers_from: int = 1) -> str:
-    """A table in Markdown; columns from ``numbers_from`` on are set to the right."""
-    rule = ["---" if i < numbers_from else "---:" for i in range(len(head))]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *rows])

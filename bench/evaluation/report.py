@@ -7,7 +7,6 @@ bench/results/latents and on the protocols, and on nothing else.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from bench import record
-from bench.evaluation.latent_report import sections, table
+from bench.evaluation.latent_report import sections
+from bench.pages import table, write_or_check
 from ddkern.evaluate import get_protocol, protocol_names
 
 PAGE = Path("docs/evaluation.md")
@@ -233,18 +233,12 @@ def _order(document: dict[str, Any]) -> tuple[Any, ...]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the page, or say whether it is up to date."""
-    parser = argparse.ArgumentParser(prog="python -m bench.evaluation.report")
-    parser.add_argument("--check", action="store_true", help="change nothing")
-    options = parser.parse_args(arguments)
-    others = [*read(record.RESULTS / "evaluation"), *read(record.RESULTS / "latents")]
-    text = render(read(record.RESULTS / "accuracy"), others)
-    path = record.ROOT / PAGE
-    if options.check:
-        current = path.exists() and path.read_text() == text
-        print(f"{PAGE} is {'up to date' if current else 'out of date'}")
-        return 0 if current else 1
-    path.write_text(text)
-    return 0
+
+    def text() -> str:
+        others = [*read(record.RESULTS / "evaluation"), *read(record.RESULTS / "latents")]
+        return render(read(record.RESULTS / "accuracy"), others)
+
+    return write_or_check("bench.evaluation.report", PAGE, text, arguments)
 
 
 if __name__ == "__main__":

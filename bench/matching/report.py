@@ -6,7 +6,6 @@ The page depends on the files in bench/results/matching, and on nothing else.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import record
-from bench.evaluation.latent_report import table
+from bench.pages import table, write_or_check
 
 PAGE = Path("docs/matching.md")
 
@@ -129,19 +128,13 @@ def _biases(document: dict[str, Any]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the page, or say whether it is up to date."""
-    parser = argparse.ArgumentParser(prog="python -m bench.matching.report")
-    parser.add_argument("--check", action="store_true", help="change nothing")
-    options = parser.parse_args(arguments)
-    files = sorted((record.RESULTS / "matching").glob("*.json"))
-    documents = [json.loads(file.read_text()) for file in files]
-    text = render({document["suite"]: document for document in documents})
-    path = record.ROOT / PAGE
-    if options.check:
-        current = path.exists() and path.read_text() == text
-        print(f"{PAGE} is {'up to date' if current else 'out of date'}")
-        return 0 if current else 1
-    path.write_text(text)
-    return 0
+
+    def text() -> str:
+        files = sorted((record.RESULTS / "matching").glob("*.json"))
+        documents = [json.loads(file.read_text()) for file in files]
+        return render({document["suite"]: document for document in documents})
+
+    return write_or_check("bench.matching.report", PAGE, text, arguments)
 
 
 if __name__ == "__main__":

@@ -234,7 +234,7 @@ def _distill_latents(
         place = Place(job.train, test, normalization, out, job.seed, device, not job.quiet)
         return options.build(method, ipc, place)
 
-    job.run(make, out, write=is_first)
+    job.run(make, out, write=is_first, has_stages=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,10 +273,11 @@ class _Job:
         out: Path,
         *,
         write: bool = True,
+        has_stages: bool = False,
     ) -> None:
         """Make the method and the set, write it and the record of the run, and say so.
 
-        Without ``write`` another process does that.
+        Without ``write`` another process does that. ``has_stages``: whether the method logs some.
         """
         from ddkern.cli.sets import choose_normalization
         from ddkern.distill import distill as run_method
@@ -296,7 +297,7 @@ class _Job:
             return
         self.files.write(made, self.drop_weights)
         if self.files.contact_sheet is not None:
-            write_run(made, out, self.command)
+            write_run(made, out, self.command, has_stages)
         self._print_result(made, time.perf_counter() - start)
 
     def _print_result(self, made: DistilledSet, seconds: float) -> None:

@@ -114,7 +114,7 @@ class SetFiles:
         return {"set": str(self.set), "contact_sheet": sheet, "exports": exports}
 
 
-def write_run(made: DistilledSet, run: Path, command: str) -> None:
+def write_run(made: DistilledSet, run: Path, command: str, has_stages: bool) -> None:
     """Write the record of a run: what was done, with what, and how long each stage took."""
     from ddkern.distill.stages import StageLog
     from ddkern.files import replaced_when_complete
@@ -129,7 +129,8 @@ def write_run(made: DistilledSet, run: Path, command: str) -> None:
         "dataset_hash": provenance.source_hash,
         "random_state": provenance.random_state,
         "settings": dict(provenance.options),
-        "stages": StageLog(run).read(),
+        # Those of another run may lie in the folder of a coreset, which has none.
+        "stages": StageLog(run).read() if has_stages else [],
         "versions": dict(provenance.versions),
     }
     with replaced_when_complete(run / RUN_RECORD) as file:

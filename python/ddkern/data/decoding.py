@@ -32,7 +32,7 @@ _GREY_MODES = frozenset({"1", "L", "LA"})
 _DEEP_MODES = ("I", "F")  # 16 bits and more; also "I;16" and its kind
 
 LARGEST_SIDE = 1 << 12
-"""Of what images are scaled to."""
+"""The largest side that images are scaled to."""
 
 _MOST_ASPECT = 50
 

@@ -114,6 +114,17 @@ def test_images_of_several_sizes(
     assert "image_shape=(3, 8, 8)" in fit.stdout
 
 
+def test_a_coreset_has_no_stages_of_another_run(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "r"
+    assert run("distill", "--method", "ddoq", *PIXELS, "--out", out).exit_code == 0
+    coreset = ("distill", "--method", "random", "--dataset", "digits", "--ipc", 2, "--out", out)
+    assert run(*coreset, "--quiet").exit_code == 1
+    assert run(*coreset, "--quiet", "--force").exit_code == 0
+    record = json.loads((out / "run.json").read_text())
+    assert (record["method"], record["stages"]) == ("random", [])
+    assert record["command"].startswith("ddkern distill --method random --dataset digits")
+
+
 def test_json_is_all_there_is_on_standard_output(run: Run, tmp_path: Path) -> None:
     done = run("distill", "--method", "d4m", *PIXELS, "--out", tmp_path / "r", "--json")
     assert done.exit_code == 0, done.exception
