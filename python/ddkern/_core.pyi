@@ -25,6 +25,8 @@ __all__: list[str] = [
     "option_defaults",
     "plan",
     "probe_peak",
+    "row_combination",
+    "row_products",
     "scaled_difference",
     "seed",
     "trajectory_sums",
@@ -157,6 +159,30 @@ def plan(
 def probe_peak(n_threads: typing.SupportsInt | typing.SupportsIndex) -> dict[str, typing.Any]:
     """
     What the machine reaches at most with so many threads, measured.
+    """
+
+def row_combination(
+    *,
+    a: collections.abc.Sequence[numpy.ndarray],
+    b: collections.abc.Sequence[numpy.ndarray],
+    of_a: numpy.ndarray,
+    of_b: numpy.ndarray,
+    out: collections.abc.Sequence[numpy.ndarray],
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    of_a * a + of_b * b into out, with one factor a row of matrices: see ddkern.losses.
+    """
+
+def row_products(
+    *,
+    a: collections.abc.Sequence[numpy.ndarray],
+    b: collections.abc.Sequence[numpy.ndarray],
+    out: numpy.ndarray,
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    Sums of a * b, a^2 and b^2 of every row of matrices into out: see ddkern.losses.
     """
 
 def scaled_difference(

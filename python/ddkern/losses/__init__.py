@@ -7,6 +7,13 @@ this package needs torch: ``pip install ddkern[torch]``.
 
 from __future__ import annotations
 
+from ddkern.losses.gradient import (
+    GradientMetric,
+    gradient_distance,
+    gradient_distance_reference,
+    gradient_norm,
+    gradient_norm_reference,
+)
 from ddkern.losses.trajectory import (
     squared_distance,
     squared_distance_reference,
@@ -15,6 +22,11 @@ from ddkern.losses.trajectory import (
 )
 
 __all__ = [
+    "GradientMetric",
+    "gradient_distance",
+    "gradient_distance_reference",
+    "gradient_norm",
+    "gradient_norm_reference",
     "squared_distance",
     "squared_distance_reference",
     "trajectory_distance",
