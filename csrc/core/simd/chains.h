@@ -45,7 +45,7 @@ DDKERN_SIMD_INLINE void narrow_chains(const doubles (&v)[kChainRegisters], Bfloa
 
 // The chain that lane l of register r belongs to.
 template <class T>
-constexpr int chain_of(int r, int lane) {
+[[maybe_unused]] static constexpr int chain_of(int r, int lane) {
   if (sizeof(T) == sizeof(float)) return r * kDoubles + lane;
   const int group = r / 4 * 4 * kDoubles, half = r % 2 * kDoubles, odd = r % 4 / 2;
   return group + 2 * (half + lane) + odd;
