@@ -20,6 +20,8 @@ __all__: list[str] = [
     "isa_available",
     "isa_force",
     "max_threads",
+    "mmd_means",
+    "mmd_pull",
     "norm_relu_pool_backward",
     "norm_relu_pool_forward",
     "option_defaults",
@@ -29,6 +31,7 @@ __all__: list[str] = [
     "row_products",
     "scaled_difference",
     "seed",
+    "segment_means",
     "trajectory_sums",
 ]
 
@@ -99,6 +102,31 @@ def isa_force(name: str | None) -> None:
 def max_threads() -> int:
     """
     What n_threads=None means now.
+    """
+
+def mmd_means(
+    *,
+    x: numpy.ndarray,
+    y: numpy.ndarray,
+    rates: numpy.ndarray,
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> tuple[float, float, float]:
+    """
+    Means of a kernel over pairs of x, of x and y, and of y: see ddkern.losses.
+    """
+
+def mmd_pull(
+    *,
+    x: numpy.ndarray,
+    y: numpy.ndarray,
+    rates: numpy.ndarray,
+    own: typing.SupportsFloat | typing.SupportsIndex,
+    cross: typing.SupportsFloat | typing.SupportsIndex,
+    out: numpy.ndarray,
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    The derivative of such means by x into out: see ddkern.losses.
     """
 
 def norm_relu_pool_backward(
@@ -216,6 +244,18 @@ def seed(
 ) -> dict[str, typing.Any]:
     """
     Seeds alone: see ddkern.seed_centroids.
+    """
+
+def segment_means(
+    *,
+    values: numpy.ndarray,
+    labels: numpy.ndarray,
+    counts: numpy.ndarray,
+    out: numpy.ndarray,
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    Means of the rows of each class into out: see ddkern.losses.
     """
 
 def trajectory_sums(

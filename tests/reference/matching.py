@@ -64,3 +64,42 @@ def row_cosine_distance(
                 norms = np.linalg.norm(row) * np.linalg.norm(other)
                 terms.append(1 - math.fsum(row * other) / (norms + 1e-6))
     return math.fsum(terms)
+
+
+def class_means(
+    values: NDArray[np.float64], labels: NDArray[np.int64], n_classes: int
+) -> NDArray[np.float64]:
+    """Return the mean of the rows of each class, which are added in their order."""
+    sums = np.zeros((n_classes, values.shape[1]))
+    for row, label in zip(values, labels, strict=True):
+        sums[label] += row
+    return sums / np.bincount(labels, minlength=n_classes)[:, None]
+
+
+def mmd_means(
+    x: NDArray[np.float64], y: NDArray[np.float64], rates: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the means of ``sum_s exp(-rates[s] |a - b|^2)`` over x and x, x and y, y and y."""
+    return np.array([_kernels(a, b, rates).sum(0).mean() for a, b in ((x, x), (x, y), (y, y))])
+
+
+def mmd_pull(
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    rates: NDArray[np.float64],
+    own: float,
+    cross: float,
+) -> NDArray[np.float64]:
+    """Return the sums of csrc/matching/distribution.h."""
+    total = np.zeros_like(x)
+    for points, factor in ((x, own), (y, cross)):
+        weights = np.tensordot(rates, _kernels(x, points, rates), 1)
+        total += factor * np.einsum("ij,ijk->ik", weights, x[:, None] - points)
+    return total
+
+
+def _kernels(
+    x: NDArray[np.float64], y: NDArray[np.float64], rates: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    squares = ((x[:, None] - y) ** 2).sum(2)
+    return np.exp(-rates[:, None, None] * squares)
