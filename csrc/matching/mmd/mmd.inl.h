@@ -116,21 +116,36 @@ double sum(const MmdKernel& kernel, const Panel& x, const Panel& y) noexcept {
   return add_16_lanes(lanes);
 }
 
-// kPoints rows of out at kDoubles features, of which the caller has copies.
-inline void pull_at(const Panel& y, std::int64_t n_features, std::int64_t feature, int n_lanes,
-                    const double (*weights)[kPanel], const doubles (&at)[kPoints],
-                    doubles (&out)[kPoints]) {
+// Up to kDoubles values; all of them is a case of its own, which needs no copies.
+template <bool kFull, class T>
+inline doubles load_lanes(const T* from, int n_lanes) {
+  if constexpr (kFull) return load_doubles(from);
+  T end[kDoubles] = {};
+  std::memcpy(end, from, static_cast<std::size_t>(n_lanes) * sizeof(T));
+  return load_doubles(end);
+}
+template <bool kFull>
+inline void store_lanes(double* to, const doubles& v, int n_lanes) {
+  std::memcpy(to, &v, kFull ? sizeof(v) : static_cast<std::size_t>(n_lanes) * sizeof(double));
+}
+
+// n_points rows from `row` on, at the features from k on.
+template <bool kFull>
+inline void pull_lanes(const Panel& x, const Panel& y, const double (*weights)[kPanel],
+                       std::int64_t n_features, int row, int n_points, std::int64_t k, int n_lanes,
+                       double* out) {
+  doubles at[kPoints] = {}, sums[kPoints] = {};
+  for (int p = 0; p < n_points; ++p) {
+    const std::int64_t from = (row + p) * n_features + k;
+    at[p] = load_lanes<kFull>(x.rows + from, n_lanes);
+    sums[p] = load_lanes<kFull>(out + from, n_lanes);
+  }
   for (int j = 0; j < y.n; ++j) {
-    const float* from = y.rows + j * n_features + feature;
-    doubles v;
-    if (n_lanes == kDoubles) {
-      v = load_doubles(from);
-    } else {
-      float end[kDoubles] = {};
-      std::memcpy(end, from, static_cast<std::size_t>(n_lanes) * sizeof(float));
-      v = load_doubles(end);
-    }
-    for (int p = 0; p < kPoints; ++p) out[p] += weights[p][j] * (at[p] - v);
+    const doubles v = load_lanes<kFull>(y.rows + j * n_features + k, n_lanes);
+    for (int p = 0; p < kPoints; ++p) sums[p] += weights[row + p][j] * (at[p] - v);
+  }
+  for (int p = 0; p < n_points; ++p) {
+    store_lanes<kFull>(out + (row + p) * n_features + k, sums[p], n_lanes);
   }
 }
 
@@ -151,19 +166,13 @@ void pull(const MmdKernel& kernel, const Panel& x, const Panel& y, double factor
   const std::int64_t n_features = kernel.n_features;
   for (int row = 0; row < x.n; row += kPoints) {
     const int n_points = static_cast<int>(x.n - row < kPoints ? x.n - row : kPoints);
-    for (std::int64_t k = 0; k < n_features; k += kDoubles) {
-      const int n_lanes = static_cast<int>(n_features - k < kDoubles ? n_features - k : kDoubles);
-      const auto bytes = static_cast<std::size_t>(n_lanes) * sizeof(double);
-      doubles at[kPoints] = {}, sums[kPoints] = {};
-      for (int p = 0; p < n_points; ++p) {
-        const float* from = x.rows + (row + p) * n_features + k;
-        for (int l = 0; l < n_lanes; ++l) at[p][l] = static_cast<double>(from[l]);
-        std::memcpy(&sums[p], out + (row + p) * n_features + k, bytes);
-      }
-      pull_at(y, n_features, k, n_lanes, weights + row, at, sums);
-      for (int p = 0; p < n_points; ++p) {
-        std::memcpy(out + (row + p) * n_features + k, &sums[p], bytes);
-      }
+    std::int64_t k = 0;
+    for (; k + kDoubles <= n_features; k += kDoubles) {
+      pull_lanes<true>(x, y, weights, n_features, row, n_points, k, kDoubles, out);
+    }
+    if (k < n_features) {
+      const int n_lanes = static_cast<int>(n_features - k);
+      pull_lanes<false>(x, y, weights, n_features, row, n_points, k, n_lanes, out);
     }
   }
 }
