@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from ddkern import __version__
 from ddkern.cli.distill import distill
 from ddkern.cli.evaluate import evaluate
+from ddkern.cli.experts import experts
 from ddkern.cli.inspect import inspect
 from ddkern.cli.prior import prior
 from ddkern.cli.protocols import protocols
@@ -75,4 +76,5 @@ def _global_options(
 
 for _command in (distill, evaluate, protocols, inspect, report):
     app.command()(_command)
+app.add_typer(experts, name="experts")
 app.add_typer(prior, name="prior")

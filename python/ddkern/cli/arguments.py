@@ -25,6 +25,7 @@ __all__ = [
     "Dataset",
     "Device",
     "Force",
+    "Normalizing",
     "Quiet",
     "Seed",
     "Size",
@@ -130,6 +131,13 @@ Config = Annotated[
         help="A TOML file of options, such as ipc = 10; those on the command line come before it.",
         is_eager=True,
         callback=read_config,
+    ),
+]
+Normalizing = Annotated[
+    str,
+    typer.Option(
+        help="From pixels to inputs: fit, zca (both on the training images), identity, or the "
+        "published numbers of cifar10, mnist, fashion_mnist, svhn or imagenet."
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]

@@ -18,6 +18,7 @@ from ddkern.cli.arguments import (
     Dataset,
     Device,
     Force,
+    Normalizing,
     Quiet,
     Seed,
     Size,
@@ -28,6 +29,7 @@ from ddkern.cli.set_files import RUN_RECORD, SetFiles, write_run
 
 if TYPE_CHECKING:
     from ddkern.cli.latents import LatentOptions
+    from ddkern.cli.learned import LearnedOptions
     from ddkern.cli.sets import DataOptions
     from ddkern.data import DistilledSet, ImageDataset, Normalization
     from ddkern.distill import Method
@@ -43,7 +45,10 @@ def distill(
     context: typer.Context,
     method: Annotated[
         str,
-        typer.Option(help="ddoq, d4m, random, herding, k-center, k-means, forgetting or whole."),
+        typer.Option(
+            help="ddoq or d4m (latents); mtt, dm or dc (learned images); random, herding, "
+            "k-center, k-means or forgetting (chosen images); whole."
+        ),
     ],
     dataset: Dataset,
     out: Annotated[
@@ -66,8 +71,9 @@ def distill(
     network: Annotated[
         str | None,
         typer.Option(
-            help="For --features network: a name, such as convnet-d3 (the default), and options "
-            "after a colon (convnet-d3:width=64). Untrained, its weights drawn from --seed."
+            help="For --features network, dc and dm: a name, such as convnet-d3 (the default), and "
+            "options after a colon (convnet-d3:width=64). Untrained, its weights drawn from "
+            "--seed."
         ),
     ] = None,
     network_weights: Annotated[
@@ -124,13 +130,37 @@ def distill(
             help="For ddoq and d4m: encode to samples, as D4M's code does, not to means.",
         ),
     ] = None,
-    normalization: Annotated[
-        str,
+    experts: Annotated[
+        Path | None,
+        typer.Option(help="For --method mtt: a folder that 'ddkern experts train' made."),
+    ] = None,
+    published: Annotated[
+        str | None,
         typer.Option(
-            help="From pixels to inputs: fit, zca (both on the training images), identity, or the "
-            "published numbers of cifar10, mnist, fashion_mnist, svhn or imagenet."
+            help="For --method mtt: take the settings of the paper's code for cifar10, cifar100, "
+            "tiny-imagenet or imagenet-subset."
         ),
-    ] = "fit",
+    ] = None,
+    iterations: Annotated[
+        int | None,
+        typer.Option(help="For dc, dm and mtt: updates of the images, those of before included."),
+    ] = None,
+    look_every: Annotated[
+        int | None,
+        typer.Option(help="For dc, dm and mtt: test the set whenever so many updates are done."),
+    ] = None,
+    look_protocol: Annotated[
+        str | None, typer.Option(help="For --look-every: how it is tested (E1-dsa).")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="For dc, dm and mtt: another field of the method, such as lr_images=10; "
+            "repeatable.",
+        ),
+    ] = None,
+    normalization: Normalizing = "fit",
     seed: Seed = 0,
     export: Annotated[
         list[str] | None,
@@ -152,6 +182,7 @@ def distill(
     from ddkern.checks import as_count, as_seed, check_choice
     from ddkern.cli.coresets import FeatureOptions, choose_coreset
     from ddkern.cli.latents import LATENT_METHODS, LatentOptions
+    from ddkern.cli.learned import LEARNED_METHODS, LearnedOptions
     from ddkern.cli.sets import DataOptions, check_normalization
     from ddkern.distill import method_names
     from ddkern.distill.workers import Workers
@@ -175,6 +206,18 @@ def distill(
     from_latents = LatentOptions(
         prior, prior_classes, effort, strength, steps, guidance, teacher, clustering, sample
     )
+    from_learning = LearnedOptions(
+        experts, published, iterations, look_every, look_protocol, settings
+    )
+    if method in LEARNED_METHODS:
+        from_latents.refuse(method)
+        if scores is not None:
+            raise ValueError(f"--scores={str(scores)!r} is for --method forgetting")
+        replace(from_features, network=None).refuse(method)
+        if is_first:
+            _distill_learned(job, method, count, data, out, from_learning, network, device, dry_run)
+        return
+    from_learning.refuse(method)
     if method not in LATENT_METHODS:
         from_latents.refuse(method)
         chosen = choose_coreset(method, count, scores, from_features, train, seed)
@@ -191,6 +234,30 @@ def distill(
     from_features.refuse(method)
     from_latents.check(method, train)
     _distill_latents(job, method, count, data, out, from_latents, device, dry_run, is_first)
+
+
+def _distill_learned(
+    job: _Job,
+    method: str,
+    ipc: int,
+    data: DataOptions,
+    out: Path,
+    options: LearnedOptions,
+    network: str | None,
+    device: str,
+    dry_run: bool,
+) -> None:
+    from ddkern.optional import import_optional
+
+    if job.files.contact_sheet is None:
+        raise ValueError(f"--out={str(out)!r}; with --method {method} it must be a folder")
+    import_optional("torch", f"--method={method}", "torch")
+    chosen = options.build(method, ipc, network, data.test(), device, out)
+    chosen.check(job.train)
+    if dry_run:
+        job.print_plan({"method": method, "options": chosen.options()})
+    else:
+        job.run(lambda _: chosen, out, has_stages=True)
 
 
 def _distill_latents(

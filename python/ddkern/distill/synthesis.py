@@ -8,6 +8,7 @@ on as if it had not been. Importing this module needs torch.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -25,7 +26,7 @@ from ddkern.checks import as_count
 from ddkern.data import DistilledSet, ImageDataset, Normalization
 from ddkern.distill.options import Configured
 from ddkern.distill.selection import random_members
-from ddkern.distill.stages import digest_of
+from ddkern.distill.stages import StageLog, digest_of
 from ddkern.evaluate import evaluate, get_protocol
 from ddkern.files import replaced_when_complete
 from ddkern.models import make_model
@@ -236,6 +237,7 @@ class Synthesis:
 
     def __init__(self, name: str, conditions: Mapping[str, Any], folder: Path | None) -> None:
         self._name, self._folder = name, folder
+        self._log = contextlib.nullcontext({}) if folder is None else StageLog(folder).stage(name)
         self._digest = digest_of(json.loads(json.dumps(dict(conditions))))
         self._learned: dict[str, _Learned] = {}
         self._history = _History()
@@ -343,12 +345,14 @@ class Synthesis:
                 "must be at least as many"
             )
         began, done_before = time.monotonic(), self._iteration
-        with report_progress(progress, self._name, "iterations") as record:
+        show = report_progress(progress, self._name, "iterations")
+        with self._log as detail, show as record:
             while self._iteration < iterations:
                 loss = advance(self._iteration)
                 self._average()
                 self._history.losses.append(loss)
                 self._iteration += 1
+                detail["iterations"] = self._iteration
                 is_last = self._iteration == iterations
                 if looks is not None and (is_last or self._iteration % looks.every == 0):
                     found = evaluate(

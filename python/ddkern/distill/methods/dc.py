@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from ddkern.checks import check_choice
 from ddkern.data import DistilledSet, ImageDataset, Normalization
 from ddkern.distill.options import check_learning
 from ddkern.distill.selection import check_class_counts
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from ddkern.augment import DSA
     from ddkern.distill.synthesis import Looks
+    from ddkern.losses import GradientMetric
 
 __all__ = ["DC"]
 
@@ -92,7 +94,7 @@ class DC:
     lr_images: float = 0.1
     momentum: float = 0.5
     lr_network: float = 0.01
-    metric: str = "cosine"
+    metric: GradientMetric = "cosine"
     augment: DSA | None = None
     init: str = "real"
     device: str = "auto"
@@ -109,6 +111,11 @@ class DC:
             for name, count in zip(("outer_loop", "inner_loop"), _LOOPS[self.ipc], strict=True):
                 if getattr(self, name) is None:
                     object.__setattr__(self, name, count)
+        from typing import get_args
+
+        from ddkern.losses import GradientMetric
+
+        check_choice("metric", self.metric, get_args(GradientMetric))
         counts = ("ipc", "iterations", "outer_loop", "inner_loop", "batch_size")
         check_learning(self, counts=counts, rates=("lr_images", "lr_network"))
 
@@ -184,12 +191,17 @@ class DC:
             real = self.augment(real, DrawKey(*key), siamese=True)
             ours = self.augment(ours, DrawKey(*key), siamese=True)
         parameters = list(network.parameters())
-        gradients = []
-        for batch, keep in ((ours, True), (real, False)):
+
+        def gradient(batch: Tensor, *, create_graph: bool) -> list[Tensor]:
             targets = torch.full((len(batch),), label, device=batch.device)
             loss = torch.nn.functional.cross_entropy(network(batch), targets)
-            gradients.append(list(torch.autograd.grad(loss, parameters, create_graph=keep)))
-        return gradient_distance(*gradients, metric=self.metric)
+            return list(torch.autograd.grad(loss, parameters, create_graph=create_graph))
+
+        return gradient_distance(
+            gradient(ours, create_graph=True),
+            gradient(real, create_graph=False),
+            metric=self.metric,
+        )
 
     def _train(
         self,
@@ -206,7 +218,7 @@ class DC:
         from ddkern.augment import DrawKey
 
         order = torch.from_numpy(draws.permutation(len(images))).to(images.device)
-        for rows in order.split(self.batch_size):
+        for rows in torch.split(order, self.batch_size):
             inputs = images[rows]
             if self.augment is not None:
                 inputs = self.augment(inputs, DrawKey(*key))
