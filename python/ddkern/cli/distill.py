@@ -376,6 +376,8 @@ class _Job:
             return
         print_classes(described["classes"])
         typer.echo()
+        if made.student_lr is not None:
+            typer.echo(f"learning rate of students: {made.student_lr:.6g}")
         for path in self.files.all():
             typer.echo(f"wrote {path}")
         typer.echo(f"{seconds:.2f} seconds")

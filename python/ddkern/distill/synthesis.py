@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -237,7 +239,6 @@ class Synthesis:
 
     def __init__(self, name: str, conditions: Mapping[str, Any], folder: Path | None) -> None:
         self._name, self._folder = name, folder
-        self._log = contextlib.nullcontext({}) if folder is None else StageLog(folder).stage(name)
         self._digest = digest_of(json.loads(json.dumps(dict(conditions))))
         self._learned: dict[str, _Learned] = {}
         self._history = _History()
@@ -272,8 +273,8 @@ class Synthesis:
         self._learned[name] = entry
         return value
 
-    def descend(self, loss: Tensor) -> None:
-        """One step of every tensor down the gradient of a loss.
+    def descend(self, loss: Tensor) -> float:
+        """One step of every tensor down the gradient of a loss, which is returned as a number.
 
         Raises
         ------
@@ -281,9 +282,10 @@ class Synthesis:
             If the loss, or what becomes of a tensor, is not finite. What the folder keeps is from
             before it.
         """
-        if not torch.isfinite(loss):
+        value = float(loss.detach())
+        if not math.isfinite(value):
             raise ValueError(
-                f"the loss of {self._name} is {float(loss)} in iteration {self._iteration}; "
+                f"the loss of {self._name} is {value} in iteration {self._iteration}; "
                 "learning rates may be too large"
             )
         for entry in self._learned.values():
@@ -296,6 +298,7 @@ class Synthesis:
                     f"{name} of {self._name} became NaN or infinite in iteration "
                     f"{self._iteration}; learning rates may be too large"
                 )
+        return value
 
     def result(self, name: str) -> Tensor:
         """What was learned: the average where there is one."""
@@ -346,7 +349,7 @@ class Synthesis:
             )
         began, done_before = time.monotonic(), self._iteration
         show = report_progress(progress, self._name, "iterations")
-        with self._log as detail, show as record:
+        with self._stage() as detail, show as record:
             while self._iteration < iterations:
                 loss = advance(self._iteration)
                 self._average()
@@ -379,6 +382,11 @@ class Synthesis:
                     # The rate of this run, as if all iterations had been done at it.
                     whole = elapsed * self._iteration / (self._iteration - done_before)
                     record(self._iteration, iterations, whole, self._note(loss))
+
+    def _stage(self) -> AbstractContextManager[dict[str, Any]]:
+        if self._folder is None:
+            return contextlib.nullcontext({})
+        return StageLog(self._folder).stage(self._name)
 
     def _average(self) -> None:
         for entry in self._learned.values():

@@ -167,8 +167,7 @@ class DC:
                         network, batch, images[labels == label], label, key
                     )
                     step += 1
-                learning.synthesis.descend(loss)
-                total += float(loss.detach())
+                total += learning.synthesis.descend(loss)
                 if loop + 1 < int(self.outer_loop or 1):
                     for _ in range(int(self.inner_loop or 1)):
                         key = (random_state, iteration, step)

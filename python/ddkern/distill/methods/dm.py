@@ -144,7 +144,6 @@ class DM:
                 torch.cat(real_labels),
                 n_classes=dataset.n_classes,
             )
-            learning.synthesis.descend(loss)
-            return float(loss.detach())
+            return learning.synthesis.descend(loss)
 
         return learning.run(advance, progress)

@@ -304,11 +304,11 @@ class MTT:
                 rate,
             )
             before = rate.detach().clone()
-            learning.synthesis.descend(loss)
+            value = learning.synthesis.descend(loss)
             if self.positive_lr:
                 with torch.no_grad():
                     rate.clamp_(min=float(before) / 2)
-            return float(loss.detach())
+            return value
 
         return learning.run(advance, progress, lambda: float(rate.detach()))
 
