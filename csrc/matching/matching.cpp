@@ -11,8 +11,7 @@
 namespace ddkern::matching {
 namespace {
 
-// Part of the definition of the sums: another size would round otherwise.
-constexpr std::int64_t kBlock = 16 * 1024;
+constexpr std::int64_t kBlock = kTrajectoryBlock;
 // Blocks for which it is worth waking another thread, which takes some microseconds.
 constexpr std::int64_t kBlocksPerThread = 4;
 

@@ -10,6 +10,7 @@ void register_backend(pybind11::module_& module);
 void register_kmeans(pybind11::module_& module);
 void register_kmeans_cuda(pybind11::module_& module);
 void register_matching(pybind11::module_& module);
+void register_matching_cuda(pybind11::module_& module);
 void register_network(pybind11::module_& module);
 void register_simt_checks(pybind11::module_& module);  // tests/simt
 

@@ -5,12 +5,21 @@ CUDA part of ddkern; present where the build found a working nvcc.
 
 from __future__ import annotations
 
+import collections.abc
 import typing
 
 import numpy
 import numpy.typing
 
-__all__: list[str] = ["assign", "fit", "report", "seed"]
+__all__: list[str] = [
+    "assign",
+    "fit",
+    "report",
+    "scaled_difference",
+    "seed",
+    "trajectory_sums",
+    "trajectory_workspace",
+]
 
 def assign(
     *,
@@ -79,6 +88,21 @@ def report() -> dict[str, typing.Any]:
     ``total_memory`` in bytes and ``multiprocessors``.
     """
 
+def scaled_difference(
+    *,
+    a: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    b: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    out: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    sizes: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    bfloat16: bool,
+    factor: typing.SupportsInt | typing.SupportsIndex,
+    device: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    factor * (a - b) into out; factor is one float64: see ddkern.losses.
+    """
+
 def seed(
     *,
     x: typing.SupportsInt | typing.SupportsIndex,
@@ -103,6 +127,29 @@ def seed(
 ) -> dict[str, typing.Any]:
     """
     Seeds alone: see ddkern.seed_centroids.
+    """
+
+def trajectory_sums(
+    *,
+    student: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    target: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    start: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] | None,
+    sizes: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    bfloat16: bool,
+    workspace: typing.SupportsInt | typing.SupportsIndex,
+    sums: typing.SupportsInt | typing.SupportsIndex,
+    device: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    Sums of (student - target)^2 and (start - target)^2: see ddkern.losses.
+    """
+
+def trajectory_workspace(
+    *, sizes: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]
+) -> int:
+    """
+    Doubles of workspace that trajectory_sums takes.
     """
 
 __version__: str

@@ -18,6 +18,10 @@
 
 namespace ddkern::matching {
 
+// Part of the definition of the sums: others would round otherwise.
+constexpr int kTrajectoryChains = 32;
+constexpr std::int64_t kTrajectoryBlock = 16 * 1024;  // values, of one tensor
+
 template <class T>
 struct TrajectoryBlock {
   std::int64_t n;

@@ -13,7 +13,7 @@ using ddkern::matching::DifferenceBlock;
 using ddkern::matching::TrajectoryBlock;
 
 // Values that are taken at a time, one for each chain; the registers of every level divide it.
-constexpr int kChains = 32;
+constexpr int kChains = ddkern::matching::kTrajectoryChains;
 constexpr int kRegisters = kChains / kDoubles;
 
 inline half_floats half(const floats& v, int which) {
