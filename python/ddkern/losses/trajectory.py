@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ddkern import _core
 from ddkern.backend import max_threads
+from ddkern.losses import device
 
 __all__ = [
     "squared_distance",
@@ -60,10 +61,11 @@ def trajectory_distance(student: Parameters, target: Parameters, start: Paramete
 
     Notes
     -----
-    On the CPU, float32 and bfloat16 parameters take one pass over the three, and the derivative
-    one more over two of them. Sums are float64 and have the same bits for any number of threads
-    and every instruction set. Other devices and dtypes go through
-    :func:`trajectory_distance_reference`.
+    Float32 and bfloat16 parameters take one pass over the three, and the derivative one more over
+    two of them: on the CPU, and on CUDA devices of compute capability 8.0 and up where ddkern was
+    built with CUDA. Sums are float64 and have the same bits for any number of threads, every
+    instruction set and every device. On CUDA nothing waits for the device, and a call can be
+    captured in a graph. Other devices and dtypes go through :func:`trajectory_distance_reference`.
 
     Examples
     --------
@@ -153,9 +155,29 @@ def _difference_in_torch(a: list[Tensor], b: list[Tensor], factor: Tensor) -> li
     ]
 
 
-def _sums_on_cpu(student: list[Tensor], target: list[Tensor], start: list[Tensor]) -> Tensor:
+def _sums(student: list[Tensor], target: list[Tensor], start: list[Tensor]) -> Tensor:
     if not _kernel_takes(student):
         return _sums_in_torch(student, target, start)
+    module = device.module_for(student[0])
+    if module is not None:
+        return _sums_on_device(module, student, target, start)
+    if student[0].is_cpu:
+        return _sums_on_cpu(student, target, start)
+    return _sums_in_torch(student, target, start)
+
+
+def _difference(a: list[Tensor], b: list[Tensor], factor: Tensor) -> list[Tensor]:
+    if not _kernel_takes(a):
+        return _difference_in_torch(a, b, factor)
+    module = device.module_for(a[0])
+    if module is not None:
+        return _difference_on_device(module, a, b, factor)
+    if a[0].is_cpu:
+        return _difference_on_cpu(a, b, factor)
+    return _difference_in_torch(a, b, factor)
+
+
+def _sums_on_cpu(student: list[Tensor], target: list[Tensor], start: list[Tensor]) -> Tensor:
     sums = _core.trajectory_sums(
         student=_host(student),
         target=_host(target),
@@ -166,13 +188,56 @@ def _sums_on_cpu(student: list[Tensor], target: list[Tensor], start: list[Tensor
 
 
 def _difference_on_cpu(a: list[Tensor], b: list[Tensor], factor: Tensor) -> list[Tensor]:
-    if not _kernel_takes(a):
-        return _difference_in_torch(a, b, factor)
     out = [torch.empty(x.shape, dtype=x.dtype) for x in a]
     _core.scaled_difference(
         a=_host(a), b=_host(b), out=_host(out), factor=float(factor), n_threads=_n_threads()
     )
     return out
+
+
+def _sums_on_device(
+    module: Any, student: list[Tensor], target: list[Tensor], start: list[Tensor]
+) -> Tensor:
+    first, sizes = student[0], [x.numel() for x in student]
+    flat = {"student": _dense(student), "target": _dense(target), "start": _dense(start)}
+    found = {name: device.addresses(xs, student, name) for name, xs in flat.items() if xs}
+    n_workspace = module.trajectory_workspace(sizes=sizes)
+    workspace = first.new_empty(n_workspace, dtype=torch.float64)
+    sums = first.new_empty(2, dtype=torch.float64)
+    device.run(
+        module.trajectory_sums,
+        first.device,
+        student=found["student"],
+        target=found["target"],
+        start=found.get("start"),
+        sizes=sizes,
+        bfloat16=first.dtype == torch.bfloat16,
+        workspace=workspace.data_ptr(),
+        sums=sums.data_ptr(),
+    )
+    return sums
+
+
+def _difference_on_device(
+    module: Any, a: list[Tensor], b: list[Tensor], factor: Tensor
+) -> list[Tensor]:
+    first = a[0]
+    out = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in a]
+    flat = {"a": _dense(a), "b": _dense(b), "out": out}
+    scale = factor.detach().to(first.device, torch.float64)
+    device.run(
+        module.scaled_difference,
+        first.device,
+        **{name: device.addresses(xs, a, name) for name, xs in flat.items()},
+        sizes=[x.numel() for x in a],
+        bfloat16=first.dtype == torch.bfloat16,
+        factor=scale.data_ptr(),
+    )
+    return out
+
+
+def _dense(tensors: list[Tensor]) -> list[Tensor]:
+    return [x.contiguous() for x in tensors]
 
 
 def _kernel_takes(tensors: list[Tensor]) -> bool:
@@ -252,18 +317,17 @@ def _difference_backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...
     return of_a, [-g for g in of_a], of_factor.to(factor.dtype)
 
 
-for _name, _on_cpu, _in_torch, _shape, _backward, _keep in (
-    ("trajectory_sums", _sums_on_cpu, _sums_in_torch, _sums_shape, _sums_backward, _keep_sums),
+for _name, _op, _shape, _backward, _keep in (
+    ("trajectory_sums", _sums, _sums_shape, _sums_backward, _keep_sums),
     (
         "scaled_difference",
-        _difference_on_cpu,
-        _difference_in_torch,
+        _difference,
         _difference_shape,
         _difference_backward,
         _keep_difference,
     ),
 ):
-    _LIBRARY.impl(_name, _on_cpu, "CPU")
-    _LIBRARY.impl(_name, _in_torch, "CUDA")
+    _LIBRARY.impl(_name, _op, "CPU")
+    _LIBRARY.impl(_name, _op, "CUDA")
     torch.library.register_fake(f"ddkern::{_name}", _shape)
     torch.library.register_autograd(f"ddkern::{_name}", _backward, setup_context=_keep)
