@@ -4,9 +4,9 @@
 #include <array>
 
 #include "core/cuda/launch.h"
-#include "core/cuda/reduce.cuh"
 #include "core/cuda/tensor_table.cuh"
 #include "core/cuda/values.cuh"
+#include "matching/cuda/sums.cuh"
 
 namespace ddkern::matching::cuda {
 namespace {
@@ -14,104 +14,46 @@ namespace {
 using ddkern::cuda::count_pieces;
 using ddkern::cuda::find_piece;
 using ddkern::cuda::is_aligned;
-using ddkern::cuda::kAllLanes;
-using ddkern::cuda::kWarp;
 using ddkern::cuda::launch_pieces;
 using ddkern::cuda::OnDevice;
 using ddkern::cuda::Pack;
 using ddkern::cuda::Piece;
 using ddkern::cuda::PieceLaunch;
 using ddkern::cuda::round_to;
-using ddkern::cuda::Sum;
 using ddkern::cuda::TensorTable;
 using ddkern::cuda::to_float;
-using ddkern::cuda::warp_reduce;
 
 constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / kWarp;
 
 // --- sums ----------------------------------------------------------------------------------------
 
-// Values 32 r to 32 r + 31 of a block are its row r: one value of every chain.
-constexpr int kRows = 32;  // of a stage
-constexpr int kRowsAWarp = kRows / kWarps;
-static_assert(kTrajectoryChains == kWarp, "a lane is a chain");
-static_assert(kTrajectoryBlock % (kRows * kWarp) == 0);
-
-// Rows of all lists, from row `row` on, kWarps apart; 0 beyond the end, which adds 0.
-template <class T, int kLists>
-__device__ __forceinline__ void load_rows(const T* const (&lists)[kLists], int row, int lane, int n,
-                                          T (&values)[kLists][kRowsAWarp]) {
+// Of target, student and start.
+template <int kLists>
+struct SquaredDistances {
+  static constexpr int kSums = kLists - 1;
+  static __device__ void of(const double (&values)[kLists], double (&terms)[kSums]) {
 #pragma unroll
-  for (int list = 0; list < kLists; ++list) {
-#pragma unroll
-    for (int r = 0; r < kRowsAWarp; ++r) {
-      const int i = (row + r * kWarps) * kWarp + lane;
-      values[list][r] = i < n ? lists[list][i] : T{};
+    for (int s = 0; s < kSums; ++s) {
+      const double d = values[s + 1] - values[0];
+      terms[s] = d * d;
     }
   }
-}
+};
 
-// One block of values a thread block. All warps load and square; a chain has to be added in order,
-// so one warp a sum does that, out of shared memory, while the next rows are on their way.
-// sums [kLists - 1][n_all].
+// One block of values a thread block; sums [kLists - 1][n_all].
 template <class T, int kLists, int kCapacity>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kSumThreads)
     sums_kernel(const __grid_constant__ TensorTable<T, 3, kCapacity> table, std::int64_t n_all,
                 double* sums) {
-  constexpr int kSums = kLists - 1;
-  __shared__ double squares[2][kSums][kRows][kWarp];
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const Piece piece = find_piece(table, kTrajectoryBlock);
-  const T* lists[kLists];  // target, student, start
+  const T* lists[kLists];
 #pragma unroll
   for (int list = 0; list < kLists; ++list) {
     lists[list] = table.at[list][piece.tensor] + piece.first;
   }
-  T values[kLists][kRowsAWarp];
-  load_rows(lists, warp, lane, piece.n, values);
-  double sum = 0;
-  for (int first = 0, buffer = 0; first * kWarp < piece.n; first += kRows, buffer ^= 1) {
-#pragma unroll
-    for (int r = 0; r < kRowsAWarp; ++r) {
-      const auto target = static_cast<double>(to_float(values[0][r]));
-#pragma unroll
-      for (int s = 0; s < kSums; ++s) {
-        const double d = static_cast<double>(to_float(values[s + 1][r])) - target;
-        squares[buffer][s][warp + r * kWarps][lane] = d * d;
-      }
-    }
-    load_rows(lists, first + kRows + warp, lane, piece.n, values);
-    // The only one a stage: who is past it has read the other buffer.
-    __syncthreads();
-    if (warp < kSums) {
-#pragma unroll 8
-      for (int row = 0; row < kRows; ++row) sum += squares[buffer][warp][row][lane];
-    }
-  }
-  if (warp >= kSums) return;
-  // Lane 0 adds as the contract says: 16 apart first, then 8.
-  sum = warp_reduce(sum, Sum{});
-  if (lane == 0) sums[warp * n_all + blockIdx.x] = sum;
-}
-
-// One warp a sum: the blocks in their order.
-__global__ void __launch_bounds__(2 * kWarp)
-    total_kernel(const double* sums, std::int64_t n_blocks, int n_sums, double* totals) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int which = static_cast<int>(threadIdx.x) / kWarp;
-  const std::int64_t n = which < n_sums ? n_blocks : 0;
-  const double* of = sums + which * n_blocks;
-  double total = 0, next = lane < n ? of[lane] : 0;
-  for (std::int64_t first = 0; first < n; first += kWarp) {
-    const double mine = next;
-    const std::int64_t i = first + kWarp + lane;
-    next = i < n ? of[i] : 0;
-#pragma unroll
-    for (int l = 0; l < kWarp; ++l) total += __shfl_sync(kAllLanes, mine, l);
-  }
-  if (lane == 0) totals[which] = total;
+  const double sum = sum_block<SquaredDistances<kLists>>(lists, piece.n);
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  if (threadIdx.x % kWarp == 0 && warp < kLists - 1) sums[warp * n_all + blockIdx.x] = sum;
 }
 
 template <class T, int kLists>
@@ -127,7 +69,7 @@ void launch_sums(const std::vector<TrajectoryBlock<T>>& tensors,
       sizes, kTrajectoryBlock, pointers, [&](const auto& table, const PieceLaunch& launch) {
         constexpr int kCapacity = sizeof(table.n) / sizeof(table.n[0]);
         DDKERN_LAUNCH((sums_kernel<T, kLists, kCapacity>), static_cast<unsigned>(launch.n_pieces),
-                      kThreads, 0, stream, table, n_all, workspace + launch.first_piece);
+                      kSumThreads, 0, stream, table, n_all, workspace + launch.first_piece);
       });
 }
 
@@ -198,8 +140,8 @@ void trajectory_sums(const std::vector<TrajectoryBlock<T>>& tensors, bool with_s
   } else {
     launch_sums<T, 2>(tensors, sizes, workspace, stream);
   }
-  DDKERN_LAUNCH(total_kernel, 1, 2 * kWarp, 0, stream, workspace,
-                count_pieces(sizes, kTrajectoryBlock), with_start ? 2 : 1, sums);
+  launch_totals(workspace, count_pieces(sizes, kTrajectoryBlock), with_start ? 2 : 1, 2, sums,
+                stream);
 }
 
 template <class T>
