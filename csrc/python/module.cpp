@@ -16,4 +16,5 @@ PYBIND11_MODULE(_core, module) {
   ddkern::python::register_kmeans(module);
   ddkern::python::register_network(module);
   ddkern::python::register_matching(module);
+  ddkern::python::register_updates(module);
 }

@@ -56,4 +56,5 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
       "``total_memory`` in bytes and ``multiprocessors``.");
   ddkern::python::register_kmeans_cuda(m);
   ddkern::python::register_matching_cuda(m);
+  ddkern::python::register_updates_cuda(m);
 }

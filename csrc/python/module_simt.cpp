@@ -9,5 +9,6 @@ PYBIND11_MODULE(_simt, module, pybind11::mod_gil_not_used()) {
   module.attr("__version__") = DDKERN_VERSION;
   ddkern::python::register_kmeans_cuda(module);
   ddkern::python::register_matching_cuda(module);
+  ddkern::python::register_updates_cuda(module);
   ddkern::python::register_simt_checks(module);
 }

@@ -12,6 +12,7 @@ import numpy
 import numpy.typing
 
 __all__: list[str] = [
+    "ascent_step",
     "assign",
     "cpu_features",
     "fit",
@@ -19,7 +20,9 @@ __all__: list[str] = [
     "isa_active",
     "isa_available",
     "isa_force",
+    "linear_update",
     "max_threads",
+    "momentum_update",
     "norm_relu_pool_backward",
     "norm_relu_pool_forward",
     "option_defaults",
@@ -29,6 +32,18 @@ __all__: list[str] = [
     "seed",
     "trajectory_sums",
 ]
+
+def ascent_step(
+    *,
+    gradient: numpy.ndarray,
+    size: numpy.ndarray | None,
+    out: numpy.ndarray,
+    rho: typing.SupportsFloat | typing.SupportsIndex,
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    Steps of length rho, a row each, into out: see ddkern.updates.
+    """
 
 def assign(
     *,
@@ -94,9 +109,37 @@ def isa_force(name: str | None) -> None:
     Force a level; None undoes it.
     """
 
+def linear_update(
+    *,
+    x: numpy.ndarray,
+    y: numpy.ndarray,
+    out: numpy.ndarray,
+    alpha: typing.SupportsFloat | typing.SupportsIndex,
+    beta: typing.SupportsFloat | typing.SupportsIndex,
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    alpha x + beta y into out: see ddkern.updates.
+    """
+
 def max_threads() -> int:
     """
     What n_threads=None means now.
+    """
+
+def momentum_update(
+    *,
+    theta: numpy.ndarray,
+    velocity: numpy.ndarray,
+    gradient: numpy.ndarray,
+    theta_out: numpy.ndarray,
+    velocity_out: numpy.ndarray,
+    lr: typing.SupportsFloat | typing.SupportsIndex,
+    momentum: typing.SupportsFloat | typing.SupportsIndex,
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    A step of SGD with momentum: see ddkern.updates.
     """
 
 def norm_relu_pool_backward(

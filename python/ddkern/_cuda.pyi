@@ -12,14 +12,43 @@ import numpy
 import numpy.typing
 
 __all__: list[str] = [
+    "ascent_step",
+    "ascent_workspace",
     "assign",
     "fit",
+    "linear_update",
+    "momentum_update",
     "report",
     "scaled_difference",
     "seed",
     "trajectory_sums",
     "trajectory_workspace",
 ]
+
+def ascent_step(
+    *,
+    n_rows: typing.SupportsInt | typing.SupportsIndex,
+    n: typing.SupportsInt | typing.SupportsIndex,
+    gradient: typing.SupportsInt | typing.SupportsIndex,
+    size: typing.SupportsInt | typing.SupportsIndex,
+    out: typing.SupportsInt | typing.SupportsIndex,
+    rho: typing.SupportsFloat | typing.SupportsIndex,
+    workspace: typing.SupportsInt | typing.SupportsIndex,
+    device: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    Steps of length rho, a row each, into out; size may be 0: see ddkern.updates.
+    """
+
+def ascent_workspace(
+    *,
+    n_rows: typing.SupportsInt | typing.SupportsIndex,
+    n: typing.SupportsInt | typing.SupportsIndex,
+) -> int:
+    """
+    Doubles of workspace that ascent_step takes.
+    """
 
 def assign(
     *,
@@ -76,6 +105,40 @@ def fit(
 ) -> dict[str, typing.Any]:
     """
     k-means over groups of rows in device memory: see ddkern.quantize.
+    """
+
+def linear_update(
+    *,
+    n: typing.SupportsInt | typing.SupportsIndex,
+    x: typing.SupportsInt | typing.SupportsIndex,
+    y: typing.SupportsInt | typing.SupportsIndex,
+    out: typing.SupportsInt | typing.SupportsIndex,
+    alpha: typing.SupportsFloat | typing.SupportsIndex,
+    beta: typing.SupportsFloat | typing.SupportsIndex,
+    beta_at: typing.SupportsInt | typing.SupportsIndex,
+    device: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    alpha x + beta y into out; beta is that at beta_at unless it is 0: see ddkern.updates.
+    """
+
+def momentum_update(
+    *,
+    n: typing.SupportsInt | typing.SupportsIndex,
+    theta: typing.SupportsInt | typing.SupportsIndex,
+    velocity: typing.SupportsInt | typing.SupportsIndex,
+    gradient: typing.SupportsInt | typing.SupportsIndex,
+    theta_out: typing.SupportsInt | typing.SupportsIndex,
+    velocity_out: typing.SupportsInt | typing.SupportsIndex,
+    lr: typing.SupportsFloat | typing.SupportsIndex,
+    lr_at: typing.SupportsInt | typing.SupportsIndex,
+    momentum: typing.SupportsFloat | typing.SupportsIndex,
+    device: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    A step of SGD with momentum; lr is that at lr_at unless it is 0: see ddkern.updates.
     """
 
 def report() -> dict[str, typing.Any]:

@@ -10,7 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from ddkern.losses import device, trajectory_distance, trajectory_distance_reference  # noqa: E402
+from ddkern import device_calls  # noqa: E402
+from ddkern.losses import trajectory_distance, trajectory_distance_reference  # noqa: E402
 from helpers.matching import (  # noqa: E402
     BLOCK,
     DTYPES,
@@ -58,7 +59,7 @@ def on_cuda(op: Any, arguments: list[Any]) -> Any:
 
 
 def test_the_kernels_are_in_use() -> None:
-    assert device.module_for(torch.zeros(1, device="cuda")) is not None
+    assert device_calls.module_for(torch.zeros(1, device="cuda")) is not None
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

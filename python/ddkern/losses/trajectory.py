@@ -15,9 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ddkern import _core
+from ddkern import _core, device_calls
 from ddkern.backend import max_threads
-from ddkern.losses import device
 
 __all__ = [
     "squared_distance",
@@ -158,7 +157,7 @@ def _difference_in_torch(a: list[Tensor], b: list[Tensor], factor: Tensor) -> li
 def _sums(student: list[Tensor], target: list[Tensor], start: list[Tensor]) -> Tensor:
     if not _kernel_takes(student):
         return _sums_in_torch(student, target, start)
-    module = device.module_for(student[0])
+    module = device_calls.module_for(student[0])
     if module is not None:
         return _sums_on_device(module, student, target, start)
     if student[0].is_cpu:
@@ -169,7 +168,7 @@ def _sums(student: list[Tensor], target: list[Tensor], start: list[Tensor]) -> T
 def _difference(a: list[Tensor], b: list[Tensor], factor: Tensor) -> list[Tensor]:
     if not _kernel_takes(a):
         return _difference_in_torch(a, b, factor)
-    module = device.module_for(a[0])
+    module = device_calls.module_for(a[0])
     if module is not None:
         return _difference_on_device(module, a, b, factor)
     if a[0].is_cpu:
@@ -177,34 +176,16 @@ def _difference(a: list[Tensor], b: list[Tensor], factor: Tensor) -> list[Tensor
     return _difference_in_torch(a, b, factor)
 
 
-def _sums_on_cpu(student: list[Tensor], target: list[Tensor], start: list[Tensor]) -> Tensor:
-    sums = _core.trajectory_sums(
-        student=_host(student),
-        target=_host(target),
-        start=_host(start) if start else None,
-        n_threads=_n_threads(),
-    )
-    return torch.tensor(sums, dtype=torch.float64)
-
-
-def _difference_on_cpu(a: list[Tensor], b: list[Tensor], factor: Tensor) -> list[Tensor]:
-    out = [torch.empty(x.shape, dtype=x.dtype) for x in a]
-    _core.scaled_difference(
-        a=_host(a), b=_host(b), out=_host(out), factor=float(factor), n_threads=_n_threads()
-    )
-    return out
-
-
 def _sums_on_device(
     module: Any, student: list[Tensor], target: list[Tensor], start: list[Tensor]
 ) -> Tensor:
     first, sizes = student[0], [x.numel() for x in student]
     flat = {"student": _dense(student), "target": _dense(target), "start": _dense(start)}
-    found = {name: device.addresses(xs, student, name) for name, xs in flat.items() if xs}
+    found = {name: device_calls.addresses(xs, student, name) for name, xs in flat.items() if xs}
     n_workspace = module.trajectory_workspace(sizes=sizes)
     workspace = first.new_empty(n_workspace, dtype=torch.float64)
     sums = first.new_empty(2, dtype=torch.float64)
-    device.run(
+    device_calls.run(
         module.trajectory_sums,
         first.device,
         student=found["student"],
@@ -225,10 +206,10 @@ def _difference_on_device(
     out = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in a]
     flat = {"a": _dense(a), "b": _dense(b), "out": out}
     scale = factor.detach().to(first.device, torch.float64)
-    device.run(
+    device_calls.run(
         module.scaled_difference,
         first.device,
-        **{name: device.addresses(xs, a, name) for name, xs in flat.items()},
+        **{name: device_calls.addresses(xs, a, name) for name, xs in flat.items()},
         sizes=[x.numel() for x in a],
         bfloat16=first.dtype == torch.bfloat16,
         factor=scale.data_ptr(),
@@ -238,6 +219,24 @@ def _difference_on_device(
 
 def _dense(tensors: list[Tensor]) -> list[Tensor]:
     return [x.contiguous() for x in tensors]
+
+
+def _sums_on_cpu(student: list[Tensor], target: list[Tensor], start: list[Tensor]) -> Tensor:
+    sums = _core.trajectory_sums(
+        student=_host(student),
+        target=_host(target),
+        start=_host(start) if start else None,
+        n_threads=_n_threads(),
+    )
+    return torch.tensor(sums, dtype=torch.float64)
+
+
+def _difference_on_cpu(a: list[Tensor], b: list[Tensor], factor: Tensor) -> list[Tensor]:
+    out = [torch.empty(x.shape, dtype=x.dtype) for x in a]
+    _core.scaled_difference(
+        a=_host(a), b=_host(b), out=_host(out), factor=float(factor), n_threads=_n_threads()
+    )
+    return out
 
 
 def _kernel_takes(tensors: list[Tensor]) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses on a device: which extension module works there, and what it takes out of tensors.
+"""Kernels on a device: which extension module works there, and what it takes out of tensors.
 
 The module gets addresses and sizes, never objects, and puts its work into torch's current stream.
 Nothing here waits for the device or takes memory from elsewhere than torch, so that calls can be
@@ -59,7 +59,7 @@ def _cuda_for(index: int) -> Any:
         module = importlib.import_module("ddkern._cuda")
     except ImportError:
         return None
-    if not hasattr(module, "trajectory_sums"):
+    if not hasattr(module, "linear_update"):
         return None
     # Of a driver that is older than torch's own needs, the module sees no devices.
     devices = module.report()["devices"]
