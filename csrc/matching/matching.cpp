@@ -29,6 +29,22 @@ TrajectorySums trajectory_sums(const std::vector<TrajectoryBlock<T>>& tensors, i
 }
 
 template <class T>
+double absolute_sum(const std::vector<TrajectoryBlock<T>>& tensors, int n_threads) {
+  const StandardFloatMode float_mode;
+  const auto& ops = trajectory_ops<T>(active_isa());
+  const std::int64_t n_blocks = count_blocks(tensors);
+  Buffer<double> sums(n_blocks);
+  for_blocks(
+      tensors, n_blocks, n_threads,
+      [&](const TrajectoryBlock<T>& of, std::int64_t first, std::int64_t n, std::int64_t block) {
+        sums.data()[block] = ops.absolute({n, of.student + first, of.target + first, nullptr});
+      });
+  double total = 0;
+  for (std::int64_t block = 0; block < n_blocks; ++block) total += sums.data()[block];
+  return total;
+}
+
+template <class T>
 void scaled_difference(const std::vector<DifferenceBlock<T>>& tensors, float factor,
                        int n_threads) {
   const StandardFloatMode float_mode;
@@ -41,6 +57,8 @@ void scaled_difference(const std::vector<DifferenceBlock<T>>& tensors, float fac
 
 template TrajectorySums trajectory_sums(const std::vector<TrajectoryBlock<float>>&, int);
 template TrajectorySums trajectory_sums(const std::vector<TrajectoryBlock<Bfloat16>>&, int);
+template double absolute_sum(const std::vector<TrajectoryBlock<float>>&, int);
+template double absolute_sum(const std::vector<TrajectoryBlock<Bfloat16>>&, int);
 template void scaled_difference(const std::vector<DifferenceBlock<float>>&, float, int);
 template void scaled_difference(const std::vector<DifferenceBlock<Bfloat16>>&, float, int);
 

@@ -60,6 +60,27 @@ void sums(const Addresses& student, const Addresses& target, const std::optional
 }
 
 template <class T>
+void absolute_as(const Addresses& student, const Addresses& target, const Sizes& sizes,
+                 double* workspace, double* total, const DeviceCall& call) {
+  std::vector<TrajectoryBlock<T>> tensors;
+  for (std::size_t i = 0; i < sizes.size(); ++i) {
+    tensors.push_back(
+        {sizes[i], pointer<const T>(student[i]), pointer<const T>(target[i]), nullptr});
+  }
+  matching::cuda::absolute_sum(tensors, workspace, total, call);
+}
+
+void absolute(const Addresses& student, const Addresses& target, const Sizes& sizes, bool bfloat16,
+              std::uintptr_t workspace, std::uintptr_t total, int device, std::uintptr_t stream) {
+  check_count(student, sizes, "student");
+  check_count(target, sizes, "target");
+  const py::gil_scoped_release release;
+  (bfloat16 ? absolute_as<Bfloat16>
+            : absolute_as<float>)(student, target, sizes, pointer<double>(workspace),
+                                  pointer<double>(total), {device, pointer<void>(stream)});
+}
+
+template <class T>
 void difference_as(const Addresses& a, const Addresses& b, const Addresses& out, const Sizes& sizes,
                    const double* factor, const DeviceCall& call) {
   std::vector<DifferenceBlock<T>> tensors;
@@ -85,11 +106,15 @@ void difference(const Addresses& a, const Addresses& b, const Addresses& out, co
 
 void register_matching_cuda(py::module_& module) {
   module.def("trajectory_workspace", &matching::cuda::trajectory_workspace, py::kw_only(),
-             py::arg("sizes"), "Doubles of workspace that trajectory_sums takes.");
+             py::arg("sizes"), "Doubles of workspace that trajectory_sums and absolute_sum take.");
   module.def("trajectory_sums", &sums, py::kw_only(), py::arg("student"), py::arg("target"),
              py::arg("start"), py::arg("sizes"), py::arg("bfloat16"), py::arg("workspace"),
              py::arg("sums"), py::arg("device"), py::arg("stream"),
              "Sums of (student - target)^2 and (start - target)^2: see ddkern.losses.");
+  module.def("absolute_sum", &absolute, py::kw_only(), py::arg("student"), py::arg("target"),
+             py::arg("sizes"), py::arg("bfloat16"), py::arg("workspace"), py::arg("total"),
+             py::arg("device"), py::arg("stream"),
+             "The sum of |student - target|: see ddkern.losses.");
   module.def("scaled_difference", &difference, py::kw_only(), py::arg("a"), py::arg("b"),
              py::arg("out"), py::arg("sizes"), py::arg("bfloat16"), py::arg("factor"),
              py::arg("device"), py::arg("stream"),

@@ -12,6 +12,7 @@ import numpy
 import numpy.typing
 
 __all__: list[str] = [
+    "absolute_sum",
     "ascent_step",
     "assign",
     "cpu_features",
@@ -32,6 +33,16 @@ __all__: list[str] = [
     "seed",
     "trajectory_sums",
 ]
+
+def absolute_sum(
+    *,
+    student: collections.abc.Sequence[numpy.ndarray],
+    target: collections.abc.Sequence[numpy.ndarray],
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> float:
+    """
+    The sum of |student - target| over flat arrays: see ddkern.losses.
+    """
 
 def ascent_step(
     *,

@@ -12,6 +12,7 @@ import numpy
 import numpy.typing
 
 __all__: list[str] = [
+    "absolute_sum",
     "ascent_step",
     "ascent_workspace",
     "assign",
@@ -24,6 +25,21 @@ __all__: list[str] = [
     "trajectory_sums",
     "trajectory_workspace",
 ]
+
+def absolute_sum(
+    *,
+    student: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    target: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    sizes: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    bfloat16: bool,
+    workspace: typing.SupportsInt | typing.SupportsIndex,
+    total: typing.SupportsInt | typing.SupportsIndex,
+    device: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    The sum of |student - target|: see ddkern.losses.
+    """
 
 def ascent_step(
     *,
@@ -212,7 +228,7 @@ def trajectory_workspace(
     *, sizes: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]
 ) -> int:
     """
-    Doubles of workspace that trajectory_sums takes.
+    Doubles of workspace that trajectory_sums and absolute_sum take.
     """
 
 __version__: str

@@ -41,6 +41,7 @@ pytestmark = [
 ]
 
 SUMS, DIFFERENCE = torch.ops.ddkern.trajectory_sums, torch.ops.ddkern.scaled_difference
+ABSOLUTE = torch.ops.ddkern.absolute_sum
 FACTOR = torch.tensor(-1.7, dtype=torch.float64)
 
 
@@ -68,6 +69,7 @@ def test_lists(name: str, dtype: torch.dtype) -> None:
     student, target, start = (draw(LISTS[name], dtype, seed) for seed in range(3))
     assert_same_as_on_the_cpu(SUMS, [student, target, start], on_cuda)
     assert_same_as_on_the_cpu(SUMS, [student, target, []], on_cuda)
+    assert_same_as_on_the_cpu(ABSOLUTE, [student, target], on_cuda)
     assert_same_as_on_the_cpu(DIFFERENCE, [student, target, FACTOR], on_cuda)
 
 
@@ -76,6 +78,7 @@ def test_tails(dtype: torch.dtype) -> None:
     for n in range(1, 71):
         student, target, start = (draw([n], dtype, 3 * n + seed) for seed in range(3))
         assert_same_as_on_the_cpu(SUMS, [student, target, start], on_cuda)
+        assert_same_as_on_the_cpu(ABSOLUTE, [student, target], on_cuda)
         assert_same_as_on_the_cpu(DIFFERENCE, [student, target, FACTOR], on_cuda)
 
 
@@ -84,6 +87,7 @@ def test_tails(dtype: torch.dtype) -> None:
 def test_memory_that_begins_anywhere(offsets: tuple[int, int], dtype: torch.dtype) -> None:
     a, b = (draw([5000, 33, 4096], dtype, seed, offset) for seed, offset in enumerate(offsets))
     assert_same_as_on_the_cpu(SUMS, [a, b, []], on_cuda)
+    assert_same_as_on_the_cpu(ABSOLUTE, [a, b], on_cuda)
     assert_same_as_on_the_cpu(DIFFERENCE, [a, b, FACTOR], on_cuda)
 
 
@@ -94,6 +98,7 @@ def test_unusual_values(dtype: torch.dtype) -> None:
         scale = torch.tensor(factor, dtype=torch.float64)
         assert_same_as_on_the_cpu(DIFFERENCE, [a, b, scale], on_cuda)
     assert_same_as_on_the_cpu(SUMS, [a, b, []], on_cuda)
+    assert_same_as_on_the_cpu(ABSOLUTE, [a, b], on_cuda)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

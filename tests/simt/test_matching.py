@@ -24,6 +24,7 @@ from helpers.matching import (  # noqa: E402
 from helpers.simt import load_simt, simt_options  # noqa: E402
 
 SUMS, DIFFERENCE = torch.ops.ddkern.trajectory_sums, torch.ops.ddkern.scaled_difference
+ABSOLUTE = torch.ops.ddkern.absolute_sum
 FACTOR = torch.tensor(-1.7, dtype=torch.float64)
 
 
@@ -38,6 +39,7 @@ def test_lists(name: str, dtype: torch.dtype) -> None:
     student, target, start = (draw(LISTS[name], dtype, seed) for seed in range(3))
     assert_same_as_on_the_cpu(SUMS, [student, target, start], through_simt)
     assert_same_as_on_the_cpu(SUMS, [student, target, []], through_simt)
+    assert_same_as_on_the_cpu(ABSOLUTE, [student, target], through_simt)
     assert_same_as_on_the_cpu(DIFFERENCE, [student, target, FACTOR], through_simt)
 
 
@@ -46,6 +48,7 @@ def test_tails(dtype: torch.dtype) -> None:
     for n in range(1, 71):
         student, target, start = (draw([n], dtype, 3 * n + seed) for seed in range(3))
         assert_same_as_on_the_cpu(SUMS, [student, target, start], through_simt)
+        assert_same_as_on_the_cpu(ABSOLUTE, [student, target], through_simt)
         assert_same_as_on_the_cpu(DIFFERENCE, [student, target, FACTOR], through_simt)
 
 
@@ -56,6 +59,7 @@ def test_memory_that_begins_anywhere(offsets: tuple[int, int], dtype: torch.dtyp
     sizes = [5000, 33, 4096]
     a, b = (draw(sizes, dtype, seed, offset) for seed, offset in enumerate(offsets))
     assert_same_as_on_the_cpu(SUMS, [a, b, []], through_simt)
+    assert_same_as_on_the_cpu(ABSOLUTE, [a, b], through_simt)
     assert_same_as_on_the_cpu(DIFFERENCE, [a, b, FACTOR], through_simt)
 
 
@@ -65,6 +69,7 @@ def test_threads_in_any_order(seed: int, dtype: torch.dtype) -> None:
     lists = [draw([3 * BLOCK + 7, 100, 2049], dtype, s) for s in range(3)]
     with simt_options(seed=seed, host_threads=1 + seed % 2):
         assert_same_as_on_the_cpu(SUMS, lists, through_simt)
+        assert_same_as_on_the_cpu(ABSOLUTE, lists[:2], through_simt)
         assert_same_as_on_the_cpu(DIFFERENCE, [*lists[:2], FACTOR], through_simt)
 
 
@@ -75,6 +80,7 @@ def test_unusual_values(factor: float, dtype: torch.dtype) -> None:
     scale = torch.tensor(factor, dtype=torch.float64)
     assert_same_as_on_the_cpu(DIFFERENCE, [a, b, scale], through_simt)
     assert_same_as_on_the_cpu(SUMS, [a, b, []], through_simt)
+    assert_same_as_on_the_cpu(ABSOLUTE, [a, b], through_simt)
     finite = [a[0][(a[0] - b[0]).isfinite()]], [b[0][(a[0] - b[0]).isfinite()]]
     assert_same_as_on_the_cpu(SUMS, [*finite, finite[0]], through_simt)
 

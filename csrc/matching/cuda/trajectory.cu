@@ -28,9 +28,9 @@ constexpr int kThreads = 256;
 // --- sums ----------------------------------------------------------------------------------------
 
 // Of target, student and start.
-template <int kLists>
+template <int kOfLists>
 struct SquaredDistances {
-  static constexpr int kSums = kLists - 1;
+  static constexpr int kLists = kOfLists, kSums = kLists - 1;
   static __device__ void of(const double (&values)[kLists], double (&terms)[kSums]) {
 #pragma unroll
     for (int s = 0; s < kSums; ++s) {
@@ -40,25 +40,41 @@ struct SquaredDistances {
   }
 };
 
-// One block of values a thread block; sums [kLists - 1][n_all].
-template <class T, int kLists, int kCapacity>
+struct AbsoluteDistance {
+  static constexpr int kLists = 2, kSums = 1;
+  static __device__ void of(const double (&values)[2], double (&terms)[1]) {
+    terms[0] = fabs(values[1] - values[0]);
+  }
+};
+
+// One block of values a thread block; sums [Term::kSums][n_all].
+template <class Term, class T, int kCapacity>
 __global__ void __launch_bounds__(kSumThreads)
     sums_kernel(const __grid_constant__ TensorTable<T, 3, kCapacity> table, std::int64_t n_all,
                 double* sums) {
   const Piece piece = find_piece(table, kTrajectoryBlock);
-  const T* lists[kLists];
+  const T* lists[Term::kLists];
 #pragma unroll
-  for (int list = 0; list < kLists; ++list) {
+  for (int list = 0; list < Term::kLists; ++list) {
     lists[list] = table.at[list][piece.tensor] + piece.first;
   }
-  const double sum = sum_block<SquaredDistances<kLists>>(lists, piece.n);
+  const double sum = sum_block<Term>(lists, piece.n);
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
-  if (threadIdx.x % kWarp == 0 && warp < kLists - 1) sums[warp * n_all + blockIdx.x] = sum;
+  if (threadIdx.x % kWarp == 0 && warp < Term::kSums) sums[warp * n_all + blockIdx.x] = sum;
 }
 
-template <class T, int kLists>
-void launch_sums(const std::vector<TrajectoryBlock<T>>& tensors,
-                 const std::vector<std::int64_t>& sizes, double* workspace, cudaStream_t stream) {
+template <class Tensor>
+std::vector<std::int64_t> sizes_of(const std::vector<Tensor>& tensors) {
+  std::vector<std::int64_t> sizes;
+  for (const Tensor& tensor : tensors) sizes.push_back(tensor.n);
+  return sizes;
+}
+
+// totals [n_totals], of which those that the term does not have are 0.
+template <class Term, class T>
+void launch_sums(const std::vector<TrajectoryBlock<T>>& tensors, double* workspace, int n_totals,
+                 double* totals, cudaStream_t stream) {
+  const std::vector<std::int64_t> sizes = sizes_of(tensors);
   const std::int64_t n_all = count_pieces(sizes, kTrajectoryBlock);
   const auto pointers = [&](std::int64_t i) {
     // The table holds one kind of pointer; the kernel reads only.
@@ -68,9 +84,10 @@ void launch_sums(const std::vector<TrajectoryBlock<T>>& tensors,
   launch_pieces<T, 3>(
       sizes, kTrajectoryBlock, pointers, [&](const auto& table, const PieceLaunch& launch) {
         constexpr int kCapacity = sizeof(table.n) / sizeof(table.n[0]);
-        DDKERN_LAUNCH((sums_kernel<T, kLists, kCapacity>), static_cast<unsigned>(launch.n_pieces),
+        DDKERN_LAUNCH((sums_kernel<Term, T, kCapacity>), static_cast<unsigned>(launch.n_pieces),
                       kSumThreads, 0, stream, table, n_all, workspace + launch.first_piece);
       });
+  launch_totals(workspace, n_all, Term::kSums, n_totals, totals, stream);
 }
 
 // --- difference ----------------------------------------------------------------------------------
@@ -116,13 +133,6 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-template <class Tensor>
-std::vector<std::int64_t> sizes_of(const std::vector<Tensor>& tensors) {
-  std::vector<std::int64_t> sizes;
-  for (const Tensor& tensor : tensors) sizes.push_back(tensor.n);
-  return sizes;
-}
-
 }  // namespace
 
 std::int64_t trajectory_workspace(const std::vector<std::int64_t>& sizes) {
@@ -134,14 +144,18 @@ void trajectory_sums(const std::vector<TrajectoryBlock<T>>& tensors, bool with_s
                      double* workspace, double* sums, const DeviceCall& call) {
   const OnDevice device(call.device);
   const auto stream = static_cast<cudaStream_t>(call.stream);
-  const std::vector<std::int64_t> sizes = sizes_of(tensors);
   if (with_start) {
-    launch_sums<T, 3>(tensors, sizes, workspace, stream);
+    launch_sums<SquaredDistances<3>>(tensors, workspace, 2, sums, stream);
   } else {
-    launch_sums<T, 2>(tensors, sizes, workspace, stream);
+    launch_sums<SquaredDistances<2>>(tensors, workspace, 2, sums, stream);
   }
-  launch_totals(workspace, count_pieces(sizes, kTrajectoryBlock), with_start ? 2 : 1, 2, sums,
-                stream);
+}
+
+template <class T>
+void absolute_sum(const std::vector<TrajectoryBlock<T>>& tensors, double* workspace, double* sum,
+                  const DeviceCall& call) {
+  const OnDevice device(call.device);
+  launch_sums<AbsoluteDistance>(tensors, workspace, 1, sum, static_cast<cudaStream_t>(call.stream));
 }
 
 template <class T>
@@ -165,6 +179,8 @@ void scaled_difference(const std::vector<DifferenceBlock<T>>& tensors, const dou
 #define DDKERN_INSTANTIATE(T)                                                                   \
   template void trajectory_sums(const std::vector<TrajectoryBlock<T>>&, bool, double*, double*, \
                                 const DeviceCall&);                                             \
+  template void absolute_sum(const std::vector<TrajectoryBlock<T>>&, double*, double*,          \
+                             const DeviceCall&);                                                \
   template void scaled_difference(const std::vector<DifferenceBlock<T>>&, const double*,        \
                                   const DeviceCall&)
 

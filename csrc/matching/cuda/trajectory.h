@@ -19,7 +19,7 @@ struct DeviceCall {
   void* stream;  // cudaStream_t
 };
 
-// Doubles of workspace that trajectory_sums() takes for tensors of these sizes.
+// Doubles of workspace that the sums take for tensors of these sizes.
 std::int64_t trajectory_workspace(const std::vector<std::int64_t>& sizes);
 
 // T is float or Bfloat16. All tensors have a start, or none has. Pointers are to memory of the
@@ -27,6 +27,11 @@ std::int64_t trajectory_workspace(const std::vector<std::int64_t>& sizes);
 template <class T>
 void trajectory_sums(const std::vector<TrajectoryBlock<T>>& tensors, bool with_start,
                      double* workspace, double* sums, const DeviceCall& call);
+
+// sum [1]; starts are not looked at.
+template <class T>
+void absolute_sum(const std::vector<TrajectoryBlock<T>>& tensors, double* workspace, double* sum,
+                  const DeviceCall& call);
 
 // factor [1] is rounded to float32. `out` may be a or b, and overlaps them in no other way.
 template <class T>

@@ -8,6 +8,8 @@ this package needs torch: ``pip install ddkern[torch]``.
 from __future__ import annotations
 
 from ddkern.losses.trajectory import (
+    absolute_distance,
+    absolute_distance_reference,
     squared_distance,
     squared_distance_reference,
     trajectory_distance,
@@ -15,6 +17,8 @@ from ddkern.losses.trajectory import (
 )
 
 __all__ = [
+    "absolute_distance",
+    "absolute_distance_reference",
     "squared_distance",
     "squared_distance_reference",
     "trajectory_distance",

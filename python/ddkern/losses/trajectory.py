@@ -19,6 +19,8 @@ from ddkern import _core, device_calls
 from ddkern.backend import max_threads
 
 __all__ = [
+    "absolute_distance",
+    "absolute_distance_reference",
     "squared_distance",
     "squared_distance_reference",
     "trajectory_distance",
@@ -33,6 +35,7 @@ _KERNEL_DTYPES = (torch.float32, torch.bfloat16)
 # The operations live in torch's registry, so that torch.compile sees them as one node each.
 _LIBRARY: Any = torch.library.Library("ddkern", "FRAGMENT")  # type: ignore[no-untyped-call]
 _LIBRARY.define("trajectory_sums(Tensor[] student, Tensor[] target, Tensor[] start) -> Tensor")
+_LIBRARY.define("absolute_sum(Tensor[] a, Tensor[] b) -> Tensor")
 _LIBRARY.define("scaled_difference(Tensor[] a, Tensor[] b, Tensor factor) -> Tensor[]")
 
 
@@ -84,6 +87,24 @@ def squared_distance(a: Parameters, b: Parameters) -> Tensor:
     lists = _as_lists({"a": a, "b": b})
     sums: Tensor = torch.ops.ddkern.trajectory_sums(*lists, [])
     return sums[0].to(_dtype_of_result(lists[0]))
+
+
+def absolute_distance(a: Parameters, b: Parameters) -> Tensor:
+    """``|a - b|`` summed over all parameters together; see :func:`trajectory_distance`.
+
+    What matching with automatic lengths compares the steps of a student by: D. Liu et al.,
+    "Dataset distillation by automatic training trajectories", ECCV 2024. Where ``a`` equals ``b``
+    the derivative is 0.
+    """
+    lists = _as_lists({"a": a, "b": b})
+    total: Tensor = torch.ops.ddkern.absolute_sum(*lists)
+    return total.to(_dtype_of_result(lists[0]))
+
+
+def absolute_distance_reference(a: Parameters, b: Parameters) -> Tensor:
+    """What :func:`absolute_distance` computes, in operations of torch."""
+    lists = _as_lists({"a": a, "b": b})
+    return _absolute_in_torch(*lists).to(_dtype_of_result(lists[0]))
 
 
 def trajectory_distance_reference(
@@ -147,6 +168,11 @@ def _sums_in_torch(student: list[Tensor], target: list[Tensor], start: list[Tens
     return torch.stack([first, second])
 
 
+def _absolute_in_torch(a: list[Tensor], b: list[Tensor]) -> Tensor:
+    sums = [(x.double() - y.double()).abs().sum() for x, y in zip(a, b, strict=True)]
+    return torch.stack(sums).sum()
+
+
 def _difference_in_torch(a: list[Tensor], b: list[Tensor], factor: Tensor) -> list[Tensor]:
     wide = _dtype_of_result(a)
     return [
@@ -163,6 +189,18 @@ def _sums(student: list[Tensor], target: list[Tensor], start: list[Tensor]) -> T
     if student[0].is_cpu:
         return _sums_on_cpu(student, target, start)
     return _sums_in_torch(student, target, start)
+
+
+def _absolute(a: list[Tensor], b: list[Tensor]) -> Tensor:
+    if not _kernel_takes(a):
+        return _absolute_in_torch(a, b)
+    module = device_calls.module_for(a[0])
+    if module is not None:
+        return _absolute_on_device(module, a, b)
+    if a[0].is_cpu:
+        total = _core.absolute_sum(student=_host(a), target=_host(b), n_threads=_n_threads())
+        return torch.tensor(total, dtype=torch.float64)
+    return _absolute_in_torch(a, b)
 
 
 def _difference(a: list[Tensor], b: list[Tensor], factor: Tensor) -> list[Tensor]:
@@ -197,6 +235,24 @@ def _sums_on_device(
         sums=sums.data_ptr(),
     )
     return sums
+
+
+def _absolute_on_device(module: Any, a: list[Tensor], b: list[Tensor]) -> Tensor:
+    first, sizes = a[0], [x.numel() for x in a]
+    flat = {"student": _dense(a), "target": _dense(b)}
+    n_workspace = module.trajectory_workspace(sizes=sizes)
+    workspace = first.new_empty(n_workspace, dtype=torch.float64)
+    total = first.new_empty((), dtype=torch.float64)
+    device_calls.run(
+        module.absolute_sum,
+        first.device,
+        **{name: device_calls.addresses(xs, a, name) for name, xs in flat.items()},
+        sizes=sizes,
+        bfloat16=first.dtype == torch.bfloat16,
+        workspace=workspace.data_ptr(),
+        total=total.data_ptr(),
+    )
+    return total
 
 
 def _difference_on_device(
@@ -295,6 +351,26 @@ def _any(needed: Any) -> bool:
     return any(needed) if isinstance(needed, list | tuple) else bool(needed)
 
 
+def _absolute_shape(a: list[Tensor], b: list[Tensor]) -> Tensor:  # noqa: ARG001
+    return a[0].new_empty((), dtype=torch.float64)
+
+
+def _keep_absolute(ctx: Any, inputs: tuple[list[Tensor], ...], output: Tensor) -> None:  # noqa: ARG001
+    ctx.count = len(inputs[0])
+    ctx.save_for_backward(*inputs[0], *inputs[1])
+
+
+def _absolute_backward(ctx: Any, grad: Tensor) -> tuple[Any, Any]:
+    saved = list(ctx.saved_tensors)
+    a, b = saved[: ctx.count], saved[ctx.count :]
+    wide = _dtype_of_result(a)
+    of_a = [
+        (grad.to(wide) * torch.sign(x.to(wide) - y.to(wide))).to(x.dtype)
+        for x, y in zip(a, b, strict=True)
+    ]
+    return of_a, [-g for g in of_a]
+
+
 def _keep_difference(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001
     a, b, factor = inputs
     ctx.count = len(a)
@@ -318,6 +394,7 @@ def _difference_backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...
 
 for _name, _op, _shape, _backward, _keep in (
     ("trajectory_sums", _sums, _sums_shape, _sums_backward, _keep_sums),
+    ("absolute_sum", _absolute, _absolute_shape, _absolute_backward, _keep_absolute),
     (
         "scaled_difference",
         _difference,
