@@ -16,5 +16,7 @@ PYBIND11_MODULE(_core, module) {
   ddkern::python::register_kmeans(module);
   ddkern::python::register_network(module);
   ddkern::python::register_matching(module);
+  ddkern::python::register_gradient(module);
+  ddkern::python::register_distribution(module);
   ddkern::python::register_updates(module);
 }

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <string>
+#include <type_traits>
 
 #include "core/error.h"
 
@@ -15,17 +16,17 @@ namespace ddkern::python {
 
 using Shape = std::initializer_list<pybind11::ssize_t>;
 
-// The values of an array that must have this shape, be contiguous, and hold float32, or for
-// Bfloat16 the bits of bfloat16 as uint16.
+// The values of an array that must have this shape, be contiguous, and hold numbers of type T, or
+// for Bfloat16 the bits of bfloat16 as uint16.
 template <class T>
 T* values_of(const pybind11::array& array, Shape shape, bool written, const char* name) {
+  const char kind = std::is_floating_point_v<T> ? 'f' : std::is_integral_v<T> ? 'i' : 'u';
   const pybind11::dtype dtype = array.dtype();
-  const bool fits = dtype.byteorder() != '>' && dtype.itemsize() == sizeof(T) &&
-                    dtype.kind() == (sizeof(T) == sizeof(float) ? 'f' : 'u') &&
-                    array.ndim() == static_cast<pybind11::ssize_t>(shape.size()) &&
-                    std::equal(shape.begin(), shape.end(), array.shape()) &&
-                    (array.flags() & pybind11::array::c_style) != 0 &&
-                    (!written || array.writeable());
+  const bool fits =
+      dtype.byteorder() != '>' && dtype.itemsize() == sizeof(T) && dtype.kind() == kind &&
+      array.ndim() == static_cast<pybind11::ssize_t>(shape.size()) &&
+      std::equal(shape.begin(), shape.end(), array.shape()) &&
+      (array.flags() & pybind11::array::c_style) != 0 && (!written || array.writeable());
   const auto address = reinterpret_cast<std::uintptr_t>(array.data());
   if (!fits || address % alignof(T) != 0) {
     throw InvalidArgument(std::string(name) + " has another dtype, shape or layout than it must");

@@ -23,14 +23,19 @@ __all__: list[str] = [
     "isa_force",
     "linear_update",
     "max_threads",
+    "mmd_means",
+    "mmd_pull",
     "momentum_update",
     "norm_relu_pool_backward",
     "norm_relu_pool_forward",
     "option_defaults",
     "plan",
     "probe_peak",
+    "row_combination",
+    "row_products",
     "scaled_difference",
     "seed",
+    "segment_means",
     "trajectory_sums",
 ]
 
@@ -138,6 +143,31 @@ def max_threads() -> int:
     What n_threads=None means now.
     """
 
+def mmd_means(
+    *,
+    x: numpy.ndarray,
+    y: numpy.ndarray,
+    rates: numpy.ndarray,
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> tuple[float, float, float]:
+    """
+    Means of a kernel over pairs of x, of x and y, and of y: see ddkern.losses.
+    """
+
+def mmd_pull(
+    *,
+    x: numpy.ndarray,
+    y: numpy.ndarray,
+    rates: numpy.ndarray,
+    own: typing.SupportsFloat | typing.SupportsIndex,
+    cross: typing.SupportsFloat | typing.SupportsIndex,
+    out: numpy.ndarray,
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    The derivative of such means by x into out: see ddkern.losses.
+    """
+
 def momentum_update(
     *,
     theta: numpy.ndarray,
@@ -213,6 +243,30 @@ def probe_peak(n_threads: typing.SupportsInt | typing.SupportsIndex) -> dict[str
     What the machine reaches at most with so many threads, measured.
     """
 
+def row_combination(
+    *,
+    a: collections.abc.Sequence[numpy.ndarray],
+    b: collections.abc.Sequence[numpy.ndarray],
+    of_a: numpy.ndarray,
+    of_b: numpy.ndarray,
+    out: collections.abc.Sequence[numpy.ndarray],
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    of_a * a + of_b * b into out, with one factor a row of matrices: see ddkern.losses.
+    """
+
+def row_products(
+    *,
+    a: collections.abc.Sequence[numpy.ndarray],
+    b: collections.abc.Sequence[numpy.ndarray],
+    out: numpy.ndarray,
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    Sums of a * b, a^2 and b^2 of every row of matrices into out: see ddkern.losses.
+    """
+
 def scaled_difference(
     *,
     a: collections.abc.Sequence[numpy.ndarray],
@@ -244,6 +298,18 @@ def seed(
 ) -> dict[str, typing.Any]:
     """
     Seeds alone: see ddkern.seed_centroids.
+    """
+
+def segment_means(
+    *,
+    values: numpy.ndarray,
+    labels: numpy.ndarray,
+    counts: numpy.ndarray,
+    out: numpy.ndarray,
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    Means of the rows of each class into out: see ddkern.losses.
     """
 
 def trajectory_sums(

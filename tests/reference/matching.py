@@ -20,7 +20,7 @@ def exact_sum_of_squares(
 
 
 def canonical_sum(terms: NDArray[np.float64], total: float = 0.0) -> float:
-    """Return ``total`` plus a flat array, block by block as trajectory.h defines."""
+    """Return ``total`` plus a flat array, block by block as csrc/core/simd/chains.h adds each."""
     for first in range(0, len(terms), BLOCK):
         block = terms[first : first + BLOCK]
         padded = np.zeros(-(-len(block) // CHAINS) * CHAINS)
@@ -53,3 +53,63 @@ def canonical_sum_of_magnitudes(
     for x, y in zip(a, b, strict=True):
         total = canonical_sum(np.abs(x - y).ravel(), total)
     return total
+
+
+def canonical_row_products(
+    a: Sequence[NDArray[np.float64]], b: Sequence[NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """Return the sums of csrc/matching/cosine/cosine.h of all rows of matrices, shape (3, rows)."""
+    pairs = [pair for x, y in zip(a, b, strict=True) for pair in zip(x, y, strict=True)]
+    return np.array([[canonical_sum(t) for t in (x * y, x * x, y * y)] for x, y in pairs]).T
+
+
+def row_cosine_distance(
+    a: Sequence[NDArray[np.float64]], b: Sequence[NDArray[np.float64]]
+) -> float:
+    """Return ``sum 1 - <x, y> / (|x| |y| + 1e-6)`` over rows of arrays with two axes or more."""
+    terms = []
+    for x, y in zip(a, b, strict=True):
+        if x.ndim > 1:
+            for row, other in zip(x.reshape(len(x), -1), y.reshape(len(y), -1), strict=True):
+                norms = np.linalg.norm(row) * np.linalg.norm(other)
+                terms.append(1 - math.fsum(row * other) / (norms + 1e-6))
+    return math.fsum(terms)
+
+
+def class_means(
+    values: NDArray[np.float64], labels: NDArray[np.int64], n_classes: int
+) -> NDArray[np.float64]:
+    """Return the mean of the rows of each class, which are added in their order."""
+    sums = np.zeros((n_classes, values.shape[1]))
+    for row, label in zip(values, labels, strict=True):
+        sums[label] += row
+    return sums / np.bincount(labels, minlength=n_classes)[:, None]
+
+
+def mmd_means(
+    x: NDArray[np.float64], y: NDArray[np.float64], rates: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the means of ``sum_s exp(-rates[s] |a - b|^2)`` over x and x, x and y, y and y."""
+    return np.array([_kernels(a, b, rates).sum(0).mean() for a, b in ((x, x), (x, y), (y, y))])
+
+
+def mmd_pull(
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    rates: NDArray[np.float64],
+    own: float,
+    cross: float,
+) -> NDArray[np.float64]:
+    """Return the sums of csrc/matching/distribution.h."""
+    total = np.zeros_like(x)
+    for points, factor in ((x, own), (y, cross)):
+        weights = np.tensordot(rates, _kernels(x, points, rates), 1)
+        total += factor * np.einsum("ij,ijk->ik", weights, x[:, None] - points)
+    return total
+
+
+def _kernels(
+    x: NDArray[np.float64], y: NDArray[np.float64], rates: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    squares = ((x[:, None] - y) ** 2).sum(2)
+    return np.exp(-rates[:, None, None] * squares)

@@ -2,8 +2,7 @@
 // The body of update. Internal linkage only.
 #pragma once
 
-#include "core/simd/vector.h"
-#include "matching/trajectory/trajectory.h"
+#include "core/simd/chains.h"
 #include "matching/update/update.h"
 
 namespace {
@@ -66,21 +65,21 @@ void ascent(const AscentBlock& of, float factor) noexcept {
   });
 }
 
-constexpr int kChains = ddkern::matching::kTrajectoryChains;
-constexpr int kRegisters = kChains / kDoubles;
-
 template <bool kWithSize>
-inline void add_squares(const float* gradient, const float* size, doubles (&sums)[kRegisters]) {
-  for (int r = 0; r < kRegisters; ++r) {
-    doubles v = widen(load<half_floats>(gradient + r * kDoubles));
-    if constexpr (kWithSize) v *= widen(load<half_floats>(size + r * kDoubles));
-    sums[r] += v * v;
+inline void add_squares(const float* gradient, const float* size,
+                        doubles (&sums)[kChainRegisters]) {
+  doubles v[kChainRegisters], by[kChainRegisters];
+  widen_chains(gradient, v);
+  if constexpr (kWithSize) widen_chains(size, by);
+  for (int r = 0; r < kChainRegisters; ++r) {
+    if constexpr (kWithSize) v[r] *= by[r];
+    sums[r] += v[r] * v[r];
   }
 }
 
 template <bool kWithSize>
 inline double squares_of(const AscentBlock& of) {
-  doubles sums[kRegisters] = {};
+  doubles sums[kChainRegisters] = {};
   std::int64_t i = 0;
   for (; i + kChains <= of.n; i += kChains) {
     add_squares<kWithSize>(of.gradient + i, kWithSize ? of.size + i : nullptr, sums);
@@ -93,12 +92,7 @@ inline double squares_of(const AscentBlock& of) {
     if (kWithSize) std::memcpy(size, of.size + i, bytes);
     add_squares<kWithSize>(gradient, size, sums);
   }
-  double chain[kChains];
-  std::memcpy(chain, sums, sizeof(chain));
-  for (int half = kChains / 2; half > 0; half /= 2) {
-    for (int c = 0; c < half; ++c) chain[c] += chain[c + half];
-  }
-  return chain[0];
+  return sum_chains<float>(sums);
 }
 
 double squares(const AscentBlock& of) noexcept {

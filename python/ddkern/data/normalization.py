@@ -7,6 +7,7 @@ whitening, ``x = (v - zca.mean) @ zca.matrix`` over all values of an image.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -175,6 +176,13 @@ class Normalization:
         if min(spread) == 0:
             raise ValueError(f"channel {spread.index(0)} of {train!r} is constant")
         return cls(mean / 255, np.sqrt(np.array(spread, np.float64)) / n / 255)
+
+    def fingerprint(self) -> str:
+        """A digest of all numbers: SHA-256 in hexadecimal, 64 characters."""
+        digest = hashlib.sha256(self.mean.tobytes() + self.std.tobytes())
+        if self.zca is not None:
+            digest.update(self.zca.mean.tobytes() + self.zca.matrix.tobytes())
+        return digest.hexdigest()
 
     def apply(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Pixels to the input of a network.

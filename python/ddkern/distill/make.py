@@ -9,11 +9,14 @@ from typing import Any
 from ddkern.checks import check_choice
 from ddkern.distill.method import Method
 from ddkern.distill.methods.d4m import D4M
+from ddkern.distill.methods.dc import DC
 from ddkern.distill.methods.ddoq import DDOQ
+from ddkern.distill.methods.dm import DM
 from ddkern.distill.methods.forgetting import Forgetting
 from ddkern.distill.methods.herding import Herding
 from ddkern.distill.methods.k_center import KCenter
 from ddkern.distill.methods.k_means import KMeansNearest
+from ddkern.distill.methods.mtt import MTT
 from ddkern.distill.methods.random import Random
 from ddkern.distill.methods.whole import Whole
 
@@ -21,7 +24,19 @@ __all__ = ["make_method", "method_names"]
 
 _METHODS: dict[str, type[Any]] = {
     method.name: method
-    for method in (D4M, DDOQ, Forgetting, Herding, KCenter, KMeansNearest, Random, Whole)
+    for method in (
+        D4M,
+        DC,
+        DDOQ,
+        DM,
+        Forgetting,
+        Herding,
+        KCenter,
+        KMeansNearest,
+        MTT,
+        Random,
+        Whole,
+    )
 }
 
 

@@ -4,13 +4,24 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Configured", "options_of"]
+from ddkern.checks import as_count, as_fraction, as_number, check_choice
+
+if TYPE_CHECKING:
+    from ddkern.augment import DSA
+
+__all__ = ["INITS", "Configured", "check_learning", "default_augment", "options_of"]
+
+
+INITS = ("real", "noise")
+"""Where learned images may begin."""
 
 
 @runtime_checkable
@@ -36,6 +47,44 @@ def options_of(record: Any) -> dict[str, Any]:
     Something :class:`Configured` becomes its options with its name among them.
     """
     return {field.name: _plain(getattr(record, field.name)) for field in fields(record)}
+
+
+def default_augment() -> DSA:
+    """The augmentation of all published results; torch is needed from here on."""
+    from ddkern.augment import DSA
+
+    return DSA()
+
+
+def check_learning(method: Any, *, counts: Sequence[str], rates: Sequence[str]) -> None:
+    """Check the fields of a method that learns images, and make numbers of them.
+
+    Parameters
+    ----------
+    method : dataclass
+        Also has ``momentum``, ``init`` and ``folder``.
+    counts : sequence of str
+        Fields that are integers of at least 1, or None.
+    rates : sequence of str
+        Fields that are finite numbers of at least 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a field breaks its rule.
+    """
+    values: dict[str, Any] = {}
+    for name in counts:
+        if getattr(method, name) is not None:
+            values[name] = as_count(name, getattr(method, name))
+    for name in rates:
+        values[name] = as_number(name, getattr(method, name), at_least=0)
+    values["momentum"] = as_fraction("momentum", method.momentum)
+    check_choice("init", method.init, INITS)
+    if method.folder is not None:
+        values["folder"] = Path(method.folder)
+    for name, value in values.items():
+        object.__setattr__(method, name, value)
 
 
 def _plain(value: Any) -> Any:

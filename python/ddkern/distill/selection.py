@@ -14,7 +14,13 @@ from ddkern.data import DistilledSet, ImageDataset, Normalization, Provenance
 from ddkern.distill.features import FeatureSpace, features_of_class
 from ddkern.progress import ProgressArgument, report_progress
 
-__all__ = ["Choice", "check_class_counts", "select_by_class", "select_by_features"]
+__all__ = [
+    "Choice",
+    "check_class_counts",
+    "random_members",
+    "select_by_class",
+    "select_by_features",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +48,18 @@ def check_class_counts(dataset: ImageDataset, ipc: int) -> None:
             f"ipc={ipc}, but class {label} ({dataset.class_names[label]!r}) of {dataset.name!r} "
             f"has {counts[label]} images; ipc must not exceed the images of any class"
         )
+
+
+def random_members(count: int, ipc: int, random_state: int, label: int) -> NDArray[np.int64]:
+    """Positions of ``ipc`` random images among the ``count`` of a class, each at most once.
+
+    The images of a class are put in the order of random numbers, 64 bits each from Philox under
+    ``SeedSequence(random_state, spawn_key=(label,))``, and the first ones are taken. numpy keeps
+    these streams the same in all of its versions.
+    """
+    seeds = np.random.SeedSequence(random_state, spawn_key=(label,))
+    keys = np.random.Philox(seeds).random_raw(count)
+    return np.argsort(keys, kind="stable")[:ipc]
 
 
 def select_by_class(

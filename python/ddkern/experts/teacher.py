@@ -18,8 +18,9 @@ from torch import nn
 from ddkern.augment import DSA
 from ddkern.checks import as_count, as_seed
 from ddkern.data import ImageDataset, Normalization
+from ddkern.experts.untrained import structure_of, untrained_network
 from ddkern.files import replaced_when_complete
-from ddkern.models import accelerate, make_model
+from ddkern.models import accelerate
 from ddkern.optional import import_optional
 from ddkern.progress import ProgressArgument, report_progress
 from ddkern.training import (
@@ -131,18 +132,13 @@ def train_teacher(
     chosen = choose_precision(precision, where)
     seed = as_seed("random_state", random_state)
     recipe = teacher_recipe() if recipe is None else recipe
-    channels, height, width = dataset.image_shape
     normalization.check_shape(dataset.image_shape, "dataset")
     conditions = {
-        "model": model,
-        "model_options": dict(model_options or {}),
-        "in_channels": channels,
-        "image_size": [height, width],
-        "n_classes": dataset.n_classes,
+        **structure_of(dataset, model, model_options),
         "dataset": dataset.name,
         "dataset_hash": dataset.fingerprint(),
         "test_hash": None if test is None else test.fingerprint(),
-        "normalization_hash": _hash_of(normalization),
+        "normalization_hash": normalization.fingerprint(),
         "recipe": describe(recipe),
         "random_state": seed,
         "precision": chosen,
@@ -156,7 +152,7 @@ def train_teacher(
         if path.exists():
             return load_teacher(path, device=where)
         path.parent.mkdir(parents=True, exist_ok=True)
-    network = _untrained(conditions, seed).to(where)
+    network = untrained_network(conditions, seed).to(where)
     accelerate(network)
     _train(network, dataset, normalization, recipe, seed, chosen, where, checkpoint, progress)
     accuracy = None
@@ -196,22 +192,10 @@ def load_teacher(path: str | os.PathLike[str], *, device: str | torch.device = "
     if _CONDITIONS not in metadata:
         raise ValueError(f"{path} is a safetensors file, but not one of a teacher")
     content = json.loads(metadata[_CONDITIONS])
-    network = _untrained(content["conditions"], 0)
+    network = untrained_network(content["conditions"], 0)
     network.load_state_dict(state)
     return Teacher(
         network.to(choose_device(device)).eval(), content["conditions"], content["accuracy"]
-    )
-
-
-def _untrained(conditions: Mapping[str, Any], seed: int) -> nn.Module:
-    height, width = conditions["image_size"]
-    return make_model(
-        conditions["model"],
-        n_classes=conditions["n_classes"],
-        image_size=(height, width),
-        in_channels=conditions["in_channels"],
-        seed=seed,
-        **conditions["model_options"],
     )
 
 
@@ -257,10 +241,3 @@ def _save(teacher: Teacher, path: Path) -> None:
     state = {name: value.contiguous() for name, value in teacher.model.state_dict().items()}
     with replaced_when_complete(path) as file:
         file.write(safetensors.save(state, {_CONDITIONS: json.dumps(content)}))
-
-
-def _hash_of(normalization: Normalization) -> str:
-    digest = hashlib.sha256(normalization.mean.tobytes() + normalization.std.tobytes())
-    if normalization.zca is not None:
-        digest.update(normalization.zca.mean.tobytes() + normalization.zca.matrix.tobytes())
-    return digest.hexdigest()

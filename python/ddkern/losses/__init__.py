@@ -7,6 +7,22 @@ this package needs torch: ``pip install ddkern[torch]``.
 
 from __future__ import annotations
 
+from ddkern.losses.distribution import (
+    mean_distance,
+    mean_distance_reference,
+    mmd,
+    mmd_bandwidths,
+    mmd_reference,
+    segment_means,
+    segment_means_reference,
+)
+from ddkern.losses.gradient import (
+    GradientMetric,
+    gradient_distance,
+    gradient_distance_reference,
+    gradient_norm,
+    gradient_norm_reference,
+)
 from ddkern.losses.trajectory import (
     absolute_distance,
     absolute_distance_reference,
@@ -17,8 +33,20 @@ from ddkern.losses.trajectory import (
 )
 
 __all__ = [
+    "GradientMetric",
     "absolute_distance",
     "absolute_distance_reference",
+    "gradient_distance",
+    "gradient_distance_reference",
+    "gradient_norm",
+    "gradient_norm_reference",
+    "mean_distance",
+    "mean_distance_reference",
+    "mmd",
+    "mmd_bandwidths",
+    "mmd_reference",
+    "segment_means",
+    "segment_means_reference",
     "squared_distance",
     "squared_distance_reference",
     "trajectory_distance",

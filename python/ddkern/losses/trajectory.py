@@ -7,16 +7,19 @@ training trajectories", CVPR 2022, equation 2.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ddkern import _core, device_calls
-from ddkern.backend import max_threads
+from ddkern.losses.lists import Parameters
+from ddkern.losses.lists import any_needed as _any
+from ddkern.losses.lists import as_lists as _as_lists
+from ddkern.losses.lists import dtype_of_result as _dtype_of_result
+from ddkern.losses.lists import host as _host
+from ddkern.losses.lists import kernel_takes as _kernel_takes
+from ddkern.losses.lists import n_threads as _n_threads
 
 __all__ = [
     "absolute_distance",
@@ -26,11 +29,6 @@ __all__ = [
     "trajectory_distance",
     "trajectory_distance_reference",
 ]
-
-Parameters: TypeAlias = Tensor | Sequence[Tensor]
-"""A tensor, or the tensors of a network in their order."""
-
-_KERNEL_DTYPES = (torch.float32, torch.bfloat16)
 
 # The operations live in torch's registry, so that torch.compile sees them as one node each.
 _LIBRARY: Any = torch.library.Library("ddkern", "FRAGMENT")  # type: ignore[no-untyped-call]
@@ -120,36 +118,6 @@ def squared_distance_reference(a: Parameters, b: Parameters) -> Tensor:
     """What :func:`squared_distance` computes, in operations of torch."""
     lists = _as_lists({"a": a, "b": b})
     return _sums_in_torch(lists[0], lists[1], [])[0].to(_dtype_of_result(lists[0]))
-
-
-def _as_lists(arguments: dict[str, Any]) -> list[list[Tensor]]:
-    lists = {
-        name: [value] if isinstance(value, Tensor) else list(value)
-        for name, value in arguments.items()
-    }
-    first_name, *_ = lists
-    first = lists[first_name]
-    for name, tensors in lists.items():
-        if len(tensors) != len(first) or not first:
-            raise ValueError(
-                f"{name} has {len(tensors)} tensors and {first_name} {len(first)}; they must have "
-                "the same number, one at least"
-            )
-        for index, (tensor, other) in enumerate(zip(tensors, first, strict=True)):
-            if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-                raise TypeError(f"{name}[{index}] must be a tensor of floating point")
-            found = (tuple(tensor.shape), tensor.dtype, tensor.device)
-            expected = (tuple(other.shape), first[0].dtype, first[0].device)
-            if found != expected:
-                raise ValueError(
-                    f"{name}[{index}] has shape {found[0]}, {found[1]} on {found[2]}; it must have "
-                    f"shape {expected[0]}, {expected[1]} on {expected[2]}, as {first_name}"
-                )
-    return list(lists.values())
-
-
-def _dtype_of_result(tensors: list[Tensor]) -> torch.dtype:
-    return torch.float64 if tensors[0].dtype == torch.float64 else torch.float32
 
 
 # ---------------------------------------------------------------------------------- the operations
@@ -295,26 +263,6 @@ def _difference_on_cpu(a: list[Tensor], b: list[Tensor], factor: Tensor) -> list
     return out
 
 
-def _kernel_takes(tensors: list[Tensor]) -> bool:
-    return all(t.dtype in _KERNEL_DTYPES and t.layout == torch.strided for t in tensors)
-
-
-def _host(tensors: list[Tensor]) -> list[NDArray[Any]]:
-    """As flat arrays, in place where there are no gaps; bfloat16, which numpy lacks, as bits."""
-    arrays = []
-    for tensor in tensors:
-        flat = tensor.detach().contiguous().view(-1)
-        if flat.dtype == torch.bfloat16:
-            arrays.append(flat.view(torch.int16).numpy().view(np.uint16))
-        else:
-            arrays.append(flat.numpy())
-    return arrays
-
-
-def _n_threads() -> int:
-    return min(max_threads(), torch.get_num_threads())
-
-
 def _sums_shape(student: list[Tensor], target: list[Tensor], start: list[Tensor]) -> Tensor:  # noqa: ARG001
     return student[0].new_empty(2, dtype=torch.float64)
 
@@ -344,11 +292,6 @@ def _sums_backward(ctx: Any, grad: Tensor) -> tuple[Any, Any, Any]:
         if for_target:
             of_target = [x - y for x, y in zip(of_target, of_start, strict=True)]
     return of_student, of_target, of_start
-
-
-def _any(needed: Any) -> bool:
-    """Whether a tensor, or one of a list, needs a gradient."""
-    return any(needed) if isinstance(needed, list | tuple) else bool(needed)
 
 
 def _absolute_shape(a: list[Tensor], b: list[Tensor]) -> Tensor:  # noqa: ARG001

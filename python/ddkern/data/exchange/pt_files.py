@@ -11,6 +11,7 @@ holds logits (n, classes). DD-Ranking takes the same tensors, as ``images.pt``, 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pickle
 import struct
@@ -28,7 +29,7 @@ from ddkern.data.provenance import Provenance
 from ddkern.files import folder_when_complete
 from ddkern.optional import import_optional
 
-__all__ = ["load_pt_files", "save_pt_files"]
+__all__ = ["load_pt_files", "read_pt_file", "save_pt_files"]
 
 # Names of images, labels and student learning rate.
 _LAYOUTS = {
@@ -88,10 +89,10 @@ def load_pt_files(
     rate: Any = None
     if place.is_dir():
         files = _files_in(place)
-        images, labels = _read(files[0]), _read(files[1])
-        rate = _read(files[2]) if files[2].exists() else None
+        images, labels = read_pt_file(files[0]), read_pt_file(files[1])
+        rate = read_pt_file(files[2]) if files[2].exists() else None
     else:
-        images, labels = _pair_of(_read(place), place, experiment)
+        images, labels = _pair_of(read_pt_file(place), place, experiment)
     values = {"images": _as_array(images, place), "labels": _as_array(labels, place)}
     soft: NDArray[Any] | None = None
     ids = values["labels"]
@@ -180,7 +181,16 @@ def _files_in(folder: Path) -> list[Path]:
     raise FileNotFoundError(f"{folder} does not hold {wanted}")
 
 
-def _read(file: Path) -> Any:
+def read_pt_file(file: Path) -> Any:
+    """Tensors and plain values of a file of ``torch.save``; nothing in it is executed.
+
+    Raises
+    ------
+    ValueError
+        If it holds anything else, or is no such file.
+    UnsupportedError
+        If torch is not installed.
+    """
     torch = import_optional("torch", "reading .pt files", "torch")
     try:
         with _numpy_scalars_allowed(torch):
@@ -193,6 +203,11 @@ def _read(file: Path) -> Any:
     # Bytes that are no pickle end torch's reader in whatever their first opcodes run into.
     except (RuntimeError, EOFError, LookupError, UnicodeDecodeError, struct.error) as error:
         raise ValueError(f"{file} is not a .pt file: {error}") from error
+    except OSError as error:
+        # What torch's reader makes of a file whose end is missing.
+        if error.errno != errno.EINVAL:
+            raise
+        raise ValueError(f"{file} is not a .pt file: it is cut off") from error
 
 
 def _numpy_scalars_allowed(torch: Any) -> Any:

@@ -6,12 +6,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-
 from ddkern.checks import as_count
 from ddkern.data import DistilledSet, ImageDataset, Normalization
 from ddkern.distill.options import options_of
-from ddkern.distill.selection import Choice, check_class_counts, select_by_class
+from ddkern.distill.selection import (
+    Choice,
+    check_class_counts,
+    random_members,
+    select_by_class,
+)
 from ddkern.progress import ProgressArgument
 
 __all__ = ["Random"]
@@ -60,9 +63,7 @@ class Random:
         counts = dataset.class_counts
 
         def choose(label: int) -> Choice:
-            seeds = np.random.SeedSequence(random_state, spawn_key=(label,))
-            keys = np.random.Philox(seeds).random_raw(int(counts[label]))
-            return Choice(np.argsort(keys, kind="stable")[: self.ipc])
+            return Choice(random_members(int(counts[label]), self.ipc, random_state, label))
 
         return select_by_class(
             dataset, choose, normalization=normalization, title=self.name, progress=progress

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lists of tensors: what the losses between networks take, and how it reaches a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ddkern.backend import max_threads
+
+__all__ = [
+    "Parameters",
+    "any_needed",
+    "as_lists",
+    "dtype_of_result",
+    "host",
+    "host_array",
+    "kernel_takes",
+    "n_threads",
+]
+
+Parameters: TypeAlias = Tensor | Sequence[Tensor]
+"""A tensor, or the tensors of a network in their order."""
+
+_KERNEL_DTYPES = (torch.float32, torch.bfloat16)
+
+
+def as_lists(arguments: dict[str, Any]) -> list[list[Tensor]]:
+    """Arguments by name as lists of tensors that agree in shapes, dtype and device."""
+    lists = {
+        name: [value] if isinstance(value, Tensor) else list(value)
+        for name, value in arguments.items()
+    }
+    first_name, *_ = lists
+    first = lists[first_name]
+    for name, tensors in lists.items():
+        if len(tensors) != len(first) or not first:
+            raise ValueError(
+                f"{name} has {len(tensors)} tensors and {first_name} {len(first)}; they must have "
+                "the same number, one at least"
+            )
+        for index, (tensor, other) in enumerate(zip(tensors, first, strict=True)):
+            if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+                raise TypeError(f"{name}[{index}] must be a tensor of floating point")
+            found = (tuple(tensor.shape), tensor.dtype, tensor.device)
+            expected = (tuple(other.shape), first[0].dtype, first[0].device)
+            if found != expected:
+                raise ValueError(
+                    f"{name}[{index}] has shape {found[0]}, {found[1]} on {found[2]}; it must have "
+                    f"shape {expected[0]}, {expected[1]} on {expected[2]}, as {first_name}"
+                )
+    return list(lists.values())
+
+
+def dtype_of_result(tensors: list[Tensor]) -> torch.dtype:
+    """float32, unless the tensors are float64."""
+    return torch.float64 if tensors[0].dtype == torch.float64 else torch.float32
+
+
+def kernel_takes(tensors: list[Tensor]) -> bool:
+    """Whether the CPU kernels know their dtype and layout."""
+    return all(t.dtype in _KERNEL_DTYPES and t.layout == torch.strided for t in tensors)
+
+
+def host(tensors: list[Tensor]) -> list[NDArray[Any]]:
+    """As flat arrays, in place where there are no gaps; bfloat16, which numpy lacks, as bits."""
+    return [host_array(tensor.detach().contiguous().view(-1)) for tensor in tensors]
+
+
+def host_array(tensor: Tensor) -> NDArray[Any]:
+    """As an array of the same shape, under the same conditions."""
+    values = tensor.detach().contiguous()
+    if values.dtype == torch.bfloat16:
+        return values.view(torch.int16).numpy().view(np.uint16)
+    return values.numpy()
+
+
+def n_threads() -> int:
+    """Threads of a kernel: never more than torch itself would take."""
+    return min(max_threads(), torch.get_num_threads())
+
+
+def any_needed(needed: Any) -> bool:
+    """Whether a tensor, or one of a list, needs a gradient."""
+    return any(needed) if isinstance(needed, list | tuple) else bool(needed)
