@@ -11,7 +11,7 @@ namespace ddkern::cuda {
 
 // Tensors that one launch can name. Pointers travel as arguments of the kernel, which needs no
 // upload and no memory, and stays valid in a captured graph; the small table is for the networks of
-// small images, where 2 KB of arguments are sooner sent than 10.
+// small images, where 1 KB of arguments is sooner sent than 9.
 inline constexpr int kSmallTable = 32, kLargeTable = 256;
 
 // Tensors [first, last) of a list; pieces are numbered over the whole list.
