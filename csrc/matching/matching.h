@@ -22,6 +22,9 @@ struct TrajectorySums {
 // T is float or Bfloat16. At most n_threads threads, fewer where there is little to do.
 template <class T>
 TrajectorySums trajectory_sums(const std::vector<TrajectoryBlock<T>>& tensors, int n_threads);
+// sum |student - target|
+template <class T>
+double absolute_sum(const std::vector<TrajectoryBlock<T>>& tensors, int n_threads);
 template <class T>
 void scaled_difference(const std::vector<DifferenceBlock<T>>& tensors, float factor, int n_threads);
 

@@ -12,7 +12,10 @@ void register_gradient(pybind11::module_& module);
 void register_kmeans(pybind11::module_& module);
 void register_kmeans_cuda(pybind11::module_& module);
 void register_matching(pybind11::module_& module);
+void register_matching_cuda(pybind11::module_& module);
 void register_network(pybind11::module_& module);
+void register_updates(pybind11::module_& module);
+void register_updates_cuda(pybind11::module_& module);
 void register_simt_checks(pybind11::module_& module);  // tests/simt
 
 }  // namespace ddkern::python

@@ -18,4 +18,5 @@ PYBIND11_MODULE(_core, module) {
   ddkern::python::register_matching(module);
   ddkern::python::register_gradient(module);
   ddkern::python::register_distribution(module);
+  ddkern::python::register_updates(module);
 }

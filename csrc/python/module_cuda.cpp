@@ -55,4 +55,6 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
       "went well) and ``devices``, a list of dictionaries with ``name``, ``compute_capability``,\n"
       "``total_memory`` in bytes and ``multiprocessors``.");
   ddkern::python::register_kmeans_cuda(m);
+  ddkern::python::register_matching_cuda(m);
+  ddkern::python::register_updates_cuda(m);
 }

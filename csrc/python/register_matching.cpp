@@ -45,6 +45,19 @@ std::pair<double, double> sums_as(const Arrays& student, const Arrays& target,
 }
 
 template <class T>
+double absolute_as(const Arrays& student, const Arrays& target, int n_threads) {
+  check_count(target, student, "target");
+  std::vector<TrajectoryBlock<T>> tensors;
+  for (std::size_t i = 0; i < student.size(); ++i) {
+    const py::ssize_t n = student[i].size();
+    tensors.push_back({n, values_of<T>(student[i], {n}, false, "student"),
+                       values_of<T>(target[i], {n}, false, "target"), nullptr});
+  }
+  const py::gil_scoped_release release;
+  return matching::absolute_sum(tensors, n_threads);
+}
+
+template <class T>
 void difference_as(const Arrays& a, const Arrays& b, const Arrays& out, float factor,
                    int n_threads) {
   check_count(b, a, "b");
@@ -75,6 +88,14 @@ void register_matching(py::module_& module) {
       },
       py::kw_only(), py::arg("student"), py::arg("target"), py::arg("start"), py::arg("n_threads"),
       "Sums of (student - target)^2 and (start - target)^2 over flat arrays: see ddkern.losses.");
+  module.def(
+      "absolute_sum",
+      [](const Arrays& student, const Arrays& target, int n_threads) {
+        return (hold_bfloat16(student) ? absolute_as<Bfloat16>
+                                       : absolute_as<float>)(student, target, n_threads);
+      },
+      py::kw_only(), py::arg("student"), py::arg("target"), py::arg("n_threads"),
+      "The sum of |student - target| over flat arrays: see ddkern.losses.");
   module.def(
       "scaled_difference",
       [](const Arrays& a, const Arrays& b, const Arrays& out, float factor, int n_threads) {

@@ -12,6 +12,8 @@ import numpy
 import numpy.typing
 
 __all__: list[str] = [
+    "absolute_sum",
+    "ascent_step",
     "assign",
     "cpu_features",
     "fit",
@@ -19,9 +21,11 @@ __all__: list[str] = [
     "isa_active",
     "isa_available",
     "isa_force",
+    "linear_update",
     "max_threads",
     "mmd_means",
     "mmd_pull",
+    "momentum_update",
     "norm_relu_pool_backward",
     "norm_relu_pool_forward",
     "option_defaults",
@@ -34,6 +38,28 @@ __all__: list[str] = [
     "segment_means",
     "trajectory_sums",
 ]
+
+def absolute_sum(
+    *,
+    student: collections.abc.Sequence[numpy.ndarray],
+    target: collections.abc.Sequence[numpy.ndarray],
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> float:
+    """
+    The sum of |student - target| over flat arrays: see ddkern.losses.
+    """
+
+def ascent_step(
+    *,
+    gradient: numpy.ndarray,
+    size: numpy.ndarray | None,
+    out: numpy.ndarray,
+    rho: typing.SupportsFloat | typing.SupportsIndex,
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    Steps of length rho, a row each, into out: see ddkern.updates.
+    """
 
 def assign(
     *,
@@ -99,6 +125,19 @@ def isa_force(name: str | None) -> None:
     Force a level; None undoes it.
     """
 
+def linear_update(
+    *,
+    x: numpy.ndarray,
+    y: numpy.ndarray,
+    out: numpy.ndarray,
+    alpha: typing.SupportsFloat | typing.SupportsIndex,
+    beta: typing.SupportsFloat | typing.SupportsIndex,
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    alpha x + beta y into out: see ddkern.updates.
+    """
+
 def max_threads() -> int:
     """
     What n_threads=None means now.
@@ -127,6 +166,21 @@ def mmd_pull(
 ) -> None:
     """
     The derivative of such means by x into out: see ddkern.losses.
+    """
+
+def momentum_update(
+    *,
+    theta: numpy.ndarray,
+    velocity: numpy.ndarray,
+    gradient: numpy.ndarray,
+    theta_out: numpy.ndarray,
+    velocity_out: numpy.ndarray,
+    lr: typing.SupportsFloat | typing.SupportsIndex,
+    momentum: typing.SupportsFloat | typing.SupportsIndex,
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    A step of SGD with momentum: see ddkern.updates.
     """
 
 def norm_relu_pool_backward(

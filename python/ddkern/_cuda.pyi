@@ -5,12 +5,66 @@ CUDA part of ddkern; present where the build found a working nvcc.
 
 from __future__ import annotations
 
+import collections.abc
 import typing
 
 import numpy
 import numpy.typing
 
-__all__: list[str] = ["assign", "fit", "report", "seed"]
+__all__: list[str] = [
+    "absolute_sum",
+    "ascent_step",
+    "ascent_workspace",
+    "assign",
+    "fit",
+    "linear_update",
+    "momentum_update",
+    "report",
+    "scaled_difference",
+    "seed",
+    "trajectory_sums",
+    "trajectory_workspace",
+]
+
+def absolute_sum(
+    *,
+    student: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    target: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    sizes: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    bfloat16: bool,
+    workspace: typing.SupportsInt | typing.SupportsIndex,
+    total: typing.SupportsInt | typing.SupportsIndex,
+    device: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    The sum of |student - target|: see ddkern.losses.
+    """
+
+def ascent_step(
+    *,
+    n_rows: typing.SupportsInt | typing.SupportsIndex,
+    n: typing.SupportsInt | typing.SupportsIndex,
+    gradient: typing.SupportsInt | typing.SupportsIndex,
+    size: typing.SupportsInt | typing.SupportsIndex,
+    out: typing.SupportsInt | typing.SupportsIndex,
+    rho: typing.SupportsFloat | typing.SupportsIndex,
+    workspace: typing.SupportsInt | typing.SupportsIndex,
+    device: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    Steps of length rho, a row each, into out; size may be 0: see ddkern.updates.
+    """
+
+def ascent_workspace(
+    *,
+    n_rows: typing.SupportsInt | typing.SupportsIndex,
+    n: typing.SupportsInt | typing.SupportsIndex,
+) -> int:
+    """
+    Doubles of workspace that ascent_step takes.
+    """
 
 def assign(
     *,
@@ -69,6 +123,40 @@ def fit(
     k-means over groups of rows in device memory: see ddkern.quantize.
     """
 
+def linear_update(
+    *,
+    n: typing.SupportsInt | typing.SupportsIndex,
+    x: typing.SupportsInt | typing.SupportsIndex,
+    y: typing.SupportsInt | typing.SupportsIndex,
+    out: typing.SupportsInt | typing.SupportsIndex,
+    alpha: typing.SupportsFloat | typing.SupportsIndex,
+    beta: typing.SupportsFloat | typing.SupportsIndex,
+    beta_at: typing.SupportsInt | typing.SupportsIndex,
+    device: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    alpha x + beta y into out; beta is that at beta_at unless it is 0: see ddkern.updates.
+    """
+
+def momentum_update(
+    *,
+    n: typing.SupportsInt | typing.SupportsIndex,
+    theta: typing.SupportsInt | typing.SupportsIndex,
+    velocity: typing.SupportsInt | typing.SupportsIndex,
+    gradient: typing.SupportsInt | typing.SupportsIndex,
+    theta_out: typing.SupportsInt | typing.SupportsIndex,
+    velocity_out: typing.SupportsInt | typing.SupportsIndex,
+    lr: typing.SupportsFloat | typing.SupportsIndex,
+    lr_at: typing.SupportsInt | typing.SupportsIndex,
+    momentum: typing.SupportsFloat | typing.SupportsIndex,
+    device: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    A step of SGD with momentum; lr is that at lr_at unless it is 0: see ddkern.updates.
+    """
+
 def report() -> dict[str, typing.Any]:
     """
     Driver, runtime and devices as the CUDA runtime sees them.
@@ -77,6 +165,21 @@ def report() -> dict[str, typing.Any]:
     (13000 for CUDA 13.0; driver 0 means that there is none), ``error_name`` (empty when all
     went well) and ``devices``, a list of dictionaries with ``name``, ``compute_capability``,
     ``total_memory`` in bytes and ``multiprocessors``.
+    """
+
+def scaled_difference(
+    *,
+    a: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    b: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    out: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    sizes: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    bfloat16: bool,
+    factor: typing.SupportsInt | typing.SupportsIndex,
+    device: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    factor * (a - b) into out; factor is one float64: see ddkern.losses.
     """
 
 def seed(
@@ -103,6 +206,29 @@ def seed(
 ) -> dict[str, typing.Any]:
     """
     Seeds alone: see ddkern.seed_centroids.
+    """
+
+def trajectory_sums(
+    *,
+    student: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    target: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    start: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] | None,
+    sizes: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    bfloat16: bool,
+    workspace: typing.SupportsInt | typing.SupportsIndex,
+    sums: typing.SupportsInt | typing.SupportsIndex,
+    device: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    Sums of (student - target)^2 and (start - target)^2: see ddkern.losses.
+    """
+
+def trajectory_workspace(
+    *, sizes: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]
+) -> int:
+    """
+    Doubles of workspace that trajectory_sums and absolute_sum take.
     """
 
 __version__: str

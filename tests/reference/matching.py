@@ -45,6 +45,16 @@ def canonical_sum_of_squares(
     return total
 
 
+def canonical_sum_of_magnitudes(
+    a: Sequence[NDArray[np.float64]], b: Sequence[NDArray[np.float64]]
+) -> float:
+    """Return ``sum |a - b|`` in that order."""
+    total = 0.0
+    for x, y in zip(a, b, strict=True):
+        total = canonical_sum(np.abs(x - y).ravel(), total)
+    return total
+
+
 def canonical_row_products(
     a: Sequence[NDArray[np.float64]], b: Sequence[NDArray[np.float64]]
 ) -> NDArray[np.float64]:

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <cstdint>
+#include <vector>
 
+#include "core/cuda/pieces.h"
 #include "python/bindings.h"
 #include "simt/checks.h"
 #include "simt/cuda_on_cpu.h"
@@ -83,6 +86,15 @@ Array<int> collectives(const Array<int>& x) {
   return out;
 }
 
+py::list plan_pieces(const std::vector<std::int64_t>& sizes, std::int64_t piece) {
+  py::list launches;
+  for (const auto& launch : ddkern::cuda::plan_pieces(sizes, piece)) {
+    launches.append(py::make_tuple(launch.first, launch.last, launch.first_piece, launch.n_pieces,
+                                   launch.capacity));
+  }
+  return launches;
+}
+
 }  // namespace
 
 namespace ddkern::python {
@@ -95,6 +107,7 @@ void register_simt_checks(py::module_& module) {
   module.def("check_tile_product", &tile_product, py::arg("a"), py::arg("b"), py::arg("bug") = 0);
   module.def("check_warp_neighbours", &warp_neighbours, py::arg("x"), py::arg("bug") = 0);
   module.def("check_collectives", &collectives, py::arg("x"));
+  module.def("check_plan_pieces", &plan_pieces, py::arg("sizes"), py::arg("piece"));
 
   module.def("float_to_half", py::vectorize([](float x) -> std::uint16_t {
                return __half_as_ushort(__float2half_rn(x));

@@ -44,6 +44,21 @@ inline void check(cudaError_t status, const char* what_failed) {
   throw CudaError(what_failed, status);
 }
 
+// The caller's device for the time of a call.
+class OnDevice {
+ public:
+  explicit OnDevice(int device) {
+    check(cudaGetDevice(&before_), "cudaGetDevice");
+    check(cudaSetDevice(device), "cudaSetDevice");
+  }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+  ~OnDevice() { cudaSetDevice(before_); }
+
+ private:
+  int before_ = 0;
+};
+
 // Dynamic shared memory up to here is granted without asking for it.
 inline constexpr std::size_t kDefaultSharedBytes = 48 << 10;
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reductions of a warp and of a block, and atomics on 64-bit integers. Integers and maxima only:
-// their order changes no bit.
+// their order changes no bit. warp_reduce() also takes doubles whose sum is defined in its order:
+// lanes 16 apart first, then 8, 4, 2 and 1.
 #pragma once
 
 #include <cstdint>

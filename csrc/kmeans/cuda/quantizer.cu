@@ -741,21 +741,6 @@ class ChunkSolver {
   std::vector<std::vector<double>> histories_;  // [iteration][group]
 };
 
-// The caller's device for the time of a call.
-class OnDevice {
- public:
-  explicit OnDevice(int device) {
-    DDKERN_CUDA_TRY(cudaGetDevice(&before_));
-    DDKERN_CUDA_TRY(cudaSetDevice(device));
-  }
-  OnDevice(const OnDevice&) = delete;
-  OnDevice& operator=(const OnDevice&) = delete;
-  ~OnDevice() { cudaSetDevice(before_); }
-
- private:
-  int before_ = 0;
-};
-
 }  // namespace
 
 std::string architecture(int device) {
@@ -768,7 +753,7 @@ std::string architecture(int device) {
 template <class T>
 void fit(const DeviceRows<T>& rows, const Groups& groups, const FitOptions& options, const T* given,
          DeviceFit<T>& output, const DeviceCall& call) {
-  const OnDevice device(call.device);
+  const ddkern::cuda::OnDevice device(call.device);
   ChunkSolver<T> solver(rows, groups, options, call);
   Task task;
   task.gram = true;
@@ -787,7 +772,7 @@ void fit(const DeviceRows<T>& rows, const Groups& groups, const FitOptions& opti
 template <class T>
 void seed(const DeviceRows<T>& rows, const Groups& groups, const FitOptions& options,
           std::int64_t* seeds, double* potential, const DeviceCall& call) {
-  const OnDevice device(call.device);
+  const ddkern::cuda::OnDevice device(call.device);
   FitOptions seeding = options;
   seeding.max_iter = 0;  // nobody iterates, which counts in what pays
   ChunkSolver<T> solver(rows, groups, seeding, call);
@@ -805,7 +790,7 @@ void seed(const DeviceRows<T>& rows, const Groups& groups, const FitOptions& opt
 template <class T>
 void assign(const DeviceRows<T>& rows, const Groups& groups, const T* centroids,
             std::int64_t* assignment, double* distance, const DeviceCall& call) {
-  const OnDevice device(call.device);
+  const ddkern::cuda::OnDevice device(call.device);
   FitOptions options;
   options.init = Init::array;
   ChunkSolver<T> solver(rows, groups, options, call);

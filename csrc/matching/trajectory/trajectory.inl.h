@@ -13,7 +13,7 @@ using ddkern::matching::DifferenceBlock;
 using ddkern::matching::TrajectoryBlock;
 
 // Values that are taken at a time, one for each chain; the registers of every level divide it.
-constexpr int kChains = 32;
+constexpr int kChains = ddkern::matching::kTrajectoryChains;
 constexpr int kRegisters = kChains / kDoubles;
 
 inline half_floats half(const floats& v, int which) {
@@ -103,6 +103,34 @@ void sums(const TrajectoryBlock<T>& block, double& to_target, double& of_start) 
   } else {
     sums_of<T, true>(block, to_target, of_start);
   }
+}
+
+template <class T>
+inline void add_magnitudes(const T* student, const T* target, doubles (&sum)[kRegisters]) {
+  doubles x[kRegisters], y[kRegisters];
+  widen_all(student, x);
+  widen_all(target, y);
+  for (int r = 0; r < kRegisters; ++r) {
+    const doubles d = x[r] - y[r];
+    sum[r] += d < 0 ? -d : d;
+  }
+}
+
+template <class T>
+double absolute(const TrajectoryBlock<T>& block) noexcept {
+  doubles sum[kRegisters] = {};
+  std::int64_t i = 0;
+  for (; i + kChains <= block.n; i += kChains) {
+    add_magnitudes(block.student + i, block.target + i, sum);
+  }
+  if (i < block.n) {
+    const auto bytes = static_cast<std::size_t>(block.n - i) * sizeof(T);
+    T student[kChains] = {}, target[kChains] = {};
+    std::memcpy(student, block.student + i, bytes);
+    std::memcpy(target, block.target + i, bytes);
+    add_magnitudes(student, target, sum);
+  }
+  return sum_chains<T>(sum);
 }
 
 inline void scale(const float* a, const float* b, float factor, float* out) {

@@ -2,6 +2,7 @@
 #include "matching/trajectory/trajectory.inl.h"
 
 namespace ddkern::matching {
-extern const TrajectoryTable trajectory_base = {{sums<float>, difference<float>},
-                                                {sums<Bfloat16>, difference<Bfloat16>}};
+extern const TrajectoryTable trajectory_base = {
+    {sums<float>, absolute<float>, difference<float>},
+    {sums<Bfloat16>, absolute<Bfloat16>, difference<Bfloat16>}};
 }

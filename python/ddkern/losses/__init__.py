@@ -24,6 +24,8 @@ from ddkern.losses.gradient import (
     gradient_norm_reference,
 )
 from ddkern.losses.trajectory import (
+    absolute_distance,
+    absolute_distance_reference,
     squared_distance,
     squared_distance_reference,
     trajectory_distance,
@@ -32,6 +34,8 @@ from ddkern.losses.trajectory import (
 
 __all__ = [
     "GradientMetric",
+    "absolute_distance",
+    "absolute_distance_reference",
     "gradient_distance",
     "gradient_distance_reference",
     "gradient_norm",

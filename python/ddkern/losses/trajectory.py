@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddkern import _core
+from ddkern import _core, device_calls
 from ddkern.losses.lists import Parameters
 from ddkern.losses.lists import any_needed as _any
 from ddkern.losses.lists import as_lists as _as_lists
@@ -22,6 +22,8 @@ from ddkern.losses.lists import kernel_takes as _kernel_takes
 from ddkern.losses.lists import n_threads as _n_threads
 
 __all__ = [
+    "absolute_distance",
+    "absolute_distance_reference",
     "squared_distance",
     "squared_distance_reference",
     "trajectory_distance",
@@ -31,6 +33,7 @@ __all__ = [
 # The operations live in torch's registry, so that torch.compile sees them as one node each.
 _LIBRARY: Any = torch.library.Library("ddkern", "FRAGMENT")  # type: ignore[no-untyped-call]
 _LIBRARY.define("trajectory_sums(Tensor[] student, Tensor[] target, Tensor[] start) -> Tensor")
+_LIBRARY.define("absolute_sum(Tensor[] a, Tensor[] b) -> Tensor")
 _LIBRARY.define("scaled_difference(Tensor[] a, Tensor[] b, Tensor factor) -> Tensor[]")
 
 
@@ -58,10 +61,11 @@ def trajectory_distance(student: Parameters, target: Parameters, start: Paramete
 
     Notes
     -----
-    On the CPU, float32 and bfloat16 parameters take one pass over the three, and the derivative
-    one more over two of them. Sums are float64 and have the same bits for any number of threads
-    and every instruction set. Other devices and dtypes go through
-    :func:`trajectory_distance_reference`.
+    Float32 and bfloat16 parameters take one pass over the three, and the derivative one more over
+    two of them: on the CPU, and on CUDA devices of compute capability 8.0 and up where ddkern was
+    built with CUDA. Sums are float64 and have the same bits for any number of threads, every
+    instruction set and every device. On CUDA nothing waits for the device, and a call can be
+    captured in a graph. Other devices and dtypes go through :func:`trajectory_distance_reference`.
 
     Examples
     --------
@@ -81,6 +85,24 @@ def squared_distance(a: Parameters, b: Parameters) -> Tensor:
     lists = _as_lists({"a": a, "b": b})
     sums: Tensor = torch.ops.ddkern.trajectory_sums(*lists, [])
     return sums[0].to(_dtype_of_result(lists[0]))
+
+
+def absolute_distance(a: Parameters, b: Parameters) -> Tensor:
+    """``|a - b|`` summed over all parameters together; see :func:`trajectory_distance`.
+
+    What matching with automatic lengths compares the steps of a student by: D. Liu et al.,
+    "Dataset distillation by automatic training trajectories", ECCV 2024. Where ``a`` equals ``b``
+    the derivative is 0.
+    """
+    lists = _as_lists({"a": a, "b": b})
+    total: Tensor = torch.ops.ddkern.absolute_sum(*lists)
+    return total.to(_dtype_of_result(lists[0]))
+
+
+def absolute_distance_reference(a: Parameters, b: Parameters) -> Tensor:
+    """What :func:`absolute_distance` computes, in operations of torch."""
+    lists = _as_lists({"a": a, "b": b})
+    return _absolute_in_torch(*lists).to(_dtype_of_result(lists[0]))
 
 
 def trajectory_distance_reference(
@@ -114,6 +136,11 @@ def _sums_in_torch(student: list[Tensor], target: list[Tensor], start: list[Tens
     return torch.stack([first, second])
 
 
+def _absolute_in_torch(a: list[Tensor], b: list[Tensor]) -> Tensor:
+    sums = [(x.double() - y.double()).abs().sum() for x, y in zip(a, b, strict=True)]
+    return torch.stack(sums).sum()
+
+
 def _difference_in_torch(a: list[Tensor], b: list[Tensor], factor: Tensor) -> list[Tensor]:
     wide = _dtype_of_result(a)
     return [
@@ -121,9 +148,104 @@ def _difference_in_torch(a: list[Tensor], b: list[Tensor], factor: Tensor) -> li
     ]
 
 
-def _sums_on_cpu(student: list[Tensor], target: list[Tensor], start: list[Tensor]) -> Tensor:
+def _sums(student: list[Tensor], target: list[Tensor], start: list[Tensor]) -> Tensor:
     if not _kernel_takes(student):
         return _sums_in_torch(student, target, start)
+    module = device_calls.module_for(student[0])
+    if module is not None:
+        return _sums_on_device(module, student, target, start)
+    if student[0].is_cpu:
+        return _sums_on_cpu(student, target, start)
+    return _sums_in_torch(student, target, start)
+
+
+def _absolute(a: list[Tensor], b: list[Tensor]) -> Tensor:
+    if not _kernel_takes(a):
+        return _absolute_in_torch(a, b)
+    module = device_calls.module_for(a[0])
+    if module is not None:
+        return _absolute_on_device(module, a, b)
+    if a[0].is_cpu:
+        total = _core.absolute_sum(student=_host(a), target=_host(b), n_threads=_n_threads())
+        return torch.tensor(total, dtype=torch.float64)
+    return _absolute_in_torch(a, b)
+
+
+def _difference(a: list[Tensor], b: list[Tensor], factor: Tensor) -> list[Tensor]:
+    if not _kernel_takes(a):
+        return _difference_in_torch(a, b, factor)
+    module = device_calls.module_for(a[0])
+    if module is not None:
+        return _difference_on_device(module, a, b, factor)
+    if a[0].is_cpu:
+        return _difference_on_cpu(a, b, factor)
+    return _difference_in_torch(a, b, factor)
+
+
+def _sums_on_device(
+    module: Any, student: list[Tensor], target: list[Tensor], start: list[Tensor]
+) -> Tensor:
+    first, sizes = student[0], [x.numel() for x in student]
+    flat = {"student": _dense(student), "target": _dense(target), "start": _dense(start)}
+    found = {name: device_calls.addresses(xs, student, name) for name, xs in flat.items() if xs}
+    n_workspace = module.trajectory_workspace(sizes=sizes)
+    workspace = first.new_empty(n_workspace, dtype=torch.float64)
+    sums = first.new_empty(2, dtype=torch.float64)
+    device_calls.run(
+        module.trajectory_sums,
+        first.device,
+        student=found["student"],
+        target=found["target"],
+        start=found.get("start"),
+        sizes=sizes,
+        bfloat16=first.dtype == torch.bfloat16,
+        workspace=workspace.data_ptr(),
+        sums=sums.data_ptr(),
+    )
+    return sums
+
+
+def _absolute_on_device(module: Any, a: list[Tensor], b: list[Tensor]) -> Tensor:
+    first, sizes = a[0], [x.numel() for x in a]
+    flat = {"student": _dense(a), "target": _dense(b)}
+    n_workspace = module.trajectory_workspace(sizes=sizes)
+    workspace = first.new_empty(n_workspace, dtype=torch.float64)
+    total = first.new_empty((), dtype=torch.float64)
+    device_calls.run(
+        module.absolute_sum,
+        first.device,
+        **{name: device_calls.addresses(xs, a, name) for name, xs in flat.items()},
+        sizes=sizes,
+        bfloat16=first.dtype == torch.bfloat16,
+        workspace=workspace.data_ptr(),
+        total=total.data_ptr(),
+    )
+    return total
+
+
+def _difference_on_device(
+    module: Any, a: list[Tensor], b: list[Tensor], factor: Tensor
+) -> list[Tensor]:
+    first = a[0]
+    out = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in a]
+    flat = {"a": _dense(a), "b": _dense(b), "out": out}
+    scale = factor.detach().to(first.device, torch.float64)
+    device_calls.run(
+        module.scaled_difference,
+        first.device,
+        **{name: device_calls.addresses(xs, a, name) for name, xs in flat.items()},
+        sizes=[x.numel() for x in a],
+        bfloat16=first.dtype == torch.bfloat16,
+        factor=scale.data_ptr(),
+    )
+    return out
+
+
+def _dense(tensors: list[Tensor]) -> list[Tensor]:
+    return [x.contiguous() for x in tensors]
+
+
+def _sums_on_cpu(student: list[Tensor], target: list[Tensor], start: list[Tensor]) -> Tensor:
     sums = _core.trajectory_sums(
         student=_host(student),
         target=_host(target),
@@ -134,8 +256,6 @@ def _sums_on_cpu(student: list[Tensor], target: list[Tensor], start: list[Tensor
 
 
 def _difference_on_cpu(a: list[Tensor], b: list[Tensor], factor: Tensor) -> list[Tensor]:
-    if not _kernel_takes(a):
-        return _difference_in_torch(a, b, factor)
     out = [torch.empty(x.shape, dtype=x.dtype) for x in a]
     _core.scaled_difference(
         a=_host(a), b=_host(b), out=_host(out), factor=float(factor), n_threads=_n_threads()
@@ -174,6 +294,26 @@ def _sums_backward(ctx: Any, grad: Tensor) -> tuple[Any, Any, Any]:
     return of_student, of_target, of_start
 
 
+def _absolute_shape(a: list[Tensor], b: list[Tensor]) -> Tensor:  # noqa: ARG001
+    return a[0].new_empty((), dtype=torch.float64)
+
+
+def _keep_absolute(ctx: Any, inputs: tuple[list[Tensor], ...], output: Tensor) -> None:  # noqa: ARG001
+    ctx.count = len(inputs[0])
+    ctx.save_for_backward(*inputs[0], *inputs[1])
+
+
+def _absolute_backward(ctx: Any, grad: Tensor) -> tuple[Any, Any]:
+    saved = list(ctx.saved_tensors)
+    a, b = saved[: ctx.count], saved[ctx.count :]
+    wide = _dtype_of_result(a)
+    of_a = [
+        (grad.to(wide) * torch.sign(x.to(wide) - y.to(wide))).to(x.dtype)
+        for x, y in zip(a, b, strict=True)
+    ]
+    return of_a, [-g for g in of_a]
+
+
 def _keep_difference(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001
     a, b, factor = inputs
     ctx.count = len(a)
@@ -195,18 +335,18 @@ def _difference_backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...
     return of_a, [-g for g in of_a], of_factor.to(factor.dtype)
 
 
-for _name, _on_cpu, _in_torch, _shape, _backward, _keep in (
-    ("trajectory_sums", _sums_on_cpu, _sums_in_torch, _sums_shape, _sums_backward, _keep_sums),
+for _name, _op, _shape, _backward, _keep in (
+    ("trajectory_sums", _sums, _sums_shape, _sums_backward, _keep_sums),
+    ("absolute_sum", _absolute, _absolute_shape, _absolute_backward, _keep_absolute),
     (
         "scaled_difference",
-        _difference_on_cpu,
-        _difference_in_torch,
+        _difference,
         _difference_shape,
         _difference_backward,
         _keep_difference,
     ),
 ):
-    _LIBRARY.impl(_name, _on_cpu, "CPU")
-    _LIBRARY.impl(_name, _in_torch, "CUDA")
+    _LIBRARY.impl(_name, _op, "CPU")
+    _LIBRARY.impl(_name, _op, "CUDA")
     torch.library.register_fake(f"ddkern::{_name}", _shape)
     torch.library.register_autograd(f"ddkern::{_name}", _backward, setup_context=_keep)

@@ -14,12 +14,18 @@ from torch import Tensor  # noqa: E402
 
 from ddkern import _core, backend  # noqa: E402
 from ddkern.losses import (  # noqa: E402
+    absolute_distance,
+    absolute_distance_reference,
     squared_distance,
     squared_distance_reference,
     trajectory_distance,
     trajectory_distance_reference,
 )
-from reference.matching import canonical_sum_of_squares, exact_sum_of_squares  # noqa: E402
+from reference.matching import (  # noqa: E402
+    canonical_sum_of_magnitudes,
+    canonical_sum_of_squares,
+    exact_sum_of_squares,
+)
 
 SHAPES = [(3, 3, 3, 16), (16,), (), (31, 33), (20_000,), (1,), (32_769,)]
 
@@ -47,6 +53,8 @@ def test_sums_have_the_bits_of_the_definition(isa: str, dtype: torch.dtype) -> N
         assert found == pytest.approx(exact, rel=600 * 2**-53)
     alone = torch.ops.ddkern.trajectory_sums(student, target, [])
     assert alone.tolist() == [sums[0].item(), 0.0]
+    total = torch.ops.ddkern.absolute_sum(student, target).item()
+    assert total == canonical_sum_of_magnitudes(as_float64(student), as_float64(target)), isa
 
 
 @pytest.mark.sanitize
@@ -90,6 +98,20 @@ def test_values_and_gradients_are_those_of_the_reference(dtype: torch.dtype) -> 
         torch.testing.assert_close(
             ours, theirs, rtol=tolerance, atol=1e-6 * theirs.abs().max().item()
         )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.float16])
+def test_absolute_distances_are_those_of_the_reference(dtype: torch.dtype) -> None:
+    lists = [parameters(seed, dtype) for seed in range(2)]
+    flat = [tensor for tensors in lists for tensor in tensors]
+    found, expected = absolute_distance(*lists), absolute_distance_reference(*lists)
+    assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+    for ours, theirs in zip(
+        torch.autograd.grad(3 * found, flat), torch.autograd.grad(3 * expected, flat), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+    assert absolute_distance(lists[0], lists[0]) == 0
 
 
 def test_tensors_alone_and_in_any_layout() -> None:
@@ -141,6 +163,7 @@ def test_opcheck(dtype: torch.dtype) -> None:
     ]
     torch.library.opcheck(torch.ops.ddkern.trajectory_sums.default, tuple(lists))
     torch.library.opcheck(torch.ops.ddkern.trajectory_sums.default, (*lists[:2], []))
+    torch.library.opcheck(torch.ops.ddkern.absolute_sum.default, tuple(lists[:2]))
     factor = torch.tensor(0.5, requires_grad=True)
     torch.library.opcheck(torch.ops.ddkern.scaled_difference.default, (*lists[:2], factor))
 

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kernels on a device: which extension module works there, and what it takes out of tensors.
+
+The module gets addresses and sizes, never objects, and puts its work into torch's current stream.
+Nothing here waits for the device or takes memory from elsewhere than torch, so that calls can be
+captured in a graph.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddkern.errors import CudaError
+
+__all__ = ["addresses", "module_for", "run", "use_module"]
+
+_LEAST_CAPABILITY = (8, 0)
+
+
+class _Target(NamedTuple):
+    """Which tensors are worked on, and by which module; None means ``ddkern._cuda``."""
+
+    device_type: str
+    module: Any
+
+
+_target = _Target("cuda", None)
+
+
+@contextlib.contextmanager
+def use_module(module: Any, device_type: str = "cpu") -> Iterator[None]:
+    """Work on the tensors of a type of devices with ``module``, for tests without a GPU."""
+    global _target  # noqa: PLW0603
+    before = _target
+    _target = _Target(device_type, module)
+    try:
+        yield
+    finally:
+        _target = before
+
+
+def module_for(tensor: Tensor) -> Any:
+    """Return the module that works where a tensor lies; None where there is none."""
+    if tensor.device.type != _target.device_type:
+        return None
+    return _cuda_for(tensor.device.index) if _target.module is None else _target.module
+
+
+@functools.cache
+def _cuda_for(index: int) -> Any:
+    try:
+        module = importlib.import_module("ddkern._cuda")
+    except ImportError:
+        return None
+    if not hasattr(module, "linear_update"):
+        return None
+    # Of a driver that is older than torch's own needs, the module sees no devices.
+    devices = module.report()["devices"]
+    able = index < len(devices) and devices[index]["compute_capability"] >= _LEAST_CAPABILITY
+    return module if able else None
+
+
+def addresses(tensors: list[Tensor], like: list[Tensor], name: str) -> list[int]:
+    """Return where the values of tensors without gaps begin.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many as in ``like``, or one is of another size, dtype or device.
+    """
+    first = like[0]
+    fits = len(tensors) == len(like) and all(
+        x.numel() == y.numel() and x.dtype == first.dtype and x.device == first.device
+        for x, y in zip(tensors, like, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"{name} has other sizes, dtypes or devices than it must")
+    return [x.data_ptr() for x in tensors]
+
+
+def run(function: Callable[..., None], device: torch.device, **arguments: Any) -> None:
+    """Call a function of the module with a device and torch's current stream there."""
+    on_cuda = device.type == "cuda"
+    stream = torch.cuda.current_stream(device).cuda_stream if on_cuda else 0
+    try:
+        function(device=device.index or 0, stream=stream, **arguments)
+    except RuntimeError as error:
+        raise CudaError(str(error)) from error
