@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["INITS", "Configured", "check_learning", "default_augment", "options_of"]
 
 
-INITS = ("real", "noise")
+INITS = ("real", "k-means", "noise")
 """Where learned images may begin."""
 
 

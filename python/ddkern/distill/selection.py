@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from ddkern.data import DistilledSet, ImageDataset, Normalization, Provenance
 from ddkern.distill.features import FeatureSpace, features_of_class
+from ddkern.kmeans import assign, quantize
 from ddkern.progress import ProgressArgument, report_progress
 
 __all__ = [
     "Choice",
     "check_class_counts",
+    "nearest_to_centroids",
     "random_members",
     "select_by_class",
     "select_by_features",
@@ -60,6 +62,33 @@ def random_members(count: int, ipc: int, random_state: int, label: int) -> NDArr
     seeds = np.random.SeedSequence(random_state, spawn_key=(label,))
     keys = np.random.Philox(seeds).random_raw(count)
     return np.argsort(keys, kind="stable")[:ipc]
+
+
+def nearest_to_centroids(
+    features: NDArray[np.float32],
+    label: int,
+    *,
+    ipc: int,
+    n_init: int,
+    max_iter: int,
+    random_state: int,
+) -> Choice:
+    """The rows nearest to the centroids of a class, weighted by the masses of the cells.
+
+    As :class:`ddkern.distill.KMeansNearest` describes it.
+    """
+    quantized = quantize(
+        features,
+        ipc,
+        groups=np.full(len(features), label),
+        n_init=n_init,
+        max_iter=max_iter,
+        random_state=random_state,
+    )
+    cells = np.argsort(-quantized.weights, kind="stable")
+    return Choice(
+        _nearest_distinct(features, quantized.centroids[cells]), quantized.weights[cells] * ipc
+    )
 
 
 def select_by_class(
@@ -130,3 +159,18 @@ def select_by_features(
             title=title,
             progress=progress,
         )
+
+
+def _nearest_distinct(
+    features: NDArray[np.float32], centroids: NDArray[np.float32]
+) -> NDArray[np.int64]:
+    """For each centroid in turn the nearest row that no earlier one has taken."""
+    # Of its k nearest rows, the k - 1 centroids before the last one leave at least one.
+    k = len(centroids)
+    nearest = assign(centroids, features, n_nearest=k).reshape(k, k)
+    taken = np.zeros(len(features), bool)
+    rows = np.empty(k, np.int64)
+    for cell, candidates in enumerate(nearest):
+        rows[cell] = candidates[np.argmin(taken[candidates])]
+        taken[rows[cell]] = True
+    return rows

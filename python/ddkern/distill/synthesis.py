@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from ddkern.augment import DSA, DrawKey
 from ddkern.checks import as_count
 from ddkern.data import DistilledSet, ImageDataset, Normalization
+from ddkern.distill.features import features_of_class
 from ddkern.distill.options import Configured
-from ddkern.distill.selection import random_members
+from ddkern.distill.selection import nearest_to_centroids, random_members
 from ddkern.distill.stages import StageLog, digest_of
 from ddkern.evaluate import evaluate, get_protocol
 from ddkern.files import replaced_when_complete
@@ -116,20 +117,33 @@ class LearningMethod(Configured, Protocol):
 def _first_images(
     dataset: ImageDataset, normalization: Normalization, ipc: int, init: str, random_state: int
 ) -> NDArray[np.float32]:
-    """Random real images, those of the method ``random``, or normal noise; class after class."""
-    if init == "real":
-        counts = dataset.class_counts
-        rows = []
+    """Images of the methods ``random`` or ``k-means`` (on pixels), or noise; class after class."""
+    if init == "noise":
+        drawn = []
         for label in range(dataset.n_classes):
-            members = random_members(int(counts[label]), ipc, random_state, label)
-            rows.append(dataset.rows_of_class(label)[members])
-        return normalization.apply(dataset.images(np.concatenate(rows)))
-    drawn = []
+            sequence = np.random.SeedSequence(random_state, spawn_key=(label,))
+            noise = np.random.Generator(np.random.Philox(sequence))
+            drawn.append(noise.standard_normal((ipc, *dataset.image_shape), np.float32))
+        return np.concatenate(drawn)
+    counts, rows = dataset.class_counts, []
     for label in range(dataset.n_classes):
-        sequence = np.random.SeedSequence(random_state, spawn_key=(label,))
-        noise = np.random.Generator(np.random.Philox(sequence))
-        drawn.append(noise.standard_normal((ipc, *dataset.image_shape), np.float32))
-    return np.concatenate(drawn)
+        if init == "real":
+            members = random_members(int(counts[label]), ipc, random_state, label)
+        else:
+            members = nearest_to_centroids(
+                features_of_class(dataset, normalization, _flattened, label),
+                label,
+                ipc=ipc,
+                n_init=1,
+                max_iter=300,
+                random_state=random_state,
+            ).members
+        rows.append(dataset.rows_of_class(label)[members])
+    return normalization.apply(dataset.images(np.concatenate(rows)))
+
+
+def _flattened(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    return inputs.reshape(len(inputs), -1)
 
 
 def augment_steps(

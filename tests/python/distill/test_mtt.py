@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from ddkern.augment import DSA, DrawKey  # noqa: E402
 from ddkern.data import Normalization  # noqa: E402
-from ddkern.distill import MTT, Looks, Random, distill, make_method  # noqa: E402
+from ddkern.distill import MTT, KMeansNearest, Looks, Random, distill, make_method  # noqa: E402
 from ddkern.experts import ExpertBuffer, train_experts  # noqa: E402
 from ddkern.training import Decay, Optimizer, Recipe  # noqa: E402
 from helpers.students import make_task  # noqa: E402
@@ -160,7 +160,11 @@ def test_published_settings(experts: ExpertBuffer) -> None:
         MTT.published("mnist", 1, experts)
 
 
-def test_noise_to_begin_with(experts: ExpertBuffer) -> None:
+def test_where_images_begin(experts: ExpertBuffer) -> None:
+    still = {"lr_images": 0.0, "iterations": 1}
+    for init, method in (("real", Random(ipc=2)), ("k-means", KMeansNearest(ipc=2))):
+        expected = distill(TRAIN, method, normalization=NORMALIZATION, random_state=3)
+        assert np.array_equal(learned(experts, init=init, **still).inputs(), expected.inputs())
     noise = learned(experts, init="noise", lr_images=0.0, iterations=1).inputs()
     assert abs(noise.mean()) < 0.1
     assert noise.std() == pytest.approx(1, abs=0.1)
@@ -182,7 +186,7 @@ def test_looks_use_the_learned_rate(experts: ExpertBuffer, tmp_path: Path) -> No
         ({"lr_images": -1.0}, "lr_images=-1.0"),
         ({"momentum": 2.0}, "momentum=2.0"),
         ({"ema": 1.5}, "ema=1.5"),
-        ({"init": "zeros"}, "init='zeros'; it must be one of 'real', 'noise'"),
+        ({"init": "zeros"}, "init='zeros'; it must be one of 'real', 'k-means', 'noise'"),
         ({"ipc": 31}, "ipc=31, but class 0"),
         ({"batch_size": 7}, "batch_size=7; the set has 6 images"),
         ({"gradient": "some"}, "gradient='some'"),

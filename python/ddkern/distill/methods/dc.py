@@ -63,8 +63,9 @@ class DC:
     metric : str
         As in :func:`ddkern.losses.gradient_distance`.
     augment : DSA or None
-    init : {"real", "noise"}
-        Random real images, or normal noise.
+    init : {"real", "k-means", "noise"}
+        Images of the method ``random``, as in all published results; those of ``k-means`` on
+        pixels; or normal noise.
     device : str
         "auto" takes a GPU where there is one.
     folder, looks
@@ -131,7 +132,7 @@ class DC:
 
     def check(self, dataset: ImageDataset) -> None:
         """Raise ValueError if a class has fewer than ``ipc`` images to begin with."""
-        if self.init == "real":
+        if self.init != "noise":
             check_class_counts(dataset, self.ipc)
 
     def distill(

@@ -49,8 +49,9 @@ class DM:
         The paper takes 10 from 100 images a class on.
     momentum : float
     augment : DSA or None
-    init : {"real", "noise"}
-        Random real images, or normal noise.
+    init : {"real", "k-means", "noise"}
+        Images of the method ``random``, as in all published results; those of ``k-means`` on
+        pixels; or normal noise.
     device : str
         "auto" takes a GPU where there is one.
     folder, looks
@@ -97,7 +98,7 @@ class DM:
 
     def check(self, dataset: ImageDataset) -> None:
         """Raise ValueError if a class has fewer than ``ipc`` images to begin with."""
-        if self.init == "real":
+        if self.init != "noise":
             check_class_counts(dataset, self.ipc)
 
     def distill(

@@ -13,8 +13,12 @@ from ddkern.checks import as_count
 from ddkern.data import DistilledSet, ImageDataset, Normalization
 from ddkern.distill.features import FeatureSpace, PixelFeatures, check_features
 from ddkern.distill.options import options_of
-from ddkern.distill.selection import Choice, check_class_counts, select_by_features
-from ddkern.kmeans import assign, quantize
+from ddkern.distill.selection import (
+    Choice,
+    check_class_counts,
+    nearest_to_centroids,
+    select_by_features,
+)
 from ddkern.progress import ProgressArgument
 
 __all__ = ["KMeansNearest"]
@@ -83,18 +87,13 @@ class KMeansNearest:
         self.check(dataset)
 
         def choose(features: NDArray[np.float32], label: int) -> Choice:
-            quantized = quantize(
+            return nearest_to_centroids(
                 features,
-                self.ipc,
-                groups=np.full(len(features), label),
+                label,
+                ipc=self.ipc,
                 n_init=self.n_init,
                 max_iter=self.max_iter,
                 random_state=random_state,
-            )
-            cells = np.argsort(-quantized.weights, kind="stable")
-            return Choice(
-                _nearest_distinct(features, quantized.centroids[cells]),
-                quantized.weights[cells] * self.ipc,
             )
 
         return select_by_features(
@@ -105,18 +104,3 @@ class KMeansNearest:
             title=self.name,
             progress=progress,
         )
-
-
-def _nearest_distinct(
-    features: NDArray[np.float32], centroids: NDArray[np.float32]
-) -> NDArray[np.int64]:
-    """For each centroid in turn the nearest row that no earlier one has taken."""
-    # Of its k nearest rows, the k - 1 centroids before the last one leave at least one.
-    k = len(centroids)
-    nearest = assign(centroids, features, n_nearest=k).reshape(k, k)
-    taken = np.zeros(len(features), bool)
-    rows = np.empty(k, np.int64)
-    for cell, candidates in enumerate(nearest):
-        rows[cell] = candidates[np.argmin(taken[candidates])]
-        taken[rows[cell]] = True
-    return rows

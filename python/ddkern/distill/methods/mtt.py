@@ -93,8 +93,9 @@ class MTT:
         which MTT's own does not always.
     augment : DSA or None
         Of the set, in every step.
-    init : {"real", "noise"}
-        Random real images, or normal noise.
+    init : {"real", "k-means", "noise"}
+        Images of the method ``random``, as in all published results; those of ``k-means`` on
+        pixels; or normal noise.
     ema : float or None
         Decay of an average over iterations, which becomes the set (as in FTD).
     gradient, micro_batch, store_every, precision
@@ -237,7 +238,7 @@ class MTT:
                     f"experts were trained for {name}={conditions[name]}, but {dataset.name!r} has "
                     f"{found}"
                 )
-        if self.init == "real":
+        if self.init != "noise":
             check_class_counts(dataset, self.ipc)
         n = self.ipc * dataset.n_classes
         if self.batch_size is not None and self.batch_size > n:
