@@ -2,7 +2,7 @@
 // The body of trajectory. Internal linkage only.
 #pragma once
 
-#include "core/simd/bfloat16.h"
+#include "core/simd/chains.h"
 #include "matching/trajectory/trajectory.h"
 
 namespace {
@@ -12,53 +12,11 @@ using ddkern::Bfloat16;
 using ddkern::matching::DifferenceBlock;
 using ddkern::matching::TrajectoryBlock;
 
-// Values that are taken at a time, one for each chain; the registers of every level divide it.
-constexpr int kChains = ddkern::matching::kTrajectoryChains;
-constexpr int kRegisters = kChains / kDoubles;
+static_assert(kChains == ddkern::matching::kTrajectoryChains, "part of the definition of sums");
 
-inline half_floats half(const floats& v, int which) {
-  half_floats found;
-  std::memcpy(&found, reinterpret_cast<const char*>(&v) + which * sizeof(found), sizeof(found));
-  return found;
-}
-
-// 32 values to doubles, and which of them lane l of register r holds.
-inline void widen_all(const float* from, doubles (&v)[kRegisters]) {
-  for (int r = 0; r < kRegisters; ++r) v[r] = widen(load<half_floats>(from + r * kDoubles));
-}
-inline void widen_all(const Bfloat16* from, doubles (&v)[kRegisters]) {
-  for (int r = 0; r < kRegisters; r += 4) {
-    floats even, odd;
-    widen_bfloat16(from + r * kDoubles, even, odd);
-    v[r] = widen(half(even, 0));
-    v[r + 1] = widen(half(even, 1));
-    v[r + 2] = widen(half(odd, 0));
-    v[r + 3] = widen(half(odd, 1));
-  }
-}
-template <class T>
-constexpr int place_of(int r, int lane) {
-  if (sizeof(T) == sizeof(float)) return r * kDoubles + lane;
-  const int group = r / 4 * 4 * kDoubles, half = r % 2 * kDoubles, odd = r % 4 / 2;
-  return group + 2 * (half + lane) + odd;
-}
-
-// The sum of the chains, pairwise.
-template <class T>
-inline double sum_chains(const doubles (&v)[kRegisters]) {
-  double chain[kChains];
-  for (int r = 0; r < kRegisters; ++r) {
-    for (int l = 0; l < kDoubles; ++l) chain[place_of<T>(r, l)] = v[r][l];
-  }
-  for (int half = kChains / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) chain[i] += chain[i + half];
-  }
-  return chain[0];
-}
-
-inline void add_squares(const doubles (&a)[kRegisters], const doubles (&b)[kRegisters],
-                        doubles (&sum)[kRegisters]) {
-  for (int r = 0; r < kRegisters; ++r) {
+inline void add_squares(const doubles (&a)[kChainRegisters], const doubles (&b)[kChainRegisters],
+                        doubles (&sum)[kChainRegisters]) {
+  for (int r = 0; r < kChainRegisters; ++r) {
     const doubles d = a[r] - b[r];
     sum[r] += d * d;
   }
@@ -66,14 +24,15 @@ inline void add_squares(const doubles (&a)[kRegisters], const doubles (&b)[kRegi
 
 template <class T, bool kWithStart>
 inline void sums_of(const TrajectoryBlock<T>& block, double& to_target, double& of_start) {
-  doubles to[kRegisters] = {}, of[kRegisters] = {}, x[kRegisters], target[kRegisters];
+  doubles to[kChainRegisters] = {}, of[kChainRegisters] = {}, x[kChainRegisters],
+          target[kChainRegisters];
   std::int64_t i = 0;
   for (; i + kChains <= block.n; i += kChains) {
-    widen_all(block.target + i, target);
-    widen_all(block.student + i, x);
+    widen_chains(block.target + i, target);
+    widen_chains(block.student + i, x);
     add_squares(x, target, to);
     if constexpr (kWithStart) {
-      widen_all(block.start + i, x);
+      widen_chains(block.start + i, x);
       add_squares(x, target, of);
     }
   }
@@ -82,13 +41,13 @@ inline void sums_of(const TrajectoryBlock<T>& block, double& to_target, double& 
     const auto bytes = static_cast<std::size_t>(block.n - i) * sizeof(T);
     T end[kChains] = {}, end_target[kChains] = {};
     std::memcpy(end_target, block.target + i, bytes);
-    widen_all(end_target, target);
+    widen_chains(end_target, target);
     std::memcpy(end, block.student + i, bytes);
-    widen_all(end, x);
+    widen_chains(end, x);
     add_squares(x, target, to);
     if constexpr (kWithStart) {
       std::memcpy(end, block.start + i, bytes);
-      widen_all(end, x);
+      widen_chains(end, x);
       add_squares(x, target, of);
     }
   }
@@ -106,11 +65,11 @@ void sums(const TrajectoryBlock<T>& block, double& to_target, double& of_start) 
 }
 
 template <class T>
-inline void add_magnitudes(const T* student, const T* target, doubles (&sum)[kRegisters]) {
-  doubles x[kRegisters], y[kRegisters];
-  widen_all(student, x);
-  widen_all(target, y);
-  for (int r = 0; r < kRegisters; ++r) {
+inline void add_magnitudes(const T* student, const T* target, doubles (&sum)[kChainRegisters]) {
+  doubles x[kChainRegisters], y[kChainRegisters];
+  widen_chains(student, x);
+  widen_chains(target, y);
+  for (int r = 0; r < kChainRegisters; ++r) {
     const doubles d = x[r] - y[r];
     sum[r] += d < 0 ? -d : d;
   }
@@ -118,7 +77,7 @@ inline void add_magnitudes(const T* student, const T* target, doubles (&sum)[kRe
 
 template <class T>
 double absolute(const TrajectoryBlock<T>& block) noexcept {
-  doubles sum[kRegisters] = {};
+  doubles sum[kChainRegisters] = {};
   std::int64_t i = 0;
   for (; i + kChains <= block.n; i += kChains) {
     add_magnitudes(block.student + i, block.target + i, sum);

@@ -26,6 +26,7 @@ from ddkern.losses.lists import (
     any_needed,
     as_lists,
     dtype_of_result,
+    empty_like,
     host_array,
     kernel_takes,
     n_threads,
@@ -279,7 +280,7 @@ def _combination_on_cpu(
 ) -> list[Tensor]:
     if not kernel_takes(a):
         return _combination_in_torch(a, b, of_a, of_b)
-    out = [torch.empty(x.shape, dtype=x.dtype) for x in a]
+    out = [empty_like(x) for x in a]
     _core.row_combination(
         a=[host_array(x) for x in a],
         b=[host_array(x) for x in b],

@@ -18,6 +18,7 @@ __all__ = [
     "any_needed",
     "as_lists",
     "dtype_of_result",
+    "empty_like",
     "host",
     "host_array",
     "kernel_takes",
@@ -26,6 +27,9 @@ __all__ = [
 
 Parameters: TypeAlias = Tensor | Sequence[Tensor]
 """A tensor, or the tensors of a network in their order."""
+
+# From here on numpy asks for huge pages.
+_HUGE_BYTES = 1 << 22
 
 _KERNEL_DTYPES = (torch.float32, torch.bfloat16)
 
@@ -78,6 +82,19 @@ def host_array(tensor: Tensor) -> NDArray[Any]:
     if values.dtype == torch.bfloat16:
         return values.view(torch.int16).numpy().view(np.uint16)
     return values.numpy()
+
+
+def empty_like(tensor: Tensor) -> Tensor:
+    """A new tensor on the CPU, dense, of this shape and dtype, for a kernel to fill.
+
+    Large ones are numpy's, which asks the system for huge pages: with small ones, most of the time
+    of a kernel that writes at the speed of memory goes into page faults.
+    """
+    if tensor.numel() * tensor.element_size() < _HUGE_BYTES:
+        return torch.empty(tensor.shape, dtype=tensor.dtype)
+    if tensor.dtype == torch.bfloat16:
+        return torch.from_numpy(np.empty(tensor.shape, np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(np.empty(tensor.shape, np.float32))
 
 
 def n_threads() -> int:

@@ -13,13 +13,16 @@ import torch
 from torch import Tensor
 
 from ddkern import _core, device_calls
-from ddkern.losses.lists import Parameters
-from ddkern.losses.lists import any_needed as _any
-from ddkern.losses.lists import as_lists as _as_lists
-from ddkern.losses.lists import dtype_of_result as _dtype_of_result
-from ddkern.losses.lists import host as _host
-from ddkern.losses.lists import kernel_takes as _kernel_takes
-from ddkern.losses.lists import n_threads as _n_threads
+from ddkern.losses.lists import (
+    Parameters,
+    any_needed,
+    as_lists,
+    dtype_of_result,
+    empty_like,
+    host,
+    kernel_takes,
+    n_threads,
+)
 
 __all__ = [
     "absolute_distance",
@@ -56,8 +59,9 @@ def trajectory_distance(student: Parameters, target: Parameters, start: Paramete
     Raises
     ------
     TypeError, ValueError
-        If an argument is of another type, or shapes, dtypes or devices differ. Where ``start``
-        equals ``target`` the distance is infinite, or NaN.
+        If an argument is of another type, shapes, dtypes or devices differ, or ``start`` equals
+        ``target``; on other devices than the CPU, which are not waited for, the distance is
+        infinite or NaN then.
 
     Notes
     -----
@@ -75,16 +79,16 @@ def trajectory_distance(student: Parameters, target: Parameters, start: Paramete
     >>> trajectory_distance(torch.ones(4), target, start)
     tensor(0.2500)
     """
-    lists = _as_lists({"student": student, "target": target, "start": start})
+    lists = as_lists({"student": student, "target": target, "start": start})
     sums: Tensor = torch.ops.ddkern.trajectory_sums(*lists)
-    return (sums[0] / sums[1]).to(_dtype_of_result(lists[0]))
+    return (sums[0] / sums[1]).to(dtype_of_result(lists[0]))
 
 
 def squared_distance(a: Parameters, b: Parameters) -> Tensor:
     """``|a - b|^2`` over all parameters together; see :func:`trajectory_distance`."""
-    lists = _as_lists({"a": a, "b": b})
+    lists = as_lists({"a": a, "b": b})
     sums: Tensor = torch.ops.ddkern.trajectory_sums(*lists, [])
-    return sums[0].to(_dtype_of_result(lists[0]))
+    return sums[0].to(dtype_of_result(lists[0]))
 
 
 def absolute_distance(a: Parameters, b: Parameters) -> Tensor:
@@ -94,30 +98,30 @@ def absolute_distance(a: Parameters, b: Parameters) -> Tensor:
     "Dataset distillation by automatic training trajectories", ECCV 2024. Where ``a`` equals ``b``
     the derivative is 0.
     """
-    lists = _as_lists({"a": a, "b": b})
+    lists = as_lists({"a": a, "b": b})
     total: Tensor = torch.ops.ddkern.absolute_sum(*lists)
-    return total.to(_dtype_of_result(lists[0]))
+    return total.to(dtype_of_result(lists[0]))
 
 
 def absolute_distance_reference(a: Parameters, b: Parameters) -> Tensor:
     """What :func:`absolute_distance` computes, in operations of torch."""
-    lists = _as_lists({"a": a, "b": b})
-    return _absolute_in_torch(*lists).to(_dtype_of_result(lists[0]))
+    lists = as_lists({"a": a, "b": b})
+    return _absolute_in_torch(*lists).to(dtype_of_result(lists[0]))
 
 
 def trajectory_distance_reference(
     student: Parameters, target: Parameters, start: Parameters
 ) -> Tensor:
     """What :func:`trajectory_distance` computes, in operations of torch."""
-    lists = _as_lists({"student": student, "target": target, "start": start})
+    lists = as_lists({"student": student, "target": target, "start": start})
     sums = _sums_in_torch(lists[0], lists[1], lists[2])
-    return (sums[0] / sums[1]).to(_dtype_of_result(lists[0]))
+    return (sums[0] / sums[1]).to(dtype_of_result(lists[0]))
 
 
 def squared_distance_reference(a: Parameters, b: Parameters) -> Tensor:
     """What :func:`squared_distance` computes, in operations of torch."""
-    lists = _as_lists({"a": a, "b": b})
-    return _sums_in_torch(lists[0], lists[1], [])[0].to(_dtype_of_result(lists[0]))
+    lists = as_lists({"a": a, "b": b})
+    return _sums_in_torch(lists[0], lists[1], [])[0].to(dtype_of_result(lists[0]))
 
 
 # ---------------------------------------------------------------------------------- the operations
@@ -142,14 +146,22 @@ def _absolute_in_torch(a: list[Tensor], b: list[Tensor]) -> Tensor:
 
 
 def _difference_in_torch(a: list[Tensor], b: list[Tensor], factor: Tensor) -> list[Tensor]:
-    wide = _dtype_of_result(a)
+    wide = dtype_of_result(a)
     return [
         (factor.to(wide) * (x.to(wide) - y.to(wide))).to(x.dtype) for x, y in zip(a, b, strict=True)
     ]
 
 
 def _sums(student: list[Tensor], target: list[Tensor], start: list[Tensor]) -> Tensor:
-    if not _kernel_takes(student):
+    sums = _sums_anywhere(student, target, start)
+    # Elsewhere the program would wait for the device.
+    if start and sums.is_cpu and float(sums[1]) == 0:
+        raise ValueError("start equals target; the distance between them must not be 0")
+    return sums
+
+
+def _sums_anywhere(student: list[Tensor], target: list[Tensor], start: list[Tensor]) -> Tensor:
+    if not kernel_takes(student):
         return _sums_in_torch(student, target, start)
     module = device_calls.module_for(student[0])
     if module is not None:
@@ -160,19 +172,19 @@ def _sums(student: list[Tensor], target: list[Tensor], start: list[Tensor]) -> T
 
 
 def _absolute(a: list[Tensor], b: list[Tensor]) -> Tensor:
-    if not _kernel_takes(a):
+    if not kernel_takes(a):
         return _absolute_in_torch(a, b)
     module = device_calls.module_for(a[0])
     if module is not None:
         return _absolute_on_device(module, a, b)
     if a[0].is_cpu:
-        total = _core.absolute_sum(student=_host(a), target=_host(b), n_threads=_n_threads())
+        total = _core.absolute_sum(student=host(a), target=host(b), n_threads=n_threads())
         return torch.tensor(total, dtype=torch.float64)
     return _absolute_in_torch(a, b)
 
 
 def _difference(a: list[Tensor], b: list[Tensor], factor: Tensor) -> list[Tensor]:
-    if not _kernel_takes(a):
+    if not kernel_takes(a):
         return _difference_in_torch(a, b, factor)
     module = device_calls.module_for(a[0])
     if module is not None:
@@ -247,18 +259,18 @@ def _dense(tensors: list[Tensor]) -> list[Tensor]:
 
 def _sums_on_cpu(student: list[Tensor], target: list[Tensor], start: list[Tensor]) -> Tensor:
     sums = _core.trajectory_sums(
-        student=_host(student),
-        target=_host(target),
-        start=_host(start) if start else None,
-        n_threads=_n_threads(),
+        student=host(student),
+        target=host(target),
+        start=host(start) if start else None,
+        n_threads=n_threads(),
     )
     return torch.tensor(sums, dtype=torch.float64)
 
 
 def _difference_on_cpu(a: list[Tensor], b: list[Tensor], factor: Tensor) -> list[Tensor]:
-    out = [torch.empty(x.shape, dtype=x.dtype) for x in a]
+    out = [empty_like(x) for x in a]
     _core.scaled_difference(
-        a=_host(a), b=_host(b), out=_host(out), factor=float(factor), n_threads=_n_threads()
+        a=host(a), b=host(b), out=host(out), factor=float(factor), n_threads=n_threads()
     )
     return out
 
@@ -280,7 +292,7 @@ def _keep_sums(ctx: Any, inputs: tuple[list[Tensor], ...], output: Tensor) -> No
 def _sums_backward(ctx: Any, grad: Tensor) -> tuple[Any, Any, Any]:
     n, saved = ctx.count, list(ctx.saved_tensors)
     student, target, start = saved[:n], saved[n : 2 * n], saved[2 * n :]
-    for_student, for_target, for_start = map(_any, ctx.needs_input_grad)
+    for_student, for_target, for_start = map(any_needed, ctx.needs_input_grad)
     difference = torch.ops.ddkern.scaled_difference
     of_student, of_start, of_target = [None] * n, [None] * len(start), [None] * n
     # The derivative by the target is the sum of the other two, with the sign changed.
@@ -306,7 +318,7 @@ def _keep_absolute(ctx: Any, inputs: tuple[list[Tensor], ...], output: Tensor) -
 def _absolute_backward(ctx: Any, grad: Tensor) -> tuple[Any, Any]:
     saved = list(ctx.saved_tensors)
     a, b = saved[: ctx.count], saved[ctx.count :]
-    wide = _dtype_of_result(a)
+    wide = dtype_of_result(a)
     of_a = [
         (grad.to(wide) * torch.sign(x.to(wide) - y.to(wide))).to(x.dtype)
         for x, y in zip(a, b, strict=True)
@@ -324,7 +336,7 @@ def _difference_backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...
     *saved, factor = ctx.saved_tensors
     a, b = saved[: ctx.count], saved[ctx.count :]
     given = [torch.zeros_like(x) if g is None else g for g, x in zip(grads, a, strict=True)]
-    wide = _dtype_of_result(a)
+    wide = dtype_of_result(a)
     of_a = [(factor.to(wide) * g.to(wide)).to(g.dtype) for g in given]
     of_factor = torch.stack(
         [

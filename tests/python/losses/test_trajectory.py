@@ -184,7 +184,25 @@ def test_nan_spreads() -> None:
     student, target, start = torch.ones(40), torch.zeros(40), torch.full((40,), 2.0)
     student[37] = torch.nan
     assert torch.isnan(trajectory_distance(student, target, start))
-    assert torch.isinf(trajectory_distance(torch.ones(3), torch.zeros(3), torch.zeros(3)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_a_start_that_is_the_target(dtype: torch.dtype) -> None:
+    same = torch.arange(5, dtype=dtype)
+    with pytest.raises(ValueError, match="start equals target; the distance between them must not"):
+        trajectory_distance(torch.ones(5, dtype=dtype), same, same.clone())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_large_gradients_are_those_of_small_ones(dtype: torch.dtype) -> None:
+    """From some size on their memory comes from elsewhere."""
+    a, b = torch.randn(3_000_000).to(dtype), torch.randn(3_000_000).to(dtype)
+    (whole,) = torch.ops.ddkern.scaled_difference([a], [b], torch.tensor(0.3))
+    parts = torch.ops.ddkern.scaled_difference(
+        list(a.split(1000)), list(b.split(1000)), torch.tensor(0.3)
+    )
+    assert (whole.shape, whole.dtype) == (a.shape, dtype)
+    assert torch.equal(whole, torch.cat(parts))
 
 
 GOOD = [torch.zeros(2, 3), torch.zeros(4)]
