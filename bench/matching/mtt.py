@@ -126,8 +126,8 @@ def _evaluate(
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.matching.mtt", description=__doc__)
-    parser.add_argument("--n-experts", type=int, default=6)
-    parser.add_argument("--epochs", type=int, default=4, help="of each expert")
+    parser.add_argument("--n-experts", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=3, help="of each expert")
     parser.add_argument("--iterations", type=int, default=300)
     parser.add_argument("--n-networks", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
