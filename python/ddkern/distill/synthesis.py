@@ -35,6 +35,7 @@ from ddkern.files import replaced_when_complete
 from ddkern.models import make_model
 from ddkern.progress import ProgressArgument, report_progress
 from ddkern.training import PixelImages, choose_device
+from ddkern.updates import ema
 
 __all__ = [
     "Learning",
@@ -405,7 +406,7 @@ class Synthesis:
     def _average(self) -> None:
         for entry in self._learned.values():
             if entry.ema is not None:
-                entry.average.lerp_(entry.value.detach(), 1 - entry.ema)
+                ema(entry.average, entry.value.detach(), decay=entry.ema, in_place=True)
 
     def _note(self, loss: float) -> str:
         note = f"loss {loss:.4g}"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ddkern.checks import as_number
+from ddkern.updates import sam_ascent
 
 __all__ = ["GSAM"]
 
@@ -55,10 +56,10 @@ class GSAM:
             From such parameters to gradients of the same shape.
         """
         here = gradient_at(parameters)
-        size = parameters.abs()
+        there = gradient_at(
+            parameters + sam_ascent(here, rho=self.rho, parameters=parameters.detach())
+        )
         tiny = 1e-12
-        ascent = self.rho * size.square() * here / (_norm(size * here) + tiny)
-        there = gradient_at(parameters + ascent)
         cosine = (here * there).sum(-1, keepdim=True) / (_norm(here) * _norm(there) + tiny)
         parallel = cosine * _norm(here) * there / (_norm(there) + tiny)
         return there - self.alpha * (here - parallel)

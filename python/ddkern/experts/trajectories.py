@@ -42,6 +42,7 @@ from ddkern.training.loop import Batch, augmented_batches
 from ddkern.training.loss import cross_entropy
 from ddkern.training.precision import autocast
 from ddkern.training.recipe import describe
+from ddkern.updates import sgd_step
 
 __all__ = ["expert_recipe", "train_experts"]
 
@@ -270,9 +271,15 @@ class _Trainer:
             seeds = [_seed_of(self._seed, number) for number in group.numbers]
             batches = [augmented_batches(data, recipe, seed, epoch) for seed in seeds]
             for parts in zip(*batches, strict=True):
-                step = self._direction(theta, parts) + recipe.optimizer.weight_decay * theta
-                velocity = recipe.optimizer.momentum * velocity + step
-                theta = theta - rate * velocity
+                gradient = self._direction(theta, parts) + recipe.optimizer.weight_decay * theta
+                sgd_step(
+                    theta,
+                    velocity,
+                    gradient,
+                    lr=rate,
+                    momentum=recipe.optimizer.momentum,
+                    in_place=True,
+                )
             for index, number in enumerate(group.numbers):
                 if not torch.isfinite(theta[index]).all():
                     raise ValueError(

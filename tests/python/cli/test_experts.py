@@ -75,7 +75,7 @@ def test_replay_buffers_are_imported(run: Run, experts: Path, tmp_path: Path) ->
         [
             [
                 part.view(shape)
-                for part, shape in zip(row.split([s.numel() for s in shapes]), shapes)
+                for part, shape in zip(row.split([s.numel() for s in shapes]), shapes, strict=True)
             ]
             for row in (buffer.parameters(number, epoch) for epoch in range(4))
         ]
