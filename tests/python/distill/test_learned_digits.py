@@ -10,11 +10,11 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
-from ddkern.data import DistilledSet, Normalization, open_dataset  # noqa: E402
-from ddkern.distill import DC, MTT, KMeansNearest, Random, distill  # noqa: E402
-from ddkern.evaluate import evaluate  # noqa: E402
-from ddkern.experts import train_experts  # noqa: E402
-from ddkern.training import Decay, Optimizer, Recipe  # noqa: E402
+from ddkern.data import DistilledSet, Normalization, open_dataset
+from ddkern.distill import DC, MTT, KMeansNearest, Random, distill
+from ddkern.evaluate import evaluate
+from ddkern.experts import train_experts
+from ddkern.training import Decay, Optimizer, Recipe
 
 TRAIN, TEST = open_dataset("digits", split="train"), open_dataset("digits", split="test")
 NORMALIZATION = Normalization.fit(TRAIN)
