@@ -45,9 +45,10 @@ _NORMS = """\
 Size of the gradient with respect to the images, the largest over three starts: a ConvNet-D3 of
 width 32 on the digits of scikit-learn, whose last norm sees maps of 2 x 2, one image a class, 15
 steps. An instance norm of four values that are nearly equal, as in the blank corner of a digit, has
-second derivatives up to 1 / eps^1.5, and the exact gradient has them all; TESLA's path around the
-parameters does not. With norms over more values the two are of one size. So for small images the
-norm of the experts decides whether trajectories can be matched."""
+derivatives of the order of 1 / sqrt(eps), and second ones of 1 / eps. Step after step they multiply
+in the exact gradient, and not in TESLA's, which leaves out the path through the parameters. With
+norms over more values the two are of one size. So for small images the norm of the experts decides
+whether trajectories can be matched."""
 
 _MTT = """\
 `ddkern.distill.MTT` on CIFAR-10, one image a class, with the published settings (50 steps, ZCA,
@@ -154,8 +155,8 @@ def _norms(document: dict[str, Any]) -> str:
         [
             line["norm"],
             f"{line['lr']:g}",
-            f"{max(line['exact']):.2g}",
-            f"{max(line['tesla']):.2g}",
+            f"{max(line['exact']):.3f}",
+            f"{max(line['tesla']):.3f}",
             f"{min(line['distance']):.2f} to {max(line['distance']):.2f}",
         ]
         for line in document["lines"]

@@ -247,6 +247,8 @@ def _distill_learned(
     device: str,
     dry_run: bool,
 ) -> None:
+    from ddkern.cli.cost import print_estimate
+    from ddkern.cli.learned import rehearse
     from ddkern.optional import import_optional
 
     if job.files.contact_sheet is None:
@@ -254,10 +256,14 @@ def _distill_learned(
     import_optional("torch", f"--method={method}", "torch")
     chosen = options.build(method, ipc, network, data.test(), device, out)
     chosen.check(job.train)
-    if dry_run:
-        job.print_plan({"method": method, "options": chosen.options()})
-    else:
+    if not dry_run:
         job.run(lambda _: chosen, out, has_stages=True)
+        return
+    found = rehearse(chosen, job.train, job.normalization, job.seed)
+    job.print_plan({"method": method, "options": chosen.options(), "estimate": found})
+    if not job.as_json:
+        typer.echo()
+        print_estimate(found)
 
 
 def _distill_latents(
@@ -271,7 +277,7 @@ def _distill_latents(
     dry_run: bool,
     is_first: bool,
 ) -> None:
-    from ddkern.cli.latent_plan import estimate, print_estimate
+    from ddkern.cli.cost import estimate, print_estimate
     from ddkern.cli.latents import Place
     from ddkern.distill.selection import check_class_counts
 
@@ -389,8 +395,8 @@ def format_options(options: dict[str, Any]) -> str:
     def shown(value: Any) -> Any:
         if isinstance(value, list) and len(value) > 4:
             return f"{len(value)} entries"
-        if isinstance(value, dict) and "name" in value:
-            return value["name"]
+        if isinstance(value, dict):
+            return next((value[key] for key in ("name", "type", "model") if key in value), value)
         return value
 
     return ", ".join(f"{name}={shown(value)}" for name, value in options.items())

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import dataclass, fields
+import math
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from ddkern.data import ImageDataset
     from ddkern.distill import Method
 
-__all__ = ["LEARNED_METHODS", "LearnedOptions"]
+__all__ = ["LEARNED_METHODS", "LearnedOptions", "rehearse"]
 
 LEARNED_METHODS = ("dc", "dm", "mtt")
 
@@ -125,3 +126,32 @@ class LearnedOptions:
             except ValueError:
                 found[name] = value
         return found
+
+
+def rehearse(
+    method: Any, train: ImageDataset, normalization: str, seed: int
+) -> list[dict[str, Any]]:
+    """What the iterations of a method will cost, from two of them.
+
+    Returns
+    -------
+    list of dict
+        One stage, as :func:`ddkern.cli.cost.estimate` describes them.
+    """
+    from ddkern.cli.cost import stage_cost
+    from ddkern.cli.sets import choose_normalization
+    from ddkern.distill import distill
+
+    seconds: list[float] = []
+    distill(
+        train,
+        replace(method, iterations=2, folder=None, looks=None),
+        normalization=choose_normalization(normalization, train, train.image_shape[0]),
+        random_state=seed,
+        progress=lambda progress: seconds.append(progress.seconds_elapsed),
+    )
+    # The first iteration also loads what all of them need.
+    each = seconds[1] - seconds[0]
+    n_values = method.ipc * train.n_classes * math.prod(train.image_shape)
+    # Images, their momentum and their average.
+    return [stage_cost(method.name, each * method.iterations, method.device, 3 * 4 * n_values)]

@@ -228,7 +228,7 @@ def test_folder_is_never_replaced(fails, tmp_path: Path) -> None:
 ERRORS = {
     "method": (
         ("--method", "kmeans"),
-        "--method='kmeans'; it must be one of 'd4m', 'ddoq', 'forgetting', 'herding'",
+        "--method='kmeans'; it must be one of 'd4m', 'dc', 'ddoq', 'dm', 'forgetting'",
     ),
     "ipc": (("--ipc", 0), "--ipc=0; it must be an integer of at least 1"),
     "seed": (("--seed", -1), "--seed=-1; a seed must be an integer with 0 <= seed < 2**64"),

@@ -171,6 +171,14 @@ def test_a_plan_does_nothing(run: Run, experts: Path, tmp_path: Path) -> None:
     done = run(*MTT_OPTIONS, "--experts", experts, "--out", tmp_path / "no", "--dry-run")
     assert done.exit_code == 0, (done.stderr, done.exception)
     assert "student_steps=3" in done.stdout
+    assert "experts=convnet-d3" in done.stdout
+    assert "together" in done.stdout
+    as_json = run(
+        *MTT_OPTIONS, "--experts", experts, "--out", tmp_path / "no", "--dry-run", "--json"
+    )
+    (stage,) = json.loads(as_json.stdout)["estimate"]
+    assert stage["stage"] == "mtt"
+    assert stage["seconds"] > 0
     assert not (tmp_path / "no").exists()
 
 

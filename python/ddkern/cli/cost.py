@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a distillation through a codec will cost, from a rehearsal of a few seconds."""
+"""What a distillation will cost, from a rehearsal of a few seconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ddkern.cli.prior import make_recipe
 if TYPE_CHECKING:
     from ddkern.data import ImageDataset
 
-__all__ = ["estimate", "print_estimate"]
+__all__ = ["estimate", "print_estimate", "stage_cost"]
 
 _ENCODED_IMAGES = 64
 _DECODED_IMAGES = 8
@@ -26,7 +26,7 @@ _DECODED_IMAGES = 8
 def estimate(
     train: ImageDataset, ipc: int, options: LatentOptions, device: str
 ) -> list[dict[str, Any]]:
-    """Seconds, memory and disk of each stage.
+    """Seconds, memory and disk of each stage of a distillation through a codec.
 
     Steps of a training, the encoding of some images and the decoding of some latents are carried
     out and scaled up. Not estimated, since they are short beside the others: the figures of a
@@ -47,21 +47,21 @@ def estimate(
             prior = Path(temporary) / "prior"
             recipe = make_recipe(train.image_shape, options.effort or 1.0)
             seconds = sum(rehearse_prior(train, prior, recipe, device=device).values())
-            stages.append(_stage("prior", seconds, device, _size_of(prior)))
+            stages.append(stage_cost("prior", seconds, device, _size_of(prior)))
         codec = load_or_identity(prior, train, options, device)
         n = len(train)
         rows = np.arange(min(n, _ENCODED_IMAGES))
         images = train.images(rows)
         seconds = _seconds(lambda: codec.encode(images)) / len(rows) * n
         values = int(np.prod(codec.latent_shape))
-        stages.append(_stage("encode", seconds, device, 4 * values * n))
+        stages.append(stage_cost("encode", seconds, device, 4 * values * n))
         latents = codec.encode(images[:_DECODED_IMAGES])
         labels = train.labels[: len(latents)]
         arguments = codec.decoding(options.strength, options.steps, options.guidance)
         seconds = _seconds(lambda: codec.decode(latents, labels, **arguments))
         made = ipc * train.n_classes
         disk = made * int(np.prod(train.image_shape))
-        stages.append(_stage("decode", seconds / len(latents) * made, device, disk))
+        stages.append(stage_cost("decode", seconds / len(latents) * made, device, disk))
         return stages
 
 
@@ -85,7 +85,8 @@ def print_estimate(stages: list[dict[str, Any]]) -> None:
     print_table(("stage", "about", "memory", "disk"), [*rows, total])
 
 
-def _stage(name: str, seconds: float, device: str, disk: int) -> dict[str, Any]:
+def stage_cost(name: str, seconds: float, device: str, disk: int) -> dict[str, Any]:
+    """A line of :func:`estimate`, with the memory that was taken so far."""
     return {"stage": name, "seconds": seconds, "memory": _peak_bytes(device), "disk": disk}
 
 
