@@ -35,7 +35,7 @@ def stored_graph_distance(
     if gradient.startswith("truncated"):
         first = len(batches) - int(gradient.split(":")[1])
     theta, velocity = start, None
-    found = []
+    found, absolute = [], []
     for step, rows in enumerate(batches):
         if first and step == first:
             theta = theta.detach()
@@ -54,10 +54,13 @@ def stored_graph_distance(
             g = g.detach()
         velocity = g if velocity is None else momentum * velocity + g
         theta = theta - (lr if step >= first else lr.detach()) * velocity
+        absolute.append((theta - target).detach().abs().sum())
         found.append((theta - target).square().sum() / (start - target).square().sum())
     distances = torch.stack(found)
     if match == "last":
         return distances[-1]
     if match == "nearest":
         return distances[int(distances.argmin())]
+    if match == "nearest_l1":
+        return distances[int(torch.stack(absolute).argmin())]
     return distances[[step - 1 for step in match]].mean()

@@ -24,10 +24,12 @@ References
 .. [1] G. Cazenavette et al., "Dataset distillation by matching training trajectories", CVPR 2022.
 .. [2] J. Cui et al., "Scaling up dataset distillation to ImageNet-1K with constant memory", ICML
    2023.
+.. [3] D. Liu et al., "Dataset distillation by automatic training trajectories", ECCV 2024.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast
@@ -37,7 +39,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ddkern.checks import as_count, as_number, check_choice
-from ddkern.losses import squared_distance
+from ddkern.losses import absolute_distance, squared_distance
 from ddkern.models import FlatNetwork
 from ddkern.training.precision import PRECISIONS, Precision, autocast
 
@@ -48,6 +50,13 @@ Augment: TypeAlias = Callable[[Tensor, int], Tensor]
 
 StepLoss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """From logits and targets to the mean loss of a batch."""
+
+
+# What the nearest step is nearest by.
+_NEAREST: dict[Any, Callable[[Tensor, Tensor], Tensor]] = {
+    "nearest": squared_distance,
+    "nearest_l1": absolute_distance,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -66,9 +75,10 @@ class Unroll:
         does with a key made from it.
     momentum : float
         Of the steps, as in ``torch.optim.SGD``.
-    match : {"last", "nearest"} or sequence of int
-        After which step the distance is taken: the last one; that after which it is least (ATT,
-        which then goes back through so many steps only); or the mean after these numbers of steps.
+    match : {"last", "nearest", "nearest_l1"} or sequence of int
+        After which step the distance is taken: the last one; the one after which the student is
+        nearest to the target, by squares or as in ATT [3]_ by absolute differences, of several the
+        last (the way back then has so many steps only); or the mean after these numbers of steps.
     gradient : str
         ``"exact"``; ``"tesla"``, which holds the parameters constant in the gradients of the steps;
         or ``"truncated:K"``, which goes back through the last K steps only.
@@ -106,7 +116,7 @@ class Unroll:
     batches: Sequence[Tensor]
     augment: Augment | None = None
     momentum: float = 0.0
-    match: Literal["last", "nearest"] | Sequence[int] = "last"
+    match: Literal["last", "nearest", "nearest_l1"] | Sequence[int] = "last"
     gradient: str = "exact"
     micro_batch: int | None = None
     store_every: int = 1
@@ -256,7 +266,7 @@ class _Walk:
         if not self._scale > 0:
             raise ValueError("start equals target; the distance between them must not be 0")
         candidates: Sequence[int] = range(1, steps + 1)
-        if unroll.match != "nearest":
+        if unroll.match not in _NEAREST:
             candidates = (steps,) if unroll.match == "last" else cast(Any, unroll.match)
         ends: dict[int, tuple[Tensor, Tensor]] = {}
         least = float("inf")
@@ -267,10 +277,11 @@ class _Walk:
             state = self.step(index, state)
             if index + 1 in candidates:
                 found = squared_distance(state.theta, target) / self._scale
-                if unroll.match == "nearest":
-                    if not float(found) < least:
+                if unroll.match in _NEAREST:
+                    measure = _NEAREST[unroll.match](state.theta, target)
+                    if not float(measure) <= least or not math.isfinite(measure):
                         continue
-                    least = float(found)
+                    least = float(measure)
                     ends.clear()
                 ends[index + 1] = state.theta, found
         if not ends:
@@ -493,7 +504,7 @@ def _check_batches(batches: Any) -> tuple[Tensor, ...]:
 
 def _parse_match(match: Any, steps: int) -> str | tuple[int, ...]:
     if isinstance(match, str):
-        return check_choice("match", match, ("last", "nearest"))
+        return check_choice("match", match, ("last", *_NEAREST))
     chosen = tuple(as_count("match", step, at_most=steps) for step in match)
     if not chosen or len(set(chosen)) < len(chosen):
         raise ValueError(f"match={match!r}; it must hold one number of steps at least, each once")

@@ -116,7 +116,7 @@ def test_gradients_are_those_of_a_stored_graph(name: str, momentum: float, augme
         assert_alike(problem.ours(labels, **options), problem.stored(labels, **options))
 
 
-@pytest.mark.parametrize("match", ["last", "nearest", (1, 4), (5,)])
+@pytest.mark.parametrize("match", ["last", "nearest", "nearest_l1", (1, 4), (5,)])
 @pytest.mark.parametrize("store_every", [1, 2, 3, 9])
 def test_every_way_to_match_and_to_store(match: Any, store_every: int) -> None:
     problem = Problem("convnet")
@@ -135,6 +135,38 @@ def test_the_nearest_step_may_be_one_in_between() -> None:
     assert float(found[0]) < 0.1 * float(problem.ours(problem.classes)[0])
     problem.batches = problem.batches[:3]
     assert_alike(found, problem.stored(problem.classes))
+
+
+def test_nearest_by_squares_and_by_absolute_differences() -> None:
+    """A few large differences from one step, many small ones from another."""
+    problem = Problem("convnet")
+    one, three = (
+        Unroll(model=problem.model, batches=problem.batches[:steps]).parameters_after(
+            problem.start, problem.images, problem.classes, problem.lr
+        )
+        for steps in (1, 3)
+    )
+    away = (three - one).abs()
+    order = away.argsort(descending=True)
+    squares = away[order].square().cumsum(0)
+    few = order[: int((squares < 0.6 * squares[-1]).sum()) + 1]
+    assert away[few].sum() < 0.4 * away.sum()
+    problem.target = one.clone()
+    problem.target[few] = three[few]
+    for match, steps in (("nearest", 3), ("nearest_l1", 1)):
+        found = problem.ours(problem.classes, match=match)
+        assert_alike(found, problem.stored(problem.classes, match=match))
+        assert_alike(found, problem.stored(problem.classes, match=(steps,)))
+
+
+@pytest.mark.parametrize("match", ["nearest", "nearest_l1"])
+def test_of_equally_near_steps_the_last_one_counts(match: str) -> None:
+    problem = Problem("linear")
+    problem.lr = torch.tensor(0.0, dtype=torch.float64, requires_grad=True)
+    # At a rate of 0 all steps end where they began; the derivative by it adds up over all of them.
+    found, last, first = (problem.ours(problem.classes, match=m)[1][2] for m in (match, (5,), (1,)))
+    assert torch.equal(found, last)
+    assert not torch.equal(found, first)
 
 
 def test_nearest_passes_over_steps_that_diverge() -> None:
