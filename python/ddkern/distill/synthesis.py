@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from ddkern.augment import DSA, DrawKey
 from ddkern.checks import as_count
 from ddkern.data import DistilledSet, ImageDataset, Normalization
+from ddkern.data.exchange.pt_files import read_pt_file
 from ddkern.distill.features import features_of_class
 from ddkern.distill.options import Configured
 from ddkern.distill.selection import nearest_to_centroids, random_members
@@ -45,6 +46,7 @@ __all__ = [
     "RealImages",
     "Synthesis",
     "augment_steps",
+    "draws_of",
 ]
 
 # At most this share of the time goes into saving.
@@ -145,6 +147,12 @@ def _first_images(
 
 def _flattened(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
     return inputs.reshape(len(inputs), -1)
+
+
+def draws_of(random_state: int, iteration: int) -> np.random.Generator:
+    """What an iteration draws from: a stream of its own for every seed below 2**64."""
+    key = np.array([random_state, iteration], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key))
 
 
 def augment_steps(
@@ -249,7 +257,7 @@ class Synthesis:
     Raises
     ------
     ValueError
-        If the folder belongs to a run under other conditions.
+        If the folder belongs to a run under other conditions, or the file was cut off.
     """
 
     def __init__(self, name: str, conditions: Mapping[str, Any], folder: Path | None) -> None:
@@ -261,8 +269,8 @@ class Synthesis:
         self._saved_at, self._save_seconds = 0.0, 0.0
         self._kept: dict[str, Any] = {}
         if folder is not None and (folder / _STATE).exists():
-            self._kept = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
-            if self._kept["conditions"] != self._digest:
+            self._kept = read_pt_file(folder / _STATE)
+            if self._kept.get("conditions") != self._digest:
                 raise ValueError(
                     f"folder={str(folder)!r} has {_STATE} of a run with other options, data or "
                     "seed; use another folder, or remove the file"

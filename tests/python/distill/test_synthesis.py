@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from ddkern.data import Normalization  # noqa: E402
 from ddkern.distill import Looks  # noqa: E402
-from ddkern.distill.synthesis import RandomNetworks, RealImages, Synthesis  # noqa: E402
+from ddkern.distill.synthesis import RandomNetworks, RealImages, Synthesis, draws_of  # noqa: E402
 from helpers.students import make_bars, make_task  # noqa: E402
 
 START = torch.linspace(-1, 1, 6).reshape(2, 3)
@@ -87,6 +87,14 @@ def test_a_folder_belongs_to_one_run(tmp_path: Path) -> None:
     assert torch.equal(run(2, tmp_path, fail_at=0).result("images"), run(2).result("images"))
 
 
+def test_a_state_that_was_cut_off_is_named(tmp_path: Path) -> None:
+    run(2, tmp_path)
+    path = tmp_path / "synthesis.pt"
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(ValueError, match=r"synthesis.pt is not a .pt file"):
+        run(4, tmp_path)
+
+
 @pytest.mark.parametrize("what", ["loss", "value"])
 def test_a_wrong_number_is_an_error_and_is_not_kept(tmp_path: Path, what: str) -> None:
     run(3, tmp_path)
@@ -139,6 +147,12 @@ def test_real_images_are_of_their_class_and_different() -> None:
         assert near.any(axis=1).all()
         assert near.any(axis=0).sum() == 6
         assert len(real.draw(label, 99, np.random.default_rng(0))) == 10
+
+
+def test_every_seed_and_iteration_has_draws_of_its_own() -> None:
+    seeds = (0, 1, 2**63, 2**63 + 1, 2**64 - 2, 2**64 - 1)
+    drawn = {int(draws_of(seed, it).integers(1 << 62)) for seed in seeds for it in (0, 1)}
+    assert len(drawn) == 12
 
 
 def test_networks_are_new_each_time_and_the_same_for_the_same_draws() -> None:

@@ -146,7 +146,7 @@ class DC:
         """Learn the set; :func:`ddkern.distill.distill` describes the arguments."""
         import torch
 
-        from ddkern.distill.synthesis import Learning, RandomNetworks, RealImages
+        from ddkern.distill.synthesis import Learning, RandomNetworks, RealImages, draws_of
 
         self.check(dataset)
         learning = Learning.begin(self, dataset, normalization, random_state)
@@ -155,7 +155,7 @@ class DC:
         networks = RandomNetworks(self.model, self.model_options, dataset, learning.device)
 
         def advance(iteration: int) -> float:
-            draws = np.random.Generator(np.random.Philox(key=[random_state, iteration]))
+            draws = draws_of(random_state, iteration)
             network = networks.draw(draws)
             optimizer = torch.optim.SGD(network.parameters(), self.lr_network, momentum=0.5)
             total, step = 0.0, 0

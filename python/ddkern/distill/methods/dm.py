@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from ddkern.data import DistilledSet, ImageDataset, Normalization
 from ddkern.distill.options import check_learning, default_augment
 from ddkern.distill.selection import check_class_counts
@@ -113,7 +111,7 @@ class DM:
         import torch
 
         from ddkern.augment import DrawKey
-        from ddkern.distill.synthesis import Learning, RandomNetworks, RealImages
+        from ddkern.distill.synthesis import Learning, RandomNetworks, RealImages, draws_of
         from ddkern.losses import mean_distance
         from ddkern.models import embed
 
@@ -124,7 +122,7 @@ class DM:
         networks = RandomNetworks(self.model, self.model_options, dataset, learning.device)
 
         def advance(iteration: int) -> float:
-            draws = np.random.Generator(np.random.Philox(key=[random_state, iteration]))
+            draws = draws_of(random_state, iteration)
             network = networks.draw(draws)
             network.requires_grad_(False)
             features, real_features, real_labels = [], [], []

@@ -90,7 +90,8 @@ class MTT:
         Of both.
     positive_lr : bool
         Whether an update may at most halve the student's learning rate, so that it stays above 0,
-        which MTT's own does not always.
+        which MTT's own does not always. A rate that is not above 0 at the end is not part of the
+        set.
     augment : DSA or None
         Of the set, in every step.
     init : {"real", "k-means", "noise"}
@@ -262,7 +263,7 @@ class MTT:
         """
         import torch
 
-        from ddkern.distill.synthesis import Learning, augment_steps
+        from ddkern.distill.synthesis import Learning, augment_steps, draws_of
         from ddkern.distill.unroll import Unroll
 
         self.check(dataset)
@@ -285,7 +286,7 @@ class MTT:
         }
 
         def advance(iteration: int) -> float:
-            draws = np.random.Generator(np.random.Philox(key=[random_state, iteration]))
+            draws = draws_of(random_state, iteration)
             number = self.experts.numbers[draws.integers(len(self.experts))]
             start = int(draws.integers(self.max_start_epoch))
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import ddkern
 from ddkern.data import ImageDataset, Normalization
 from ddkern.distill import KMeansNearest, distill
-from ddkern.distill.methods.k_means import _nearest_distinct
+from ddkern.distill.selection import _nearest_distinct
 from ddkern.errors import EmptyCellWarning
 from helpers.coresets import assert_coreset, dataset_of, inputs_of, make_dataset, rows_by_class
 
