@@ -34,6 +34,11 @@ the largest size of the process beyond what it had before; *difference* is that 
 the images, relative to the first one. In float64 they agree to 1e-9, which tests see to; in float32
 some value lies on the other side of a ReLU's corner, and moves a gradient by a percent."""
 
+_LARGE = """\
+The shapes of CIFAR-100 with 10 images a class, as MTT and DATM take them. By the 3.3 MB an image
+and step that it takes above, a stored graph would take {graphs}. Some steps are taken; every other
+one adds its parameters, {megabytes} MB."""
+
 _TESLA = """\
 TESLA's gradient leaves out the path through the parameters of earlier steps. Relative error and
 cosine of its derivative with respect to the images, against the exact one: a ConvNet-D3 on
@@ -72,6 +77,7 @@ def render(documents: dict[str, dict[str, Any]]) -> str:
     for suite, heading, text, make in (
         ("matching_distance", "Distances", _DISTANCE, _distances),
         ("matching_unroll", "Gradients through steps", _UNROLL, _unrolled),
+        ("matching_unroll_large", "Many images", _LARGE, _large),
         ("matching_tesla", "The bias of TESLA", _TESLA, _biases),
         ("matching_norms", "Norms and the exact gradient", _NORMS, _norms),
         ("matching_mtt", "MTT", _MTT, _accuracies),
@@ -80,7 +86,8 @@ def render(documents: dict[str, dict[str, Any]]) -> str:
             document = documents[suite]
             machine = f"{document['machine']['cpu']}, {document['threads']} threads, torch "
             machine += f"{document['versions']['torch']}; `{document['command']}`."
-            filled = text.format(**_figures(document)) if suite == "matching_mtt" else text
+            figures = {"matching_mtt": _figures, "matching_unroll_large": _large_figures}
+            filled = text.format(**figures[suite](document)) if suite in figures else text
             parts += [f"## {heading}", filled, make(document), machine]
     return "\n\n".join(parts) + "\n"
 
@@ -131,6 +138,37 @@ def _unrolled(document: dict[str, Any]) -> str:
             )
     head = ["steps", "images a step", "gradient", "memory (MB)", "of exact", "seconds", "of exact"]
     return table([*head, "difference"], rows, 3)
+
+
+# Of a stored graph, for an image and a step: measured above.
+_GRAPH_BYTES = 3.3e6
+
+
+def _large_figures(document: dict[str, Any]) -> dict[str, Any]:
+    lines = document["lines"]
+    sizes = [line["batch"] * line["all_steps"] * _GRAPH_BYTES / 1e9 for line in lines]
+    return {
+        "graphs": " and ".join(f"{size:.0f} GB" for size in sizes),
+        "megabytes": f"{lines[0]['bytes_a_step'] / 1e6:.2f}",
+    }
+
+
+def _large(document: dict[str, Any]) -> str:
+    rows = []
+    for line in document["lines"]:
+        rest = (line["all_steps"] - line["steps"]) * line["bytes_a_step"]
+        rows.append(
+            [
+                str(line["batch"]),
+                str(line["steps"]),
+                f"{line['bytes'] / 1e6:.0f}",
+                f"{line['seconds'] / line['steps']:.1f}",
+                str(line["all_steps"]),
+                f"{(line['bytes'] + rest) / 1e6:.0f}",
+            ]
+        )
+    head = ["images a step", "steps taken", "memory (MB)", "seconds a step", "of steps"]
+    return table([*head, "memory of all (MB)"], rows, 0)
 
 
 def _biases(document: dict[str, Any]) -> str:

@@ -33,6 +33,9 @@ LINES = (
     (10, 100, 100, ("exact", "stored graph")),
     (30, 100, 100, ("exact", "stored graph")),
 )
+# Images a step, and the steps of MTT and DATM for CIFAR-100 with 10 images a class, of which some
+# are taken: the others only add their parameters, and no stored graph of this size fits here.
+LARGE, LARGE_STEPS = ((500, 30), (1000, 80)), 4
 
 
 def stored_graph(
@@ -61,7 +64,9 @@ def augment(images: Tensor, step: int) -> Tensor:
     return DSA()(images, DrawKey(seed=0, iteration=0, step=step))
 
 
-def measure(how: str, steps: int, batch: int, images_in_set: int, threads: int) -> dict[str, Any]:
+def measure(
+    how: str, steps: int, batch: int, images_in_set: int, threads: int, rounds: int = 2
+) -> dict[str, Any]:
     """Seconds and bytes of a gradient, and the gradient, in this process."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -76,7 +81,7 @@ def measure(how: str, steps: int, batch: int, images_in_set: int, threads: int) 
         start.requires_grad_()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = []
-    for _ in range(2):
+    for _ in range(rounds):
         begin = time.perf_counter()
         if how == "stored graph":
             loss = stored_graph(model, batches, start, target, images, labels, lr)
@@ -90,6 +95,7 @@ def measure(how: str, steps: int, batch: int, images_in_set: int, threads: int) 
     return {
         "seconds": seconds[-1],
         "bytes": 1024 * (peak - before),
+        "n_parameters": len(start),
         "gradients": [gradient.detach() for gradient in gradients],
     }
 
@@ -98,8 +104,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure the lines, writing the document after each."""
     options = _parse(arguments)
     if options.child:
-        how, steps, batch, images, path = json.loads(options.child)
-        torch.save(measure(how, steps, batch, images, options.threads), path)
+        how, steps, batch, images, rounds, path = json.loads(options.child)
+        torch.save(measure(how, steps, batch, images, options.threads, rounds), path)
+        return 0
+    if options.large:
+        _measure_large(options)
         return 0
     document = record.new("matching_unroll", options.threads, "python -m bench.matching.unroll")
     document["versions"] = {"torch": torch.__version__}
@@ -111,7 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
             if found is None:
                 line["results"][how] = {"killed": True}
                 continue
-            gradients = found.pop("gradients")
+            gradients, _ = found.pop("gradients"), found.pop("n_parameters")
             if how == "exact":
                 exact = gradients
             if exact is not None:
@@ -130,10 +139,28 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _in_child(how: str, steps: int, batch: int, images: int, threads: int) -> Any:
+def _measure_large(options: argparse.Namespace) -> None:
+    """Measure some steps of the shapes that no stored graph fits."""
+    command = "python -m bench.matching.unroll --large"
+    document = record.new("matching_unroll_large", options.threads, command)
+    document["versions"] = {"torch": torch.__version__}
+    for batch, steps in LARGE:
+        found = _in_child("exact", LARGE_STEPS, batch, batch, options.threads, rounds=1)
+        if found is None:
+            raise SystemExit(f"{LARGE_STEPS} steps of {batch} images ended with an error")
+        line = {"batch": batch, "all_steps": steps, "steps": LARGE_STEPS}
+        line |= {name: found[name] for name in ("seconds", "bytes")}
+        # Kept for the way back after every step.
+        line["bytes_a_step"] = 4 * found["n_parameters"]
+        print(line, flush=True)
+        document["lines"].append(line)
+        record.write(document, options.out / "unroll_large.json")
+
+
+def _in_child(how: str, steps: int, batch: int, images: int, threads: int, rounds: int = 2) -> Any:
     with tempfile.TemporaryDirectory(prefix="ddkern-") as folder:
         path = Path(folder) / "found.pt"
-        child = json.dumps([how, steps, batch, images, str(path)])
+        child = json.dumps([how, steps, batch, images, rounds, str(path)])
         command = [sys.executable, "-m", "bench.matching.unroll", "--child", child]
         done = subprocess.run([*command, "--threads", str(threads)], check=False)
         return torch.load(path, weights_only=True) if done.returncode == 0 else None
@@ -143,6 +170,7 @@ def _parse(arguments: list[str] | None) -> Any:
     parser = argparse.ArgumentParser(prog="python -m bench.matching.unroll")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, default=record.RESULTS / "matching")
+    parser.add_argument("--large", action="store_true", help="the shapes of CIFAR-100 alone")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
