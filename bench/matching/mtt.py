@@ -129,7 +129,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--n-experts", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=3, help="of each expert")
     parser.add_argument("--iterations", type=int, default=300)
-    parser.add_argument("--n-networks", type=int, default=5)
+    parser.add_argument("--n-networks", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--folder", type=Path, default=record.ROOT / "build" / "mtt_cifar10")
     parser.add_argument(
