@@ -60,8 +60,8 @@ def trajectory_distance(student: Parameters, target: Parameters, start: Paramete
     ------
     TypeError, ValueError
         If an argument is of another type, shapes, dtypes or devices differ, or ``start`` equals
-        ``target``; on other devices than the CPU, which are not waited for, the distance is
-        infinite or NaN then.
+        ``target``; on other devices than the CPU, which are not waited for, and under
+        ``torch.compile`` the distance is infinite or NaN then.
 
     Notes
     -----
@@ -81,6 +81,9 @@ def trajectory_distance(student: Parameters, target: Parameters, start: Paramete
     """
     lists = as_lists({"student": student, "target": target, "start": start})
     sums: Tensor = torch.ops.ddkern.trajectory_sums(*lists)
+    # Elsewhere the program would wait for the device, and a compiled graph would be cut in two.
+    if sums.is_cpu and not torch.compiler.is_compiling() and float(sums.detach()[1]) == 0:
+        raise ValueError("start equals target; the distance between them must not be 0")
     return (sums[0] / sums[1]).to(dtype_of_result(lists[0]))
 
 
@@ -153,14 +156,6 @@ def _difference_in_torch(a: list[Tensor], b: list[Tensor], factor: Tensor) -> li
 
 
 def _sums(student: list[Tensor], target: list[Tensor], start: list[Tensor]) -> Tensor:
-    sums = _sums_anywhere(student, target, start)
-    # Elsewhere the program would wait for the device.
-    if start and sums.is_cpu and float(sums[1]) == 0:
-        raise ValueError("start equals target; the distance between them must not be 0")
-    return sums
-
-
-def _sums_anywhere(student: list[Tensor], target: list[Tensor], start: list[Tensor]) -> Tensor:
     if not kernel_takes(student):
         return _sums_in_torch(student, target, start)
     module = device_calls.module_for(student[0])

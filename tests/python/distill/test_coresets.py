@@ -45,7 +45,7 @@ every_method = pytest.mark.parametrize("make", METHODS.values(), ids=METHODS)
 
 
 def test_every_method_is_tested() -> None:
-    elsewhere = ("d4m", "ddoq", "whole")
+    elsewhere = ("d4m", "dc", "ddoq", "dm", "mtt", "whole")
     assert sorted((*METHODS, *elsewhere)) == list(method_names())
     for name, make in METHODS.items():
         assert make(make_dataset(), 1).name == name

@@ -20,7 +20,10 @@ from ddkern.distill import (
 
 
 def test_names() -> None:
-    names = ("d4m", "ddoq", "forgetting", "herding", "k-center", "k-means", "random", "whole")
+    names = (
+        *("d4m", "dc", "ddoq", "dm", "forgetting", "herding", "k-center", "k-means", "mtt"),
+        *("random", "whole"),
+    )
     assert method_names() == names
 
 
@@ -53,7 +56,7 @@ def test_methods_cannot_be_changed() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "error", "message"),
     [
-        ("randm", {}, ValueError, "name='randm'; it must be one of 'd4m', 'ddoq', 'forgetting'"),
+        ("randm", {}, ValueError, "name='randm'; it must be one of 'd4m', 'dc', 'ddoq', 'dm'"),
         (3, {}, TypeError, "name is a int"),
         ("random", {"ipc": 1, "n": 2}, TypeError, "n is no option of random; it takes ipc$"),
         ("random", {"ipc": 1, "name": 2}, TypeError, "name"),
