@@ -37,7 +37,8 @@ some value lies on the other side of a ReLU's corner, and moves a gradient by a 
 _LARGE = """\
 The shapes of CIFAR-100 with 10 images a class, as MTT and DATM take them. By the 3.3 MB an image
 and step that it takes above, a stored graph would take {graphs}. Some steps are taken; every other
-one adds its parameters, {megabytes} MB."""
+one adds its parameters, {megabytes} MB. *At once*: how many images of a step go through the network
+together (`micro_batch`); the gradient is the same."""
 
 _TESLA = """\
 TESLA's gradient leaves out the path through the parameters of earlier steps. Relative error and
@@ -146,7 +147,8 @@ _GRAPH_BYTES = 3.3e6
 
 def _large_figures(document: dict[str, Any]) -> dict[str, Any]:
     lines = document["lines"]
-    sizes = [line["batch"] * line["all_steps"] * _GRAPH_BYTES / 1e9 for line in lines]
+    shapes = dict.fromkeys((line["batch"], line["all_steps"]) for line in lines)
+    sizes = [batch * steps * _GRAPH_BYTES / 1e9 for batch, steps in shapes]
     return {
         "graphs": " and ".join(f"{size:.0f} GB" for size in sizes),
         "megabytes": f"{lines[0]['bytes_a_step'] / 1e6:.2f}",
@@ -160,6 +162,7 @@ def _large(document: dict[str, Any]) -> str:
         rows.append(
             [
                 str(line["batch"]),
+                str(line["at_once"]),
                 str(line["steps"]),
                 f"{line['bytes'] / 1e6:.0f}",
                 f"{line['seconds'] / line['steps']:.1f}",
@@ -167,7 +170,7 @@ def _large(document: dict[str, Any]) -> str:
                 f"{(line['bytes'] + rest) / 1e6:.0f}",
             ]
         )
-    head = ["images a step", "steps taken", "memory (MB)", "seconds a step", "of steps"]
+    head = ["images a step", "at once", "steps taken", "memory (MB)", "seconds a step", "of steps"]
     return table([*head, "memory of all (MB)"], rows, 0)
 
 

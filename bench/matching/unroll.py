@@ -33,9 +33,10 @@ LINES = (
     (10, 100, 100, ("exact", "stored graph")),
     (30, 100, 100, ("exact", "stored graph")),
 )
-# Images a step, and the steps of MTT and DATM for CIFAR-100 with 10 images a class, of which some
-# are taken: the others only add their parameters, and no stored graph of this size fits here.
-LARGE, LARGE_STEPS = ((500, 30), (1000, 80)), 4
+# Images a step, the steps of MTT and DATM for CIFAR-100 with 10 images a class, of which some are
+# taken (the others only add their parameters), and the images that go through the network at once.
+# No stored graph of this size fits here.
+LARGE, LARGE_STEPS = ((500, 30, None), (1000, 80, None), (1000, 80, 250)), 4
 
 
 def stored_graph(
@@ -65,7 +66,13 @@ def augment(images: Tensor, step: int) -> Tensor:
 
 
 def measure(
-    how: str, steps: int, batch: int, images_in_set: int, threads: int, rounds: int = 2
+    how: str,
+    steps: int,
+    batch: int,
+    images_in_set: int,
+    threads: int,
+    rounds: int = 2,
+    micro_batch: int | None = None,
 ) -> dict[str, Any]:
     """Seconds and bytes of a gradient, and the gradient, in this process."""
     torch.set_num_threads(threads)
@@ -86,7 +93,13 @@ def measure(
         if how == "stored graph":
             loss = stored_graph(model, batches, start, target, images, labels, lr)
         else:
-            unroll = Unroll(model=model, batches=batches, augment=augment, gradient=how)
+            unroll = Unroll(
+                model=model,
+                batches=batches,
+                augment=augment,
+                gradient=how,
+                micro_batch=micro_batch,
+            )
             loss = unroll.distance(start, target, images, labels, lr)
         gradients = torch.autograd.grad(loss, (images, lr))
         seconds.append(time.perf_counter() - begin)
@@ -104,8 +117,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure the lines, writing the document after each."""
     options = _parse(arguments)
     if options.child:
-        how, steps, batch, images, rounds, path = json.loads(options.child)
-        torch.save(measure(how, steps, batch, images, options.threads, rounds), path)
+        *task, path = json.loads(options.child)
+        how, steps, batch, images, rounds, micro_batch = task
+        found = measure(how, steps, batch, images, options.threads, rounds, micro_batch)
+        torch.save(found, path)
         return 0
     if options.large:
         _measure_large(options)
@@ -144,11 +159,20 @@ def _measure_large(options: argparse.Namespace) -> None:
     command = "python -m bench.matching.unroll --large"
     document = record.new("matching_unroll_large", options.threads, command)
     document["versions"] = {"torch": torch.__version__}
-    for batch, steps in LARGE:
-        found = _in_child("exact", LARGE_STEPS, batch, batch, options.threads, rounds=1)
+    for batch, steps, micro_batch in LARGE:
+        found = _in_child(
+            "exact",
+            LARGE_STEPS,
+            batch,
+            batch,
+            options.threads,
+            rounds=1,
+            micro_batch=micro_batch,
+        )
         if found is None:
             raise SystemExit(f"{LARGE_STEPS} steps of {batch} images ended with an error")
         line = {"batch": batch, "all_steps": steps, "steps": LARGE_STEPS}
+        line["at_once"] = micro_batch or batch
         line |= {name: found[name] for name in ("seconds", "bytes")}
         # Kept for the way back after every step.
         line["bytes_a_step"] = 4 * found["n_parameters"]
@@ -157,10 +181,18 @@ def _measure_large(options: argparse.Namespace) -> None:
         record.write(document, options.out / "unroll_large.json")
 
 
-def _in_child(how: str, steps: int, batch: int, images: int, threads: int, rounds: int = 2) -> Any:
+def _in_child(
+    how: str,
+    steps: int,
+    batch: int,
+    images: int,
+    threads: int,
+    rounds: int = 2,
+    micro_batch: int | None = None,
+) -> Any:
     with tempfile.TemporaryDirectory(prefix="ddkern-") as folder:
         path = Path(folder) / "found.pt"
-        child = json.dumps([how, steps, batch, images, rounds, str(path)])
+        child = json.dumps([how, steps, batch, images, rounds, micro_batch, str(path)])
         command = [sys.executable, "-m", "bench.matching.unroll", "--child", child]
         done = subprocess.run([*command, "--threads", str(threads)], check=False)
         return torch.load(path, weights_only=True) if done.returncode == 0 else None
