@@ -40,33 +40,35 @@ def same(found: Tensor, expected: Any) -> bool:
 
 
 @pytest.mark.sanitize
-@pytest.mark.parametrize("n", SIZES)
-def test_bits_of_the_definition(isa: str, n: int) -> None:
-    x, y, z = vectors(n, 3)
-    a, b, c = (v.numpy() for v in (x, y, z))
-    assert same(axpy(x, -0.3, y), a + F(-0.3) * b), isa
-    assert same(ema(x, y, decay=0.99), F(0.99) * a + F(1 - 0.99) * b), isa
-    velocity = F(0.9) * b + c
-    for found, expected in zip(
-        sgd_step(x, y, z, lr=0.05, momentum=0.9), (a - F(0.05) * velocity, velocity), strict=True
-    ):
-        assert same(found, expected), isa
+def test_bits_of_the_definition(isa: str) -> None:
+    for n in SIZES:
+        x, y, z = vectors(n, 3)
+        a, b, c = (v.numpy() for v in (x, y, z))
+        assert same(axpy(x, -0.3, y), a + F(-0.3) * b), (isa, n)
+        assert same(ema(x, y, decay=0.99), F(0.99) * a + F(1 - 0.99) * b), (isa, n)
+        velocity = F(0.9) * b + c
+        for found, expected in zip(
+            sgd_step(x, y, z, lr=0.05, momentum=0.9),
+            (a - F(0.05) * velocity, velocity),
+            strict=True,
+        ):
+            assert same(found, expected), (isa, n)
 
 
 @pytest.mark.sanitize
-@pytest.mark.parametrize("n", SIZES)
-def test_bits_of_the_step_up(isa: str, n: int) -> None:
-    g, p = vectors((2, n), 2, seed=n)
-    g64, p64 = g.double().numpy(), p.double().numpy()
-    plain, adaptive = sam_ascent(g, rho=0.05), sam_ascent(g, rho=0.05, parameters=p)
-    zeros = np.zeros(n)
-    for row in range(2):
-        factor = F(0.05 / np.sqrt(canonical_sum_of_squares([g64[row]], [zeros])))
-        assert same(plain[row], factor * g[row].numpy()), isa
-        weighted = g64[row] * p64[row]
-        factor = F(0.05 / np.sqrt(canonical_sum_of_squares([weighted], [zeros])))
-        size = p[row].numpy()
-        assert same(adaptive[row], factor * (size * size * g[row].numpy())), isa
+def test_bits_of_the_step_up(isa: str) -> None:
+    for n in SIZES:
+        g, p = vectors((2, n), 2, seed=n)
+        g64, p64 = g.double().numpy(), p.double().numpy()
+        plain, adaptive = sam_ascent(g, rho=0.05), sam_ascent(g, rho=0.05, parameters=p)
+        zeros = np.zeros(n)
+        for row in range(2):
+            factor = F(0.05 / np.sqrt(canonical_sum_of_squares([g64[row]], [zeros])))
+            assert same(plain[row], factor * g[row].numpy()), (isa, n)
+            weighted = g64[row] * p64[row]
+            factor = F(0.05 / np.sqrt(canonical_sum_of_squares([weighted], [zeros])))
+            size = p[row].numpy()
+            assert same(adaptive[row], factor * (size * size * g[row].numpy())), (isa, n)
 
 
 def test_any_number_of_threads_gives_the_same_bits() -> None:
