@@ -17,7 +17,14 @@ from ddkern.checks import as_count, as_fraction, as_number, check_choice
 if TYPE_CHECKING:
     from ddkern.augment import DSA
 
-__all__ = ["INITS", "Configured", "check_learning", "default_augment", "options_of"]
+__all__ = [
+    "INITS",
+    "Configured",
+    "check_learning",
+    "default_augment",
+    "learning_options",
+    "options_of",
+]
 
 
 INITS = ("real", "k-means", "noise")
@@ -85,6 +92,21 @@ def check_learning(method: Any, *, counts: Sequence[str], rates: Sequence[str]) 
         values["folder"] = Path(method.folder)
     for name, value in values.items():
         object.__setattr__(method, name, value)
+
+
+# Fields that change nothing in the result.
+_OF_NO_EFFECT = ("device", "folder", "looks")
+
+
+def learning_options(method: Any) -> dict[str, Any]:
+    """The fields of a method that learns images, records in them described, as plain values."""
+    from ddkern.training.recipe import describe
+
+    return {
+        field.name: describe(getattr(method, field.name))
+        for field in fields(method)
+        if field.name not in _OF_NO_EFFECT
+    }
 
 
 def _plain(value: Any) -> Any:

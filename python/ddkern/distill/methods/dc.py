@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
 from ddkern.checks import check_choice
 from ddkern.data import DistilledSet, ImageDataset, Normalization
-from ddkern.distill.options import check_learning
+from ddkern.distill.options import check_learning, learning_options
 from ddkern.distill.selection import check_class_counts
 from ddkern.progress import ProgressArgument
 
@@ -122,13 +122,7 @@ class DC:
 
     def options(self) -> dict[str, Any]:
         """All that the result depends on, as plain values."""
-        from ddkern.training.recipe import describe
-
-        return {
-            entry.name: describe(getattr(self, entry.name))
-            for entry in fields(self)
-            if entry.name not in ("device", "folder", "looks")
-        }
+        return learning_options(self)
 
     def check(self, dataset: ImageDataset) -> None:
         """Raise ValueError if a class has fewer than ``ipc`` images to begin with."""
@@ -154,12 +148,15 @@ class DC:
         real = RealImages(dataset, normalization, learning.device)
         networks = RandomNetworks(self.model, self.model_options, dataset, learning.device)
 
+        # __post_init__ has put numbers in the place of None.
+        outer, inner = cast(int, self.outer_loop), cast(int, self.inner_loop)
+
         def advance(iteration: int) -> float:
             draws = draws_of(random_state, iteration)
             network = networks.draw(draws)
             optimizer = torch.optim.SGD(network.parameters(), self.lr_network, momentum=0.5)
             total, step = 0.0, 0
-            for loop in range(int(self.outer_loop or 1)):
+            for loop in range(outer):
                 loss = torch.zeros((), device=learning.device)
                 for label in range(dataset.n_classes):
                     batch = real.draw(label, self.batch_size, draws)
@@ -169,12 +166,12 @@ class DC:
                     )
                     step += 1
                 total += learning.synthesis.descend(loss)
-                if loop + 1 < int(self.outer_loop or 1):
-                    for _ in range(int(self.inner_loop or 1)):
+                if loop + 1 < outer:
+                    for _ in range(inner):
                         key = (random_state, iteration, step)
                         self._train(network, optimizer, images.detach(), labels, key, draws)
                         step += 1
-            return total / int(self.outer_loop or 1)
+            return total / outer
 
         return learning.run(advance, progress)
 

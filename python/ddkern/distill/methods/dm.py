@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ddkern.data import DistilledSet, ImageDataset, Normalization
-from ddkern.distill.options import check_learning, default_augment
+from ddkern.distill.options import check_learning, default_augment, learning_options
 from ddkern.distill.selection import check_class_counts
 from ddkern.progress import ProgressArgument
 
@@ -86,13 +86,7 @@ class DM:
 
     def options(self) -> dict[str, Any]:
         """All that the result depends on, as plain values."""
-        from ddkern.training.recipe import describe
-
-        return {
-            entry.name: describe(getattr(self, entry.name))
-            for entry in fields(self)
-            if entry.name not in ("device", "folder", "looks")
-        }
+        return learning_options(self)
 
     def check(self, dataset: ImageDataset) -> None:
         """Raise ValueError if a class has fewer than ``ipc`` images to begin with."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from ddkern.checks import as_fraction
 from ddkern.data import DistilledSet, ImageDataset, Normalization
-from ddkern.distill.options import check_learning, default_augment
+from ddkern.distill.options import check_learning, default_augment, learning_options
 from ddkern.distill.selection import check_class_counts
 from ddkern.progress import ProgressArgument
 
@@ -209,22 +209,12 @@ class MTT:
 
     def options(self) -> dict[str, Any]:
         """All that the result depends on, as plain values."""
-        from ddkern.training.recipe import describe
-
-        plain = {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if field.name not in ("experts", "augment", "folder", "looks", "device")
+        experts = {
+            **self.experts.conditions,
+            "numbers": list(self.experts.numbers),
+            "n_checkpoints": self.experts.n_checkpoints,
         }
-        return {
-            **plain,
-            "augment": describe(self.augment),
-            "experts": {
-                **self.experts.conditions,
-                "numbers": list(self.experts.numbers),
-                "n_checkpoints": self.experts.n_checkpoints,
-            },
-        }
+        return {**learning_options(self), "experts": experts}
 
     def check(self, dataset: ImageDataset) -> None:
         """Raise ValueError if the experts are for other images, or a class has too few."""
