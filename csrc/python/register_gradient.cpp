@@ -17,7 +17,6 @@ namespace {
 
 using matching::CombineMatrix;
 using matching::ProductsMatrix;
-using Arrays = std::vector<py::array>;
 
 struct MatrixShape {
   py::ssize_t rows;
@@ -33,12 +32,6 @@ py::ssize_t count_rows(const Arrays& arrays) {
   py::ssize_t rows = 0;
   for (const py::array& array : arrays) rows += shape_of(array).rows;
   return rows;
-}
-
-void check_count(const Arrays& arrays, const Arrays& first, const char* name) {
-  if (arrays.size() != first.size()) {
-    throw InvalidArgument(std::string(name) + " has another number of matrices than it must");
-  }
 }
 
 template <class T>
@@ -73,10 +66,6 @@ void combination_as(const Arrays& a, const Arrays& b, const py::array& of_a, con
   }
   const py::gil_scoped_release release;
   matching::row_combination(matrices, factors_a, factors_b, n_threads);
-}
-
-bool hold_bfloat16(const Arrays& arrays) {
-  return !arrays.empty() && arrays.front().dtype().itemsize() == sizeof(Bfloat16);
 }
 
 }  // namespace

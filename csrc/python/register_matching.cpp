@@ -19,13 +19,6 @@ namespace {
 
 using matching::DifferenceBlock;
 using matching::TrajectoryBlock;
-using Arrays = std::vector<py::array>;
-
-void check_count(const Arrays& arrays, const Arrays& first, const char* name) {
-  if (arrays.size() != first.size()) {
-    throw InvalidArgument(std::string(name) + " has another number of tensors than it must");
-  }
-}
 
 template <class T>
 std::pair<double, double> sums_as(const Arrays& student, const Arrays& target,
@@ -70,10 +63,6 @@ void difference_as(const Arrays& a, const Arrays& b, const Arrays& out, float fa
   }
   const py::gil_scoped_release release;
   matching::scaled_difference(tensors, factor, n_threads);
-}
-
-bool hold_bfloat16(const Arrays& arrays) {
-  return !arrays.empty() && arrays.front().dtype().itemsize() == sizeof(Bfloat16);
 }
 
 }  // namespace

@@ -9,7 +9,9 @@
 #include <initializer_list>
 #include <string>
 #include <type_traits>
+#include <vector>
 
+#include "core/bfloat16.h"
 #include "core/error.h"
 
 namespace ddkern::python {
@@ -32,6 +34,18 @@ T* values_of(const pybind11::array& array, Shape shape, bool written, const char
     throw InvalidArgument(std::string(name) + " has another dtype, shape or layout than it must");
   }
   return const_cast<T*>(static_cast<const T*>(array.data()));
+}
+
+using Arrays = std::vector<pybind11::array>;
+
+inline void check_count(const Arrays& arrays, const Arrays& first, const char* name) {
+  if (arrays.size() != first.size()) {
+    throw InvalidArgument(std::string(name) + " has another number of tensors than it must");
+  }
+}
+
+inline bool hold_bfloat16(const Arrays& arrays) {
+  return !arrays.empty() && arrays.front().dtype().itemsize() == sizeof(Bfloat16);
 }
 
 }  // namespace ddkern::python

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ torch = pytest.importorskip("torch")
 
 from ddkern import device_calls  # noqa: E402
 from ddkern.losses import trajectory_distance, trajectory_distance_reference  # noqa: E402
+from helpers.cuda import reason_to_skip  # noqa: E402
 from helpers.matching import (  # noqa: E402
     BLOCK,
     DTYPES,
@@ -22,18 +22,7 @@ from helpers.matching import (  # noqa: E402
     special,
 )
 
-
-def _reason_to_skip() -> str:
-    if not torch.cuda.is_available():
-        return "torch sees no CUDA device"
-    try:
-        module = importlib.import_module("ddkern._cuda")
-    except ImportError as error:
-        return f"ddkern._cuda cannot be imported: {error}"
-    return "" if hasattr(module, "trajectory_sums") else "ddkern._cuda has no trajectory_sums"
-
-
-REASON = _reason_to_skip()
+REASON = reason_to_skip("trajectory_sums")
 
 pytestmark = [
     pytest.mark.gpu,

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import numpy as np
@@ -23,18 +22,9 @@ from helpers.problems import DTYPES
 
 torch = pytest.importorskip("torch")
 
+from helpers.cuda import reason_to_skip  # noqa: E402
 
-def _reason_to_skip() -> str:
-    if not torch.cuda.is_available():
-        return "torch sees no CUDA device"
-    try:
-        module = importlib.import_module("ddkern._cuda")
-    except ImportError as error:
-        return f"ddkern._cuda cannot be imported: {error}"
-    return "" if hasattr(module, "fit") else "ddkern._cuda has no fit"
-
-
-REASON = _reason_to_skip()
+REASON = reason_to_skip("fit")
 
 pytestmark = [
     pytest.mark.gpu,

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import pytest
@@ -12,21 +11,11 @@ torch = pytest.importorskip("torch")
 
 from ddkern import device_calls  # noqa: E402
 from ddkern.updates import axpy, ema, sam_ascent, sgd_step  # noqa: E402
+from helpers.cuda import reason_to_skip  # noqa: E402
 from helpers.matching import assert_same_values  # noqa: E402
 from helpers.updates import SHAPES, assert_all_same_as_on_the_cpu, unusual  # noqa: E402
 
-
-def _reason_to_skip() -> str:
-    if not torch.cuda.is_available():
-        return "torch sees no CUDA device"
-    try:
-        module = importlib.import_module("ddkern._cuda")
-    except ImportError as error:
-        return f"ddkern._cuda cannot be imported: {error}"
-    return "" if hasattr(module, "linear_update") else "ddkern._cuda has no linear_update"
-
-
-REASON = _reason_to_skip()
+REASON = reason_to_skip("linear_update")
 
 pytestmark = [
     pytest.mark.gpu,

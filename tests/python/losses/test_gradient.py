@@ -294,7 +294,7 @@ def test_bindings_keep_memory_safe() -> None:
     out, factors = np.zeros((3, 2)), np.zeros(2)
     good = {"a": [a], "b": [a], "n_threads": 1}
     for changes, message in (
-        ({"b": []}, "b has another number of matrices"),
+        ({"b": []}, "b has another number of tensors"),
         ({"b": [b]}, "b has another dtype, shape or layout"),
         ({"b": [a.astype(float)]}, "b has another dtype, shape or layout"),
         ({"a": [a[0]]}, "a holds an array that is no matrix"),
@@ -305,7 +305,7 @@ def test_bindings_keep_memory_safe() -> None:
         with pytest.raises(ValueError, match=message):
             _core.row_products(**(good | {"out": out} | changes))
     for changes, message in (
-        ({"out": []}, "out has another number of matrices"),
+        ({"out": []}, "out has another number of tensors"),
         ({"out": [b]}, "out has another dtype, shape or layout"),
         ({"of_a": factors[:1]}, "of_a has another dtype, shape or layout"),
         ({"of_b": factors.astype(np.float32)}, "of_b has another dtype, shape or layout"),
