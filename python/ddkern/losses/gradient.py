@@ -14,7 +14,7 @@ References
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -176,7 +176,7 @@ def _distance(
     products: _Products,
     squares: _Squares,
 ) -> Tensor:
-    check_choice("metric", metric, ("cosine", "flat_cosine", "mse", "normalized_mse", "euclidean"))
+    check_choice("metric", metric, get_args(GradientMetric))
     s, r = as_lists({"synthetic": synthetic, "real": real})
     found: Tensor
     if metric == "cosine":
