@@ -6,60 +6,77 @@
 #include "matching/blocks.h"
 
 namespace ddkern::matching {
-template <class T>
-TrajectorySums trajectory_sums(const std::vector<TrajectoryBlock<T>>& tensors, int n_threads) {
-  const StandardFloatMode float_mode;
-  const auto& ops = trajectory_ops<T>(active_isa());
+namespace {
+
+// What `of_block(tensor, first, n)` gives of every block, blocks added to the total of their tensor
+// in their order.
+template <class Sum, class T, class OfBlock>
+std::vector<Sum> totals_of(const std::vector<TrajectoryBlock<T>>& tensors, const TotalOf& total_of,
+                           std::int64_t n_totals, int n_threads, const OfBlock& of_block) {
   const std::int64_t n_blocks = count_blocks(tensors);
-  Buffer<TrajectorySums> sums(n_blocks);
+  Buffer<Sum> sums(n_blocks);
   for_blocks(
       tensors, n_blocks, n_threads,
       [&](const TrajectoryBlock<T>& of, std::int64_t first, std::int64_t n, std::int64_t block) {
-        TrajectorySums& sum = sums.data()[block];
-        ops.sums({n, of.student + first, of.target + first,
-                  of.start == nullptr ? nullptr : of.start + first},
-                 sum.to_target, sum.of_start);
+        sums.data()[block] =
+            of_block(TrajectoryBlock<T>{n, of.student + first, of.target + first,
+                                        of.start == nullptr ? nullptr : of.start + first});
       });
-  TrajectorySums total{0, 0};
-  for (std::int64_t block = 0; block < n_blocks; ++block) {
-    total.to_target += sums.data()[block].to_target;
-    total.of_start += sums.data()[block].of_start;
+  std::vector<Sum> totals(n_totals);
+  const Sum* next = sums.data();
+  for (std::size_t tensor = 0; tensor < tensors.size(); ++tensor) {
+    Sum& total = totals[total_of[tensor]];
+    for (std::int64_t block = 0; block < blocks_of(tensors[tensor].n); ++block) total += *next++;
   }
-  return total;
+  return totals;
 }
 
+}  // namespace
+
 template <class T>
-double absolute_sum(const std::vector<TrajectoryBlock<T>>& tensors, int n_threads) {
+std::vector<TrajectorySums> trajectory_sums(const std::vector<TrajectoryBlock<T>>& tensors,
+                                            const TotalOf& total_of, std::int64_t n_totals,
+                                            int n_threads) {
   const StandardFloatMode float_mode;
   const auto& ops = trajectory_ops<T>(active_isa());
-  const std::int64_t n_blocks = count_blocks(tensors);
-  Buffer<double> sums(n_blocks);
-  for_blocks(
-      tensors, n_blocks, n_threads,
-      [&](const TrajectoryBlock<T>& of, std::int64_t first, std::int64_t n, std::int64_t block) {
-        sums.data()[block] = ops.absolute({n, of.student + first, of.target + first, nullptr});
-      });
-  double total = 0;
-  for (std::int64_t block = 0; block < n_blocks; ++block) total += sums.data()[block];
-  return total;
+  return totals_of<TrajectorySums>(tensors, total_of, n_totals, n_threads,
+                                   [&](const TrajectoryBlock<T>& block) {
+                                     TrajectorySums sums;
+                                     ops.sums(block, sums.to_target, sums.of_start);
+                                     return sums;
+                                   });
 }
 
 template <class T>
-void scaled_difference(const std::vector<DifferenceBlock<T>>& tensors, float factor,
-                       int n_threads) {
+std::vector<double> absolute_sums(const std::vector<TrajectoryBlock<T>>& tensors,
+                                  const TotalOf& total_of, std::int64_t n_totals, int n_threads) {
+  const StandardFloatMode float_mode;
+  const auto& ops = trajectory_ops<T>(active_isa());
+  return totals_of<double>(tensors, total_of, n_totals, n_threads,
+                           [&](const TrajectoryBlock<T>& block) { return ops.absolute(block); });
+}
+
+template <class T>
+void scaled_difference(const std::vector<DifferenceBlock<T>>& tensors, const TotalOf& total_of,
+                       const float* factors, int n_threads) {
   const StandardFloatMode float_mode;
   const auto& ops = trajectory_ops<T>(active_isa());
   for_blocks(tensors, count_blocks(tensors), n_threads,
              [&](const DifferenceBlock<T>& of, std::int64_t first, std::int64_t n, std::int64_t) {
-               ops.difference({n, of.a + first, of.b + first, of.out + first}, factor);
+               ops.difference({n, of.a + first, of.b + first, of.out + first},
+                              factors[total_of[&of - tensors.data()]]);
              });
 }
 
-template TrajectorySums trajectory_sums(const std::vector<TrajectoryBlock<float>>&, int);
-template TrajectorySums trajectory_sums(const std::vector<TrajectoryBlock<Bfloat16>>&, int);
-template double absolute_sum(const std::vector<TrajectoryBlock<float>>&, int);
-template double absolute_sum(const std::vector<TrajectoryBlock<Bfloat16>>&, int);
-template void scaled_difference(const std::vector<DifferenceBlock<float>>&, float, int);
-template void scaled_difference(const std::vector<DifferenceBlock<Bfloat16>>&, float, int);
+#define DDKERN_INSTANTIATE(T)                                                                  \
+  template std::vector<TrajectorySums> trajectory_sums(const std::vector<TrajectoryBlock<T>>&, \
+                                                       const TotalOf&, std::int64_t, int);     \
+  template std::vector<double> absolute_sums(const std::vector<TrajectoryBlock<T>>&,           \
+                                             const TotalOf&, std::int64_t, int);               \
+  template void scaled_difference(const std::vector<DifferenceBlock<T>>&, const TotalOf&,      \
+                                  const float*, int)
+
+DDKERN_INSTANTIATE(float);
+DDKERN_INSTANTIATE(Bfloat16);
 
 }  // namespace ddkern::matching

@@ -19,6 +19,7 @@ namespace ddkern::python {
 namespace {
 
 using matching::DifferenceBlock;
+using matching::TotalOf;
 using matching::TrajectoryBlock;
 using matching::cuda::DeviceCall;
 using Addresses = std::vector<std::uintptr_t>;
@@ -29,76 +30,93 @@ V* pointer(std::uintptr_t address) {
   return reinterpret_cast<V*>(address);
 }
 
-void check_count(const Addresses& addresses, const Sizes& sizes, const char* name) {
-  if (addresses.size() != sizes.size()) {
+// Of which there is one a tensor.
+void check_count(std::size_t count, const Sizes& sizes, const char* name) {
+  if (count != sizes.size()) {
     throw InvalidArgument(std::string(name) + " has another number of tensors than sizes");
   }
 }
 
+void check_totals(const TotalOf& total_of, std::int64_t n_totals, const Sizes& sizes) {
+  check_count(total_of.size(), sizes, "total_of");
+  for (const std::int64_t total : total_of) {
+    if (total < 0 || total >= n_totals) {
+      throw InvalidArgument("total_of must have indices of totals");
+    }
+  }
+}
+
 template <class T>
-void sums_as(const Addresses& student, const Addresses& target,
-             const std::optional<Addresses>& start, const Sizes& sizes, double* workspace,
-             double* sums, const DeviceCall& call) {
+std::vector<TrajectoryBlock<T>> tensors_of(const Addresses& student, const Addresses& target,
+                                           const std::optional<Addresses>& start,
+                                           const Sizes& sizes) {
   std::vector<TrajectoryBlock<T>> tensors;
   for (std::size_t i = 0; i < sizes.size(); ++i) {
     tensors.push_back({sizes[i], pointer<const T>(student[i]), pointer<const T>(target[i]),
                        start ? pointer<const T>((*start)[i]) : nullptr});
   }
-  matching::cuda::trajectory_sums(tensors, start.has_value(), workspace, sums, call);
+  return tensors;
 }
 
 void sums(const Addresses& student, const Addresses& target, const std::optional<Addresses>& start,
-          const Sizes& sizes, bool bfloat16, std::uintptr_t workspace, std::uintptr_t sums,
-          int device, std::uintptr_t stream) {
-  check_count(student, sizes, "student");
-  check_count(target, sizes, "target");
-  if (start) check_count(*start, sizes, "start");
+          const Sizes& sizes, const TotalOf& total_of, std::int64_t n_totals, bool bfloat16,
+          std::uintptr_t workspace, std::uintptr_t sums, int device, std::uintptr_t stream) {
+  check_count(student.size(), sizes, "student");
+  check_count(target.size(), sizes, "target");
+  if (start) check_count(start->size(), sizes, "start");
+  check_totals(total_of, n_totals, sizes);
   const py::gil_scoped_release release;
-  (bfloat16 ? sums_as<Bfloat16> : sums_as<float>)(student, target, start, sizes,
-                                                  pointer<double>(workspace), pointer<double>(sums),
-                                                  {device, pointer<void>(stream)});
-}
-
-template <class T>
-void absolute_as(const Addresses& student, const Addresses& target, const Sizes& sizes,
-                 double* workspace, double* total, const DeviceCall& call) {
-  std::vector<TrajectoryBlock<T>> tensors;
-  for (std::size_t i = 0; i < sizes.size(); ++i) {
-    tensors.push_back(
-        {sizes[i], pointer<const T>(student[i]), pointer<const T>(target[i]), nullptr});
+  const auto run = [&](const auto& tensors) {
+    matching::cuda::trajectory_sums(tensors, total_of, n_totals, start.has_value(),
+                                    pointer<double>(workspace), pointer<double>(sums),
+                                    {device, pointer<void>(stream)});
+  };
+  if (bfloat16) {
+    run(tensors_of<Bfloat16>(student, target, start, sizes));
+  } else {
+    run(tensors_of<float>(student, target, start, sizes));
   }
-  matching::cuda::absolute_sum(tensors, workspace, total, call);
 }
 
-void absolute(const Addresses& student, const Addresses& target, const Sizes& sizes, bool bfloat16,
-              std::uintptr_t workspace, std::uintptr_t total, int device, std::uintptr_t stream) {
-  check_count(student, sizes, "student");
-  check_count(target, sizes, "target");
+void absolute(const Addresses& student, const Addresses& target, const Sizes& sizes,
+              const TotalOf& total_of, std::int64_t n_totals, bool bfloat16,
+              std::uintptr_t workspace, std::uintptr_t sums, int device, std::uintptr_t stream) {
+  check_count(student.size(), sizes, "student");
+  check_count(target.size(), sizes, "target");
+  check_totals(total_of, n_totals, sizes);
   const py::gil_scoped_release release;
-  (bfloat16 ? absolute_as<Bfloat16>
-            : absolute_as<float>)(student, target, sizes, pointer<double>(workspace),
-                                  pointer<double>(total), {device, pointer<void>(stream)});
+  const auto run = [&](const auto& tensors) {
+    matching::cuda::absolute_sums(tensors, total_of, n_totals, pointer<double>(workspace),
+                                  pointer<double>(sums), {device, pointer<void>(stream)});
+  };
+  if (bfloat16) {
+    run(tensors_of<Bfloat16>(student, target, std::nullopt, sizes));
+  } else {
+    run(tensors_of<float>(student, target, std::nullopt, sizes));
+  }
 }
 
 template <class T>
 void difference_as(const Addresses& a, const Addresses& b, const Addresses& out, const Sizes& sizes,
-                   const double* factor, const DeviceCall& call) {
+                   const TotalOf& total_of, const double* factors, const DeviceCall& call) {
   std::vector<DifferenceBlock<T>> tensors;
   for (std::size_t i = 0; i < sizes.size(); ++i) {
     tensors.push_back(
         {sizes[i], pointer<const T>(a[i]), pointer<const T>(b[i]), pointer<T>(out[i])});
   }
-  matching::cuda::scaled_difference(tensors, factor, call);
+  matching::cuda::scaled_difference(tensors, total_of, factors, call);
 }
 
 void difference(const Addresses& a, const Addresses& b, const Addresses& out, const Sizes& sizes,
-                bool bfloat16, std::uintptr_t factor, int device, std::uintptr_t stream) {
-  check_count(a, sizes, "a");
-  check_count(b, sizes, "b");
-  check_count(out, sizes, "out");
+                const TotalOf& total_of, std::int64_t n_totals, bool bfloat16,
+                std::uintptr_t factors, int device, std::uintptr_t stream) {
+  check_count(a.size(), sizes, "a");
+  check_count(b.size(), sizes, "b");
+  check_count(out.size(), sizes, "out");
+  check_totals(total_of, n_totals, sizes);
   const py::gil_scoped_release release;
-  (bfloat16 ? difference_as<Bfloat16> : difference_as<float>)(a, b, out, sizes,
-                                                              pointer<const double>(factor),
+  (bfloat16 ? difference_as<Bfloat16> : difference_as<float>)(a, b, out, sizes, total_of,
+                                                              pointer<const double>(factors),
                                                               {device, pointer<void>(stream)});
 }
 
@@ -106,19 +124,20 @@ void difference(const Addresses& a, const Addresses& b, const Addresses& out, co
 
 void register_matching_cuda(py::module_& module) {
   module.def("trajectory_workspace", &matching::cuda::trajectory_workspace, py::kw_only(),
-             py::arg("sizes"), "Doubles of workspace that trajectory_sums and absolute_sum take.");
+             py::arg("sizes"), "Doubles of workspace that trajectory_sums and absolute_sums take.");
   module.def("trajectory_sums", &sums, py::kw_only(), py::arg("student"), py::arg("target"),
-             py::arg("start"), py::arg("sizes"), py::arg("bfloat16"), py::arg("workspace"),
-             py::arg("sums"), py::arg("device"), py::arg("stream"),
+             py::arg("start"), py::arg("sizes"), py::arg("total_of"), py::arg("n_totals"),
+             py::arg("bfloat16"), py::arg("workspace"), py::arg("sums"), py::arg("device"),
+             py::arg("stream"),
              "Sums of (student - target)^2 and (start - target)^2: see ddkern.losses.");
-  module.def("absolute_sum", &absolute, py::kw_only(), py::arg("student"), py::arg("target"),
-             py::arg("sizes"), py::arg("bfloat16"), py::arg("workspace"), py::arg("total"),
-             py::arg("device"), py::arg("stream"),
-             "The sum of |student - target|: see ddkern.losses.");
+  module.def("absolute_sums", &absolute, py::kw_only(), py::arg("student"), py::arg("target"),
+             py::arg("sizes"), py::arg("total_of"), py::arg("n_totals"), py::arg("bfloat16"),
+             py::arg("workspace"), py::arg("sums"), py::arg("device"), py::arg("stream"),
+             "Sums of |student - target|: see ddkern.losses.");
   module.def("scaled_difference", &difference, py::kw_only(), py::arg("a"), py::arg("b"),
-             py::arg("out"), py::arg("sizes"), py::arg("bfloat16"), py::arg("factor"),
-             py::arg("device"), py::arg("stream"),
-             "factor * (a - b) into out; factor is one float64: see ddkern.losses.");
+             py::arg("out"), py::arg("sizes"), py::arg("total_of"), py::arg("n_totals"),
+             py::arg("bfloat16"), py::arg("factors"), py::arg("device"), py::arg("stream"),
+             "factors[total] * (a - b) into out; factors are float64: see ddkern.losses.");
 }
 
 }  // namespace ddkern::python

@@ -12,7 +12,7 @@ import numpy
 import numpy.typing
 
 __all__: list[str] = [
-    "absolute_sum",
+    "absolute_sums",
     "ascent_step",
     "assign",
     "cpu_features",
@@ -39,14 +39,16 @@ __all__: list[str] = [
     "trajectory_sums",
 ]
 
-def absolute_sum(
+def absolute_sums(
     *,
     student: collections.abc.Sequence[numpy.ndarray],
     target: collections.abc.Sequence[numpy.ndarray],
+    total_of: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    n_totals: typing.SupportsInt | typing.SupportsIndex,
     n_threads: typing.SupportsInt | typing.SupportsIndex,
-) -> float:
+) -> numpy.typing.NDArray[numpy.float64]:
     """
-    The sum of |student - target| over flat arrays: see ddkern.losses.
+    Sums of |student - target| over flat arrays, shape (n_totals,): see ddkern.losses.
     """
 
 def ascent_step(
@@ -272,11 +274,12 @@ def scaled_difference(
     a: collections.abc.Sequence[numpy.ndarray],
     b: collections.abc.Sequence[numpy.ndarray],
     out: collections.abc.Sequence[numpy.ndarray],
-    factor: typing.SupportsFloat | typing.SupportsIndex,
+    total_of: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    factors: numpy.ndarray,
     n_threads: typing.SupportsInt | typing.SupportsIndex,
 ) -> None:
     """
-    factor * (a - b) into out, over flat arrays: see ddkern.losses.
+    factors[total] * (a - b) into out, over flat arrays: see ddkern.losses.
     """
 
 def seed(
@@ -317,10 +320,12 @@ def trajectory_sums(
     student: collections.abc.Sequence[numpy.ndarray],
     target: collections.abc.Sequence[numpy.ndarray],
     start: collections.abc.Sequence[numpy.ndarray] | None,
+    total_of: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    n_totals: typing.SupportsInt | typing.SupportsIndex,
     n_threads: typing.SupportsInt | typing.SupportsIndex,
-) -> tuple[float, float]:
+) -> numpy.typing.NDArray[numpy.float64]:
     """
-    Sums of (student - target)^2 and (start - target)^2 over flat arrays: see ddkern.losses.
+    Sums of (student - target)^2 and (start - target)^2 over flat arrays, shape (2, n_totals): see ddkern.losses.
     """
 
 __version__: str

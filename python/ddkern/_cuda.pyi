@@ -12,7 +12,7 @@ import numpy
 import numpy.typing
 
 __all__: list[str] = [
-    "absolute_sum",
+    "absolute_sums",
     "ascent_step",
     "ascent_workspace",
     "assign",
@@ -26,19 +26,21 @@ __all__: list[str] = [
     "trajectory_workspace",
 ]
 
-def absolute_sum(
+def absolute_sums(
     *,
     student: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
     target: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
     sizes: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    total_of: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    n_totals: typing.SupportsInt | typing.SupportsIndex,
     bfloat16: bool,
     workspace: typing.SupportsInt | typing.SupportsIndex,
-    total: typing.SupportsInt | typing.SupportsIndex,
+    sums: typing.SupportsInt | typing.SupportsIndex,
     device: typing.SupportsInt | typing.SupportsIndex,
     stream: typing.SupportsInt | typing.SupportsIndex,
 ) -> None:
     """
-    The sum of |student - target|: see ddkern.losses.
+    Sums of |student - target|: see ddkern.losses.
     """
 
 def ascent_step(
@@ -173,13 +175,15 @@ def scaled_difference(
     b: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
     out: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
     sizes: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    total_of: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    n_totals: typing.SupportsInt | typing.SupportsIndex,
     bfloat16: bool,
-    factor: typing.SupportsInt | typing.SupportsIndex,
+    factors: typing.SupportsInt | typing.SupportsIndex,
     device: typing.SupportsInt | typing.SupportsIndex,
     stream: typing.SupportsInt | typing.SupportsIndex,
 ) -> None:
     """
-    factor * (a - b) into out; factor is one float64: see ddkern.losses.
+    factors[total] * (a - b) into out; factors are float64: see ddkern.losses.
     """
 
 def seed(
@@ -214,6 +218,8 @@ def trajectory_sums(
     target: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
     start: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] | None,
     sizes: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    total_of: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    n_totals: typing.SupportsInt | typing.SupportsIndex,
     bfloat16: bool,
     workspace: typing.SupportsInt | typing.SupportsIndex,
     sums: typing.SupportsInt | typing.SupportsIndex,
@@ -228,7 +234,7 @@ def trajectory_workspace(
     *, sizes: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]
 ) -> int:
     """
-    Doubles of workspace that trajectory_sums and absolute_sum take.
+    Doubles of workspace that trajectory_sums and absolute_sums take.
     """
 
 __version__: str

@@ -15,10 +15,13 @@ from helpers.cuda import reason_to_skip  # noqa: E402
 from helpers.matching import (  # noqa: E402
     BLOCK,
     DTYPES,
+    GROUPED,
     LISTS,
     assert_same_as_on_the_cpu,
     assert_same_values,
     draw,
+    grouped,
+    of_one_total,
     special,
 )
 
@@ -29,14 +32,17 @@ pytestmark = [
     pytest.mark.skipif(bool(REASON), reason=REASON or "never"),
 ]
 
-SUMS, DIFFERENCE = torch.ops.ddkern.trajectory_sums, torch.ops.ddkern.scaled_difference
-ABSOLUTE = torch.ops.ddkern.absolute_sum
+OPS = torch.ops.ddkern
+SUMS, DIFFERENCE = of_one_total(OPS.trajectory_sums), of_one_total(OPS.scaled_difference)
+ABSOLUTE = of_one_total(OPS.absolute_sums)
 FACTOR = torch.tensor(-1.7, dtype=torch.float64)
 
 
 def _to_device(value: Any) -> Any:
     if isinstance(value, list):
         return [_to_device(part) for part in value]
+    if isinstance(value, int):
+        return value
     # Views keep their place in memory, so that their alignment is the one that was asked for.
     if value.storage_offset():
         base = value.as_strided((value.storage_offset() + value.numel(),), (1,), 0)
@@ -60,6 +66,22 @@ def test_lists(name: str, dtype: torch.dtype) -> None:
     assert_same_as_on_the_cpu(SUMS, [student, target, []], on_cuda)
     assert_same_as_on_the_cpu(ABSOLUTE, [student, target], on_cuda)
     assert_same_as_on_the_cpu(DIFFERENCE, [student, target, FACTOR], on_cuda)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", GROUPED)
+def test_several_totals(name: str, dtype: torch.dtype) -> None:
+    lists, groups, batch_dims = grouped(name, dtype)
+    totals = OPS.trajectory_sums(*lists, groups, batch_dims)[0]
+    factors = torch.randn(totals.shape, dtype=torch.float64)
+    for starts in (lists[2], []):
+        assert_same_as_on_the_cpu(
+            OPS.trajectory_sums, [*lists[:2], starts, groups, batch_dims], on_cuda
+        )
+    assert_same_as_on_the_cpu(OPS.absolute_sums, [*lists[:2], groups, batch_dims], on_cuda)
+    assert_same_as_on_the_cpu(
+        OPS.scaled_difference, [*lists[:2], factors, groups, batch_dims], on_cuda
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -32,6 +32,34 @@ LISTS: dict[str, list[int]] = {
     "long-total": [1] * 200 + [BLOCK + 1] * 3,
 }
 
+# Sizes of the tensors of a member, their groups, and the shape of a batch.
+GROUPED: dict[str, tuple[list[int], list[int], tuple[int, ...]]] = {
+    "a-tensor-each": ([5, BLOCK + 3, 1, 40], [0, 1, 2, 3], ()),
+    "mixed": ([7, 2 * BLOCK + 1, 33, 64, 0, 9], [1, 0, 2, 1, 3, 0], ()),
+    "batch": ([BLOCK + 5], [], (5,)),
+    "batch-of-groups": ([70, 3, 1000], [1, 0, 1], (2, 3)),
+    "totals-of-two-launches": ([3] * 300, list(range(300)), ()),
+    "large-batch": ([40], [], (290,)),
+    "batch-of-one": ([40, 2], [], (1,)),
+    "batch-of-nothing": ([40, 2], [], (0,)),
+}
+
+
+def grouped(name: str, dtype: torch.dtype) -> tuple[list[list[Tensor]], list[int], int]:
+    """Return students, targets and starts, the group of each tensor, and how many axes count."""
+    sizes, groups, batch = GROUPED[name]
+    generator = torch.Generator().manual_seed(len(name))
+    lists = [
+        [torch.randn(*batch, n, generator=generator).to(dtype) for n in sizes] for _ in range(3)
+    ]
+    return lists, groups, len(batch)
+
+
+def of_one_total(op: Any) -> Callable[..., Any]:
+    """Return an operation of lists without its last arguments, groups and batch."""
+    return lambda *arguments: op(*arguments, [], 0)
+
+
 SPECIAL = (0.0, -0.0, 1.0, float("nan"), float("inf"), -float("inf"), 1e-40, 3e38, -3e38, 1e-45)
 
 

@@ -15,16 +15,20 @@ from ddkern.losses import squared_distance, trajectory_distance  # noqa: E402
 from helpers.matching import (  # noqa: E402
     BLOCK,
     DTYPES,
+    GROUPED,
     LISTS,
     assert_same_as_on_the_cpu,
     assert_same_values,
     draw,
+    grouped,
+    of_one_total,
     special,
 )
 from helpers.simt import load_simt, simt_options  # noqa: E402
 
-SUMS, DIFFERENCE = torch.ops.ddkern.trajectory_sums, torch.ops.ddkern.scaled_difference
-ABSOLUTE = torch.ops.ddkern.absolute_sum
+OPS = torch.ops.ddkern
+SUMS, DIFFERENCE = of_one_total(OPS.trajectory_sums), of_one_total(OPS.scaled_difference)
+ABSOLUTE = of_one_total(OPS.absolute_sums)
 FACTOR = torch.tensor(-1.7, dtype=torch.float64)
 
 
@@ -117,6 +121,22 @@ def test_derivatives(dtype: torch.dtype) -> None:
         assert_same_values(x, y, f"gradient {i}")
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", GROUPED)
+def test_several_totals(name: str, dtype: torch.dtype) -> None:
+    lists, groups, batch_dims = grouped(name, dtype)
+    totals = OPS.trajectory_sums(*lists, groups, batch_dims)[0]
+    factors = torch.randn(totals.shape, dtype=torch.float64)
+    for starts in (lists[2], []):
+        assert_same_as_on_the_cpu(
+            OPS.trajectory_sums, [*lists[:2], starts, groups, batch_dims], through_simt
+        )
+    assert_same_as_on_the_cpu(OPS.absolute_sums, [*lists[:2], groups, batch_dims], through_simt)
+    assert_same_as_on_the_cpu(
+        OPS.scaled_difference, [*lists[:2], factors, groups, batch_dims], through_simt
+    )
+
+
 def test_any_layout() -> None:
     a, b = (torch.randn(8, 6, 40).permute(2, 0, 1) for _ in range(2))
     for x, y in ((a, b), (a[::2], b[::2]), (a[:1].expand(9, 8, 6), b[:9])):
@@ -133,19 +153,26 @@ def test_wrong_lists_never_reach_the_kernels() -> None:
     with pytest.raises(ValueError, match="b has other sizes"):
         through_simt(DIFFERENCE, [[one], [two], FACTOR])
     simt = load_simt()
-    with pytest.raises(ValueError, match="target has another number of tensors than sizes"):
-        simt.trajectory_sums(
-            student=[0], target=[], start=None, sizes=[0], bfloat16=False, workspace=0, sums=0,
-            device=0, stream=0,
-        )  # fmt: skip
+    wrong = {
+        "target has another number of tensors than sizes": {"target": []},
+        "total_of has another number of tensors than sizes": {"total_of": []},
+        "total_of must have indices of totals": {"total_of": [1]},
+    }
+    for message, change in wrong.items():
+        arguments = {
+            "student": [0], "target": [0], "start": None, "sizes": [0], "total_of": [0],
+            "n_totals": 1, "bfloat16": False, "workspace": 0, "sums": 0, "device": 0, "stream": 0,
+        }  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            simt.trajectory_sums(**arguments | change)
 
 
 def test_failures_of_the_runtime_have_a_class_of_their_own() -> None:
+    nothing: dict[str, Any] = {name: [] for name in ("a", "b", "out", "sizes", "total_of")}
+    nothing |= {"n_totals": 0, "bfloat16": False, "factors": 0}
     with pytest.raises(CudaError, match="cudaErrorInvalidDevice"):
         device_calls.run(
-            lambda **place: load_simt().scaled_difference(
-                a=[], b=[], out=[], sizes=[], bfloat16=False, factor=0, **{**place, "device": 99}
-            ),
+            lambda **place: load_simt().scaled_difference(**nothing, **{**place, "device": 99}),
             torch.device("cpu"),
         )
 

@@ -77,34 +77,30 @@ __device__ __forceinline__ double sum_block(const T* const (&lists)[kLists], int
   return ddkern::cuda::warp_reduce(sum, ddkern::cuda::Sum{});
 }
 
-constexpr int kTotalThreads = 64;
-
-// totals[s] of sums [n_sums][n_blocks], the blocks in their order, and 0 for the n_totals - n_sums
-// after. One warp a total.
-__global__ void __launch_bounds__(kTotalThreads)
-    total_kernel(const double* sums, std::int64_t n_blocks, int n_sums, int n_totals,
-                 double* totals) {
+// The sum of n values in their order, by a warp; all lanes have it.
+__device__ __forceinline__ double sum_in_order(const double* values, std::int64_t n) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int which = static_cast<int>(blockIdx.x * (kTotalThreads / kWarp) + threadIdx.x / kWarp);
-  if (which >= n_totals) return;
-  const std::int64_t n = which < n_sums ? n_blocks : 0;
-  const double* of = sums + which * n_blocks;
-  double total = 0, next = lane < n ? of[lane] : 0;
+  double total = 0, next = lane < n ? values[lane] : 0;
   for (std::int64_t first = 0; first < n; first += kWarp) {
     const double mine = next;
     const std::int64_t i = first + kWarp + lane;
-    next = i < n ? of[i] : 0;
+    next = i < n ? values[i] : 0;
 #pragma unroll
     for (int l = 0; l < kWarp; ++l) total += __shfl_sync(kAllLanes, mine, l);
   }
-  if (lane == 0) totals[which] = total;
+  return total;
 }
 
-inline void launch_totals(const double* sums, std::int64_t n_blocks, int n_sums, int n_totals,
-                          double* totals, cudaStream_t stream) {
-  constexpr int kAtOnce = kTotalThreads / kWarp;
-  DDKERN_LAUNCH(total_kernel, static_cast<unsigned>((n_totals + kAtOnce - 1) / kAtOnce),
-                kTotalThreads, 0, stream, sums, n_blocks, n_sums, n_totals, totals);
+constexpr int kTotalThreads = 64;
+constexpr int kTotalsABlock = kTotalThreads / kWarp;
+
+// Which of the warps of a grid of kTotalThreads this is.
+__device__ __forceinline__ int total_of_warp() {
+  return static_cast<int>(blockIdx.x * kTotalsABlock + threadIdx.x / kWarp);
+}
+
+inline unsigned total_blocks(std::int64_t n_totals) {
+  return static_cast<unsigned>((n_totals + kTotalsABlock - 1) / kTotalsABlock);
 }
 
 }  // namespace

@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "matching/trajectory/trajectory.h"
+#include "matching/matching.h"
 
 namespace ddkern::matching::cuda {
 
@@ -23,19 +23,21 @@ struct DeviceCall {
 std::int64_t trajectory_workspace(const std::vector<std::int64_t>& sizes);
 
 // T is float or Bfloat16. All tensors have a start, or none has. Pointers are to memory of the
-// device: workspace, and sums [2], to_target and of_start.
+// device: workspace, and sums [2, n_totals], to_target and of_start.
 template <class T>
-void trajectory_sums(const std::vector<TrajectoryBlock<T>>& tensors, bool with_start,
-                     double* workspace, double* sums, const DeviceCall& call);
+void trajectory_sums(const std::vector<TrajectoryBlock<T>>& tensors, const TotalOf& total_of,
+                     std::int64_t n_totals, bool with_start, double* workspace, double* sums,
+                     const DeviceCall& call);
 
-// sum [1]; starts are not looked at.
+// sums [n_totals]; starts are not looked at.
 template <class T>
-void absolute_sum(const std::vector<TrajectoryBlock<T>>& tensors, double* workspace, double* sum,
-                  const DeviceCall& call);
+void absolute_sums(const std::vector<TrajectoryBlock<T>>& tensors, const TotalOf& total_of,
+                   std::int64_t n_totals, double* workspace, double* sums, const DeviceCall& call);
 
-// factor [1] is rounded to float32. `out` may be a or b, and overlaps them in no other way.
+// factors [n_totals] are rounded to float32. `out` may be a or b, and overlaps them in no other
+// way.
 template <class T>
-void scaled_difference(const std::vector<DifferenceBlock<T>>& tensors, const double* factor,
-                       const DeviceCall& call);
+void scaled_difference(const std::vector<DifferenceBlock<T>>& tensors, const TotalOf& total_of,
+                       const double* factors, const DeviceCall& call);
 
 }  // namespace ddkern::matching::cuda

@@ -184,6 +184,15 @@ __global__ void __launch_bounds__(kSumThreads)
   if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
 
+// totals[row] of sums [n_rows][n_blocks]
+__global__ void __launch_bounds__(kTotalThreads)
+    row_total_kernel(const double* sums, std::int64_t n_blocks, int n_rows, double* totals) {
+  const int row = total_of_warp();
+  if (row >= n_rows) return;
+  const double total = sum_in_order(sums + row * n_blocks, n_blocks);
+  if (threadIdx.x % kWarp == 0) totals[row] = total;
+}
+
 }  // namespace
 
 void linear_update(const LinearBlock& whole, float alpha, const Coefficient& beta,
@@ -215,8 +224,8 @@ void ascent_step(std::int64_t n_rows, const AscentBlock& whole, double rho, doub
   } else {
     DDKERN_LAUNCH(squares_kernel<2>, grid, kSumThreads, 0, stream, whole, n_blocks, workspace);
   }
-  launch_totals(workspace, n_blocks, static_cast<int>(n_rows), static_cast<int>(n_rows), totals,
-                stream);
+  DDKERN_LAUNCH(row_total_kernel, total_blocks(n_rows), kTotalThreads, 0, stream, workspace,
+                n_blocks, static_cast<int>(n_rows), totals);
   launch_update(Ascent{whole, rho, totals}, n_rows, stream);
 }
 

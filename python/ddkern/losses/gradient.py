@@ -232,7 +232,7 @@ def _square(tensors: list[Tensor], products: _Products) -> Tensor:
 
 
 def _squares(a: list[Tensor], b: list[Tensor]) -> Tensor:
-    sums: Tensor = torch.ops.ddkern.trajectory_sums(a, b, [])
+    sums: Tensor = torch.ops.ddkern.trajectory_sums(a, b, [], [], 0)
     return sums[0]
 
 

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ddkern.backend import max_threads
+from ddkern.checks import as_count, as_integer
 
 __all__ = [
     "Parameters",
     "any_needed",
+    "as_groups",
     "as_lists",
     "dtype_of_result",
     "empty_like",
@@ -34,8 +36,12 @@ _HUGE_BYTES = 1 << 22
 _KERNEL_DTYPES = (torch.float32, torch.bfloat16)
 
 
-def as_lists(arguments: dict[str, Any]) -> list[list[Tensor]]:
-    """Arguments by name as lists of tensors that agree in shapes, dtype and device."""
+def as_lists(arguments: dict[str, Any], batch_dims: int = 0) -> list[list[Tensor]]:
+    """Arguments by name as lists of tensors that agree in shapes, dtype and device.
+
+    The first ``batch_dims`` axes of all tensors are expanded to a common shape.
+    """
+    as_count("batch_dims", batch_dims, at_least=0)
     lists = {
         name: [value] if isinstance(value, Tensor) else list(value)
         for name, value in arguments.items()
@@ -51,14 +57,46 @@ def as_lists(arguments: dict[str, Any]) -> list[list[Tensor]]:
         for index, (tensor, other) in enumerate(zip(tensors, first, strict=True)):
             if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
                 raise TypeError(f"{name}[{index}] must be a tensor of floating point")
-            found = (tuple(tensor.shape), tensor.dtype, tensor.device)
-            expected = (tuple(other.shape), first[0].dtype, first[0].device)
+            if tensor.dim() < batch_dims:
+                raise ValueError(
+                    f"{name}[{index}] has shape {tuple(tensor.shape)}; it must have "
+                    f"batch_dims={batch_dims} axes at least"
+                )
+            found = (tuple(tensor.shape[batch_dims:]), tensor.dtype, tensor.device)
+            expected = (tuple(other.shape[batch_dims:]), first[0].dtype, first[0].device)
             if found != expected:
                 raise ValueError(
                     f"{name}[{index}] has shape {found[0]}, {found[1]} on {found[2]}; it must have "
                     f"shape {expected[0]}, {expected[1]} on {expected[2]}, as {first_name}"
                 )
-    return list(lists.values())
+    return _expand(lists, batch_dims) if batch_dims else list(lists.values())
+
+
+def _expand(lists: dict[str, list[Tensor]], batch_dims: int) -> list[list[Tensor]]:
+    batches = {tuple(x.shape[:batch_dims]) for xs in lists.values() for x in xs}
+    try:
+        batch = torch.broadcast_shapes(*batches)  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        raise ValueError(
+            f"the first {batch_dims} axes of {', '.join(lists)} have shapes "
+            f"{sorted(batches)}; they must be alike, or 1"
+        ) from error
+    return [[x.expand(*batch, *x.shape[batch_dims:]) for x in xs] for xs in lists.values()]
+
+
+def as_groups(groups: Any, arguments: dict[str, Any]) -> list[int]:
+    """For each tensor the place of its group among the ascending ids; empty without groups."""
+    if groups is None:
+        return []
+    name, value = next(iter(arguments.items()))
+    n_tensors = 1 if isinstance(value, Tensor) else len(value)
+    ids = [as_integer("groups", group, "it must hold integers") for group in groups]
+    if len(ids) != n_tensors:
+        raise ValueError(
+            f"groups has {len(ids)} ids; it must have {n_tensors}, one a tensor of {name}"
+        )
+    place = {group: index for index, group in enumerate(sorted(set(ids)))}
+    return [place[group] for group in ids]
 
 
 def dtype_of_result(tensors: list[Tensor]) -> torch.dtype:

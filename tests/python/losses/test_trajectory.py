@@ -27,6 +27,8 @@ from reference.matching import (  # noqa: E402
     exact_sum_of_squares,
 )
 
+OPS = torch.ops.ddkern
+
 SHAPES = [(3, 3, 3, 16), (16,), (), (31, 33), (20_000,), (1,), (32_769,)]
 
 
@@ -46,14 +48,14 @@ def as_float64(tensors: list[Tensor]) -> list[np.ndarray]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_sums_have_the_bits_of_the_definition(isa: str, dtype: torch.dtype) -> None:
     student, target, start = (parameters(seed, dtype, requires_grad=False) for seed in range(3))
-    sums = torch.ops.ddkern.trajectory_sums(student, target, start)
+    sums = OPS.trajectory_sums(student, target, start, [], 0)
     for found, other in zip(sums.tolist(), (student, start), strict=True):
         assert found == canonical_sum_of_squares(as_float64(other), as_float64(target)), isa
         exact = exact_sum_of_squares(as_float64(other), as_float64(target))
         assert found == pytest.approx(exact, rel=600 * 2**-53)
-    alone = torch.ops.ddkern.trajectory_sums(student, target, [])
+    alone = OPS.trajectory_sums(student, target, [], [], 0)
     assert alone.tolist() == [sums[0].item(), 0.0]
-    total = torch.ops.ddkern.absolute_sum(student, target).item()
+    total = OPS.absolute_sums(student, target, [], 0).item()
     assert total == canonical_sum_of_magnitudes(as_float64(student), as_float64(target)), isa
 
 
@@ -62,7 +64,7 @@ def test_sums_have_the_bits_of_the_definition(isa: str, dtype: torch.dtype) -> N
 def test_differences_have_the_bits_of_torch(isa: str, dtype: torch.dtype) -> None:
     a, b = (parameters(seed, dtype, requires_grad=False) for seed in range(2))
     factor = torch.tensor(1.7)
-    for found, x, y in zip(torch.ops.ddkern.scaled_difference(a, b, factor), a, b, strict=True):
+    for found, x, y in zip(OPS.scaled_difference(a, b, factor, [], 0), a, b, strict=True):
         expected = (factor * (x.float() - y.float())).to(dtype)
         assert found.dtype == dtype
         assert found.shape == x.shape
@@ -114,6 +116,101 @@ def test_absolute_distances_are_those_of_the_reference(dtype: torch.dtype) -> No
     assert absolute_distance(lists[0], lists[0]) == 0
 
 
+def networks(seed: int, batch: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(5, 7), (), (20_000,), (3,)]
+    return [torch.randn((*batch, *shape), generator=generator).to(dtype) for shape in shapes]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_groups_are_lists_of_their_own(dtype: torch.dtype) -> None:
+    student, target, start = (networks(seed, (), dtype) for seed in range(3))
+    found = trajectory_distance(student, target, start, groups=[7, -1, 7, 3])
+    expected = [
+        trajectory_distance(*([xs[i] for i in chosen] for xs in (student, target, start)))
+        for chosen in ([1], [3], [0, 2])
+    ]
+    assert torch.equal(found, torch.stack(expected))
+    squares = squared_distance(student, target, groups=range(4))
+    magnitudes = absolute_distance(student, target, groups=range(4))
+    assert squares.dtype == magnitudes.dtype == found.dtype
+    for i, (x, y) in enumerate(zip(student, target, strict=True)):
+        assert squares[i] == squared_distance(x, y)
+        assert magnitudes[i] == absolute_distance(x, y)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("groups", [None, [0, 1, 1, 0]])
+def test_batches_are_their_members_one_by_one(groups: list[int] | None, dtype: torch.dtype) -> None:
+    """Students of every step against two targets, from one start: nothing is copied."""
+    student = networks(0, (3, 1), dtype)
+    target, start = networks(1, (2,), dtype), networks(2, (1, 1), dtype)
+    lists = [[x.requires_grad_() for x in xs] for xs in (student, target, start)]
+    found = trajectory_distance(
+        lists[0], [x[None] for x in target], lists[2], groups=groups, batch_dims=2
+    )
+    assert found.shape == ((3, 2) if groups is None else (3, 2, 2))
+    weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(1)).to(found.dtype)
+    one_by_one = torch.stack(
+        [
+            trajectory_distance(
+                [x[i, 0] for x in student],
+                [x[j] for x in target],
+                [x[0, 0] for x in start],
+                groups=groups,
+            )
+            for i in range(3)
+            for j in range(2)
+        ]
+    ).view(found.shape)
+    assert torch.equal(found, one_by_one)
+    flat = [x for xs in lists for x in xs]
+    rtol = 2**-6 if dtype == torch.bfloat16 else 1e-5
+    for ours, theirs in zip(
+        torch.autograd.grad((weights * found).sum(), flat),
+        torch.autograd.grad((weights * one_by_one).sum(), flat),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=rtol, atol=rtol * float(theirs.abs().max()))
+    for distance, reference in (
+        (squared_distance, squared_distance_reference),
+        (absolute_distance, absolute_distance_reference),
+    ):
+        pair = (student, [x[None] for x in target])
+        torch.testing.assert_close(
+            distance(*pair, groups=groups, batch_dims=2),
+            reference(*pair, groups=groups, batch_dims=2),
+            rtol=1e-6,
+            atol=0,
+        )
+
+
+def test_derivatives_of_any_order_in_batches() -> None:
+    lists = [[torch.randn(2, 3), torch.randn(2, 1), torch.randn(2, 2, 2)] for _ in range(3)]
+    flat = [x.double().requires_grad_() for xs in lists for x in xs]
+
+    def distance(*tensors: Tensor) -> Tensor:
+        return trajectory_distance(
+            tensors[:3], tensors[3:6], tensors[6:], groups=[0, 1, 0], batch_dims=1
+        )
+
+    assert torch.autograd.gradcheck(distance, flat)
+    assert torch.autograd.gradgradcheck(distance, flat)
+
+
+def test_functions_of_torch_func_go_through() -> None:
+    student, target, start = (torch.randn(300) for _ in range(3))
+    found = torch.func.grad(trajectory_distance)(student, target, start)
+    student.requires_grad_()
+    (expected,) = torch.autograd.grad(trajectory_distance(student, target, start), student)
+    assert torch.equal(found, expected)
+
+
+def test_a_batch_of_nothing() -> None:
+    empty = torch.zeros(0, 5)
+    assert trajectory_distance(empty, empty, empty, batch_dims=1).shape == (0,)
+
+
 def test_tensors_alone_and_in_any_layout() -> None:
     a, b, c = (torch.randn(8, 6, 4).permute(2, 0, 1) for _ in range(3))
     torch.testing.assert_close(
@@ -161,11 +258,13 @@ def test_opcheck(dtype: torch.dtype) -> None:
     lists = [
         [t.detach().requires_grad_() for t in parameters(seed, dtype)[:3]] for seed in range(3)
     ]
-    torch.library.opcheck(torch.ops.ddkern.trajectory_sums.default, tuple(lists))
-    torch.library.opcheck(torch.ops.ddkern.trajectory_sums.default, (*lists[:2], []))
-    torch.library.opcheck(torch.ops.ddkern.absolute_sum.default, tuple(lists[:2]))
+    torch.library.opcheck(OPS.trajectory_sums.default, (*lists, [], 0))
+    torch.library.opcheck(OPS.trajectory_sums.default, (*lists[:2], [], [], 0))
+    torch.library.opcheck(OPS.absolute_sums.default, (*lists[:2], [], 0))
     factor = torch.tensor(0.5, requires_grad=True)
-    torch.library.opcheck(torch.ops.ddkern.scaled_difference.default, (*lists[:2], factor))
+    torch.library.opcheck(OPS.scaled_difference.default, (*lists[:2], factor, [], 0))
+    batches = [[x.detach()[None].repeat(2, *[1] * x.dim()) for x in xs] for xs in lists]
+    torch.library.opcheck(OPS.trajectory_sums.default, (*batches, [0, 1, 0], 1))
 
 
 @pytest.mark.slow
@@ -191,15 +290,18 @@ def test_a_start_that_is_the_target(dtype: torch.dtype) -> None:
     same = torch.arange(5, dtype=dtype)
     with pytest.raises(ValueError, match="start equals target; the distance between them must not"):
         trajectory_distance(torch.ones(5, dtype=dtype), same, same.clone())
+    batch = torch.stack([same + 1, same])
+    with pytest.raises(ValueError, match=r"start equals target at \(1,\); the distance"):
+        trajectory_distance(batch, same[None], batch, batch_dims=1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_large_gradients_are_those_of_small_ones(dtype: torch.dtype) -> None:
     """From some size on their memory comes from elsewhere."""
     a, b = torch.randn(3_000_000).to(dtype), torch.randn(3_000_000).to(dtype)
-    (whole,) = torch.ops.ddkern.scaled_difference([a], [b], torch.tensor(0.3))
-    parts = torch.ops.ddkern.scaled_difference(
-        list(a.split(1000)), list(b.split(1000)), torch.tensor(0.3)
+    (whole,) = OPS.scaled_difference([a], [b], torch.tensor(0.3), [], 0)
+    parts = OPS.scaled_difference(
+        list(a.split(1000)), list(b.split(1000)), torch.tensor(0.3), [], 0
     )
     assert (whole.shape, whole.dtype) == (a.shape, dtype)
     assert torch.equal(whole, torch.cat(parts))
@@ -221,6 +323,11 @@ GOOD = [torch.zeros(2, 3), torch.zeros(4)]
         ({"student": [GOOD[0], GOOD[1].double()]}, r"student\[1\] .*torch.float64"),
         ({"start": [GOOD[0], np.zeros(4)]}, r"start\[1\] must be a tensor of floating point"),
         ({"start": [GOOD[0], torch.zeros(4, dtype=torch.int64)]}, r"start\[1\] must be a tensor"),
+        ({"groups": [0]}, "groups has 1 ids; it must have 2, one a tensor of student"),
+        ({"groups": [0, 1.5]}, "groups=1.5 is a float; it must hold integers"),
+        ({"batch_dims": -1}, "batch_dims=-1; it must be an integer of at least 0"),
+        ({"batch_dims": 2}, r"student\[1\] has shape \(4,\); it must have batch_dims=2 axes"),
+        ({"batch_dims": 1}, r"have shapes \[\(2,\), \(4,\)\]; they must be alike, or 1"),
     ],
 )
 def test_wrong_arguments(changes: dict[str, Any], message: str) -> None:
@@ -231,13 +338,21 @@ def test_wrong_arguments(changes: dict[str, Any], message: str) -> None:
 
 def test_bindings_keep_memory_safe() -> None:
     one, two = np.zeros(3, np.float32), np.zeros(4, np.float32)
+    totals: dict[str, Any] = {"total_of": [0], "n_totals": 1, "n_threads": 1}
     with pytest.raises(ValueError, match="target has another number of tensors"):
-        _core.trajectory_sums(student=[one], target=[], start=None, n_threads=1)
+        _core.trajectory_sums(student=[one], target=[], start=None, **totals)
     with pytest.raises(ValueError, match="target has another dtype, shape or layout"):
-        _core.trajectory_sums(student=[one], target=[two], start=None, n_threads=1)
+        _core.trajectory_sums(student=[one], target=[two], start=None, **totals)
     with pytest.raises(ValueError, match="start has another dtype, shape or layout"):
-        _core.trajectory_sums(student=[one], target=[one], start=[one.astype(float)], n_threads=1)
+        _core.trajectory_sums(student=[one], target=[one], start=[one.astype(float)], **totals)
+    for wrong in ([], [1], [-1], [0, 0]):
+        with pytest.raises(ValueError, match="total_of must have an index of a total for each"):
+            _core.trajectory_sums(
+                student=[one], target=[one], start=None, **totals | {"total_of": wrong}
+            )
     two.flags.writeable = False
     with pytest.raises(ValueError, match="out has another dtype, shape or layout"):
-        _core.scaled_difference(a=[two], b=[two], out=[two], factor=1.0, n_threads=1)
+        _core.scaled_difference(
+            a=[two], b=[two], out=[two], total_of=[0], factors=np.ones(1, np.float32), n_threads=1
+        )
     assert backend.max_threads() >= 1
