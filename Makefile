@@ -7,6 +7,10 @@ PY ?= python3
 VENV ?= .venv
 # Extra arguments for pytest, for example PYTEST_ARGS="-k ties -x".
 PYTEST_ARGS ?=
+# Processes that share the tests, a file at a time; memory is for some. Threads of theirs that wait
+# must not spin.
+TEST_JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))
+PYTEST = OMP_WAIT_POLICY=passive $(VENV_PYTHON) -m pytest -n $(TEST_JOBS) --dist loadfile
 
 VENV_PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
@@ -49,7 +53,7 @@ $(INSTALLED): $(VENV)/.created $(SOURCES)
 setup: $(INSTALLED) ## create the virtual environment and install ddkern into it
 
 test: $(INSTALLED) simt ## run the whole test suite
-	DDKERN_SIMT_PATH=$(abspath $(SIMT)) $(VENV_PYTHON) -m pytest $(PYTEST_ARGS) tests
+	DDKERN_SIMT_PATH=$(abspath $(SIMT)) $(PYTEST) $(PYTEST_ARGS) tests
 
 demo: $(INSTALLED) ## distil handwritten digits through a diffusion prior, evaluate, write a report
 	$(VENV_PYTHON) -m ddkern.demo --out build/demo
@@ -97,7 +101,7 @@ asan: $(INSTALLED) ## run the tests marked `sanitize` under ASan and UBSan (need
 	    $(VENV_PYTHON) -c 'import ddkern._core as m; assert "$(ASAN)" in m.__file__, m.__file__'
 	LD_PRELOAD="$(SANITIZER_RUNTIMES)" PYTHONPATH=$(abspath $(ASAN)/package) \
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	    $(VENV_PYTHON) -m pytest -m sanitize -p no:cacheprovider --capture=sys \
+	    $(PYTEST) -m sanitize -p no:cacheprovider --capture=sys \
 	    $(PYTEST_ARGS) tests
 
 # ------------------------------------------------------------------------- CUDA kernels on the CPU
@@ -118,13 +122,13 @@ simt: $(VENV)/.created ## build the CUDA kernels for the CPU into build/simt
 	$(call build_simt,$(SIMT),)
 
 test-simt: $(INSTALLED) simt ## run the tests of the CUDA kernels on the CPU
-	DDKERN_SIMT_PATH=$(abspath $(SIMT)) $(VENV_PYTHON) -m pytest $(PYTEST_ARGS) tests/simt
+	DDKERN_SIMT_PATH=$(abspath $(SIMT)) $(PYTEST) $(PYTEST_ARGS) tests/simt
 
 simt-asan: $(INSTALLED) ## the same under ASan and UBSan (needs g++)
 	$(call build_simt,$(SIMT_ASAN),address;undefined)
 	LD_PRELOAD="$(SANITIZER_RUNTIMES)" DDKERN_SIMT_PATH=$(abspath $(SIMT_ASAN)) \
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	    $(VENV_PYTHON) -m pytest -p no:cacheprovider --capture=sys $(PYTEST_ARGS) tests/simt
+	    $(PYTEST) -p no:cacheprovider --capture=sys $(PYTEST_ARGS) tests/simt
 
 # ---------------------------------------------------------------------------------- type stubs
 stubs: $(INSTALLED) ## regenerate python/ddkern/_core.pyi and _cuda.pyi from the built modules

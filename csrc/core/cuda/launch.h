@@ -14,6 +14,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <stdexcept>
 #include <string>
 
@@ -58,6 +59,11 @@ class OnDevice {
  private:
   int before_ = 0;
 };
+
+// Blocks of so many threads that n threads take.
+inline unsigned blocks_for(std::int64_t n, int threads) {
+  return static_cast<unsigned>((n + threads - 1) / threads);
+}
 
 // Dynamic shared memory up to here is granted without asking for it.
 inline constexpr std::size_t kDefaultSharedBytes = 48 << 10;

@@ -9,6 +9,7 @@ namespace ddkern::kmeans::cuda {
 namespace {
 
 using ddkern::cuda::block_reduce;
+using ddkern::cuda::blocks_for;
 using ddkern::cuda::Largest;
 using ddkern::cuda::Least;
 using ddkern::cuda::Sum;
@@ -346,10 +347,6 @@ __global__ void cell_centre_kernel(Chunk<T> chunk) {
   }
   chunk.centre[static_cast<std::int64_t>(g) * chunk.n_features + j] =
       static_cast<T>(sum / static_cast<double>(shape.k));
-}
-
-unsigned blocks_for(std::int64_t n, int threads) {
-  return static_cast<unsigned>((n + threads - 1) / threads);
 }
 
 dim3 by_feature(int n_features, int n_groups) {

@@ -5,18 +5,10 @@
 
 #include "core/cuda/mma.cuh"
 #include "kmeans/cuda/nearest.cuh"
+#include "kmeans/cuda/product_stage.cuh"
 
 namespace ddkern::kmeans::cuda {
 namespace {
-
-constexpr int kDepth = kPadding;     // features of a stage
-constexpr int kChunks = kDepth / 8;  // of 16 bytes a row and stage
-
-// Where chunk c of row r lies in a stage: no two of the eight rows that a matrix load touches share
-// a bank.
-inline __device__ int swizzled(int row, int chunk) {
-  return (row * kChunks + (chunk ^ (row & (kChunks - 1)))) * 16;
-}
 
 // Tiles of 128 rows by kColumns, cut among kWarpsM by kWarpsN warps. Wide tiles are bound by
 // products and want large pieces a warp, which load less from shared memory; narrow ones are bound

@@ -4,12 +4,12 @@
 // bound as products.cu; runs on compute capability 9.0 and nowhere else, not on the CPU either.
 #include "core/cuda/mma.cuh"
 #include "kmeans/cuda/nearest.cuh"
+#include "kmeans/cuda/product_stage.cuh"
 #include "kmeans/cuda/products.h"
 
 namespace ddkern::kmeans::cuda {
 namespace {
 
-constexpr int kDepth = kPadding;
 constexpr int kColumns = kGramColumns;
 constexpr int kThreads = 256;  // two warpgroups, one above the other
 constexpr int kStages = 4;
@@ -19,12 +19,7 @@ constexpr int kSharedBytes = kStages * (kBytesA + kBytesB) + kAlignment;
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-constexpr int kChunks = kDepth / 8, kRowsLoaded = kThreads / kChunks;  // at a time
-
-// The layout that the 128-byte swizzle of a matrix descriptor means, and that of products.cu.
-inline __device__ int swizzled(int row, int chunk) {
-  return (row * kChunks + (chunk ^ (row & (kChunks - 1)))) * 16;
-}
+constexpr int kRowsLoaded = kThreads / kChunks;  // at a time
 
 // Rows of 128 bytes, features side by side, eight rows apart by 1024 bytes (PTX ISA, "matrix
 // descriptor"; the leading offset is not used with this swizzle).
@@ -157,7 +152,6 @@ __global__ void __launch_bounds__(kThreads, 1)
     asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
   }
 
-  constexpr float kUnit = 0x1p-26f;  // 2^-13 of either operand
   static_assert(kHalfScaleBits == 13);
 #pragma unroll
   for (int n = 0; n < kColumns / 8; ++n) {
@@ -167,7 +161,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       const int column = n * 8 + lane % 4 * 2 + e % 2;
       const std::int64_t i = tile.first + row, j = product_tile.first_column + column;
       if (row >= n_rows || j > i) continue;
-      const float value = sums[n * 4 + e] * kUnit;
+      const float value = sums[n * 4 + e] * kProductUnit;
       chunk.gram[shape.gram + j * shape.gram_stride + i] = value;
       chunk.gram[shape.gram + i * shape.gram_stride + j] = value;
     }

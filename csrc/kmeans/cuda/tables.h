@@ -161,9 +161,10 @@ struct Chunk {
     return order != nullptr ? order[position] : first_row + position;
   }
   __device__ const T* row(std::int64_t position) const { return x + row_number(position) * stride; }
-  __device__ bool counts(std::int64_t position) const {
-    return units == nullptr || units[position] > 0;
+  __device__ std::int64_t units_at(std::int64_t position) const {
+    return units == nullptr ? 1 : units[position];
   }
+  __device__ bool counts(std::int64_t position) const { return units_at(position) > 0; }
 };
 
 // Whether every row begins at a multiple of 16 bytes and has a whole number of them.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// From one assignment to the next centroids (docs/numerics.md sections 5, 9 and 10).
+// From one assignment to the next centroids (docs/numerics.md sections 5 and 9).
 #pragma once
 
 #include "kmeans/cuda/tables.h"
@@ -29,25 +29,6 @@ void repair_cells(const Chunk<T>& chunk, cudaStream_t stream);
 // In Gram space products are of rows, and their bounds differ: `gram` says so for Finish::move.
 template <class T>
 void finish_cells(const Chunk<T>& chunk, Finish how, bool gram, double product_error,
-                  cudaStream_t stream);
-
-// The end of an update: shift, variance in the first, and the distortion of the partition, which
-// goes to history [n_groups].
-template <class T>
-void conclude_update(const Chunk<T>& chunk, bool first, double* history, cudaStream_t stream);
-
-// The end of an iteration: which groups go on. Adds their number to n_active.
-template <class T>
-void conclude_iteration(const Chunk<T>& chunk, std::int64_t iteration, std::int64_t max_iter,
-                        double tol, int* n_active, cudaStream_t stream);
-
-// After the last iteration of all groups: the scaled distortion of every group.
-template <class T>
-void find_distortion(const Chunk<T>& chunk, cudaStream_t stream);
-
-// assignment [rows] by row number and mass [cells].
-template <class T>
-void write_result(const Chunk<T>& chunk, std::int64_t* assignment, double* mass,
                   cudaStream_t stream);
 
 }  // namespace ddkern::kmeans::cuda

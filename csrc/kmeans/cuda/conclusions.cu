@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kmeans/cuda/conclusions.h"
+
+#include "kmeans/cuda/frame.h"
+#include "kmeans/cuda/own_distances.cuh"
+#include "kmeans/cuda/update.h"
+
+namespace ddkern::kmeans::cuda {
+namespace {
+
+using ddkern::cuda::block_reduce;
+using ddkern::cuda::blocks_for;
+using ddkern::cuda::Largest;
+using ddkern::cuda::Sum;
+
+// After everything has seen that a cell changed.
+template <class T>
+__global__ void settle_events_kernel(Chunk<T> chunk, bool also_ended) {
+  const std::int64_t cell = blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x;
+  if (cell >= chunk.n_cells) return;
+  if (!also_ended && chunk.runs[chunk.cell_group[cell]].active == 0) {
+    return;
+  }
+  chunk.n_events[cell] = 0;
+}
+
+// Sums over all cells of a group, which column_sums is free for.
+template <class T>
+__global__ void total_sums_kernel(Chunk<T> chunk) {
+  const int g = static_cast<int>(blockIdx.y);
+  const int j = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (j >= chunk.n_features) return;
+  const GroupShape& shape = chunk.shapes[g];
+  std::int64_t sum = 0;
+  for (int c = 0; c < shape.k; ++c)
+    sum += chunk.sums[(shape.first_cell + c) * chunk.n_features + j];
+  chunk.column_sums[static_cast<std::int64_t>(g) * chunk.n_features + j] = sum;
+}
+
+template <class T>
+__global__ void __launch_bounds__(kWarp) variance_kernel(Chunk<T> chunk) {
+  const int g = static_cast<int>(blockIdx.x);
+  const GroupShape& shape = chunk.shapes[g];
+  const GroupFrame& frame = chunk.frames[g];
+  const std::int64_t* sums = chunk.column_sums + static_cast<std::int64_t>(g) * chunk.n_features;
+  double sq_norm = 0;
+  for (int j = static_cast<int>(threadIdx.x) % kLanes; j < chunk.n_features; j += kLanes) {
+    const double mean = static_cast<double>(sums[j]) / static_cast<double>(shape.total_units) *
+                        (shape.mean_factor * frame.row_unit);
+    sq_norm += mean * mean;
+  }
+  const double within = frame.mean_sq_norm - add_lanes(sq_norm);
+  if (threadIdx.x == 0) {
+    chunk.runs[g].variance = (within < 0 ? 0 : within) / static_cast<double>(chunk.n_features);
+  }
+}
+
+// The sum of value(c) over the cells of a group in ascending order, by a warp: lanes find the
+// terms, and every lane adds them one after the other.
+template <class Value>
+__device__ double ordered_sum(int n, const Value& value) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  double sum = 0;
+  for (int first = 0; first < n; first += kWarp) {
+    const double term = first + lane < n ? value(first + lane) : 0;
+    for (int l = 0; l < kWarp; ++l) {
+      const double next = __shfl_sync(kAllLanes, term, l);
+      if (first + l < n) sum += next;
+    }
+  }
+  return sum;
+}
+
+// share_c * value[c]; adding 0 for a cell without mass changes no bit.
+template <class T>
+struct Share {
+  const Chunk<T>& chunk;
+  const GroupShape& shape;
+  const double* values;
+  __device__ double operator()(int c) const {
+    const std::int64_t units = chunk.cell_units[shape.first_cell + c];
+    if (units == 0) return 0;
+    return static_cast<double>(units) / static_cast<double>(shape.total_units) *
+           values[shape.first_cell + c];
+  }
+};
+
+template <class T>
+__device__ double spread_within(const Chunk<T>& chunk, int g) {
+  const GroupShape& shape = chunk.shapes[g];
+  return chunk.frames[g].mean_sq_norm -
+         ordered_sum(shape.k, Share<T>{chunk, shape, chunk.mean_sq_norms});
+}
+
+template <class T>
+__global__ void __launch_bounds__(kWarp) conclude_update_kernel(Chunk<T> chunk, double* history) {
+  const int g = static_cast<int>(blockIdx.x);
+  GroupRun& run = chunk.runs[g];
+  if (run.active == 0) return;
+  const GroupShape& shape = chunk.shapes[g];
+  const double shift =
+      ordered_sum(shape.k, [&](int c) { return chunk.shifts[shape.first_cell + c]; });
+  const double within = spread_within(chunk, g);
+  if (threadIdx.x != 0) return;
+  run.shift = shift;
+  history[g] = ldexp(within < 0 ? 0 : within, 2 * chunk.frames[g].exponent);
+  run.any_moved = 0;
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    conclude_iteration_kernel(Chunk<T> chunk, std::int64_t iteration, std::int64_t max_iter,
+                              double tol, int* n_active) {
+  const int g = static_cast<int>(blockIdx.x);
+  const GroupShape& shape = chunk.shapes[g];
+  GroupRun& run = chunk.runs[g];
+  if (run.active == 0) return;
+  const bool converged =
+      run.repaired == 0 && (run.any_moved == 0 || run.shift <= tol * run.variance);
+  bool ends = converged || iteration >= max_iter;
+  if (ends && iteration < max_iter + 100 + shape.k) {
+    // Ending with a dead cell is for groups that have no distinct row left to give it.
+    bool empty = false;
+    for (int c = static_cast<int>(threadIdx.x); c < shape.k; c += kThreads) {
+      empty = empty || chunk.cell_units[shape.first_cell + c] == 0;
+    }
+    if (__syncthreads_or(empty) != 0) {
+      double largest;
+      distances_to_own(chunk, g, &largest);
+      ends = __syncthreads_or(largest > 0) == 0;
+    }
+  }
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  run.n_iter = static_cast<int>(iteration);
+  run.converged = converged;
+  run.rows_assigned += shape.n;
+  if (ends) {
+    run.active = 0;
+  } else {
+    atomicAdd(n_active, 1);
+  }
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads, 4) distortion_kernel(Chunk<T> chunk) {
+  __shared__ int far;
+  const int g = static_cast<int>(blockIdx.x);
+  const GroupShape& shape = chunk.shapes[g];
+  GroupRun& run = chunk.runs[g];
+  if (threadIdx.x < kWarp) {
+    const double within = spread_within(chunk, g);
+    const double off = ordered_sum(shape.k, Share<T>{chunk, shape, chunk.off});
+    const double n_empty = ordered_sum(
+        shape.k, [&](int c) { return chunk.cell_units[shape.first_cell + c] == 0 ? 1.0 : 0.0; });
+    if (threadIdx.x == 0) {
+      far = within < chunk.frames[g].mean_sq_norm / 8;
+      run.far = far;
+      run.n_empty_cells = static_cast<int>(n_empty);
+      run.scaled_distortion = within + off;
+    }
+  }
+  __syncthreads();
+  if (far == 0) return;
+  double largest;
+  distances_to_own(chunk, g, &largest);
+}
+
+template <class T>
+__global__ void write_assignment_kernel(Chunk<T> chunk, std::int64_t* assignment) {
+  const std::int64_t position = blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x;
+  if (position < chunk.n_rows) {
+    assignment[chunk.row_number(position)] = chunk.assignment[position];
+  }
+}
+
+template <class T>
+__global__ void write_mass_kernel(Chunk<T> chunk, double* mass) {
+  const std::int64_t cell = blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x;
+  if (cell >= chunk.n_cells) return;
+  const int g = chunk.cell_group[cell];
+  mass[cell] = static_cast<double>(chunk.cell_units[cell]) /
+               static_cast<double>(chunk.shapes[g].total_units);
+}
+
+}  // namespace
+
+template <class T>
+void conclude_update(const Chunk<T>& chunk, bool first, double* history, cudaStream_t stream) {
+  if (first) {
+    DDKERN_LAUNCH(
+        total_sums_kernel<T>,
+        dim3(blocks_for(chunk.n_features, kThreads), static_cast<unsigned>(chunk.n_groups)),
+        kThreads, 0, stream, chunk);
+    DDKERN_LAUNCH(variance_kernel<T>, chunk.n_groups, kWarp, 0, stream, chunk);
+  }
+  DDKERN_LAUNCH(settle_events_kernel<T>, blocks_for(chunk.n_cells, kThreads), kThreads, 0, stream,
+                chunk, false);
+  DDKERN_LAUNCH(conclude_update_kernel<T>, chunk.n_groups, kWarp, 0, stream, chunk, history);
+}
+
+template <class T>
+void conclude_iteration(const Chunk<T>& chunk, std::int64_t iteration, std::int64_t max_iter,
+                        double tol, int* n_active, cudaStream_t stream) {
+  DDKERN_LAUNCH(conclude_iteration_kernel<T>, chunk.n_groups, kThreads, 0, stream, chunk, iteration,
+                max_iter, tol, n_active);
+}
+
+template <class T>
+void find_distortion(const Chunk<T>& chunk, cudaStream_t stream) {
+  update_sums(chunk, true, stream);
+  finish_cells(chunk, Finish::report, false, 0, stream);
+  DDKERN_LAUNCH(settle_events_kernel<T>, blocks_for(chunk.n_cells, kThreads), kThreads, 0, stream,
+                chunk, true);
+  DDKERN_LAUNCH(distortion_kernel<T>, chunk.n_groups, kThreads, 0, stream, chunk);
+  average_distances(chunk, stream);
+}
+
+template <class T>
+void write_result(const Chunk<T>& chunk, std::int64_t* assignment, double* mass,
+                  cudaStream_t stream) {
+  DDKERN_LAUNCH(write_assignment_kernel<T>, blocks_for(chunk.n_rows, kThreads), kThreads, 0, stream,
+                chunk, assignment);
+  DDKERN_LAUNCH(write_mass_kernel<T>, blocks_for(chunk.n_cells, kThreads), kThreads, 0, stream,
+                chunk, mass);
+}
+
+#define DDKERN_INSTANTIATE(T)                                                                 \
+  template void conclude_update(const Chunk<T>&, bool, double*, cudaStream_t);                \
+  template void conclude_iteration(const Chunk<T>&, std::int64_t, std::int64_t, double, int*, \
+                                   cudaStream_t);                                             \
+  template void find_distortion(const Chunk<T>&, cudaStream_t);                               \
+  template void write_result(const Chunk<T>&, std::int64_t*, double*, cudaStream_t)
+
+DDKERN_INSTANTIATE(float);
+DDKERN_INSTANTIATE(double);
+
+}  // namespace ddkern::kmeans::cuda
