@@ -40,6 +40,21 @@ and step that it takes above, a stored graph would take {graphs}. Some steps are
 one adds its parameters, {megabytes} MB. *At once*: how many images of a step go through the network
 together (`micro_batch`); the gradient is the same."""
 
+_STUDENTS = """\
+The gradient of the mean distance of several students (`students` of `ddkern.distill.MTT`), {steps}
+steps on all of the images: one student in the network at a time, or all of them as one computation
+of `torch.func.vmap` (`at_once`), in turns. Networks with weights of their own are grouped
+convolutions there, with copies between them and the norms: on a CPU no gain, so `at_once` is 1 by
+default. *Difference* is that of the two gradients of the images, from rounding."""
+
+_COMPILED = """\
+What a step of a student consists of, plain and by `torch.compile`, in turns: the gradient of its
+loss on the way forward, and the derivatives of a product of that gradient on the way back.
+AOTAutograd does not differentiate twice; with both derivatives inside the compiled function, by
+`torch.func.grad`, it compiles. Compilation is in seconds of CPU, with an empty cache; after so many
+steps it has paid. `Unroll` does not do it yet: every network, size of batch and choice of
+derivatives is a compilation of its own."""
+
 _TESLA = """\
 TESLA's gradient leaves out the path through the parameters of earlier steps. Relative error and
 cosine of its derivative with respect to the images, against the exact one: a ConvNet-D3 on
@@ -79,6 +94,8 @@ def render(documents: dict[str, dict[str, Any]]) -> str:
         ("matching_distance", "Distances", _DISTANCE, _distances),
         ("matching_unroll", "Gradients through steps", _UNROLL, _unrolled),
         ("matching_unroll_large", "Many images", _LARGE, _large),
+        ("matching_students", "Students at once", _STUDENTS, _students),
+        ("matching_compiled", "Compiled steps", _COMPILED, _compiled),
         ("matching_tesla", "The bias of TESLA", _TESLA, _biases),
         ("matching_norms", "Norms and the exact gradient", _NORMS, _norms),
         ("matching_mtt", "MTT", _MTT, _accuracies),
@@ -87,7 +104,11 @@ def render(documents: dict[str, dict[str, Any]]) -> str:
             document = documents[suite]
             machine = f"{document['machine']['cpu']}, {document['threads']} threads, torch "
             machine += f"{document['versions']['torch']}; `{document['command']}`."
-            figures = {"matching_mtt": _figures, "matching_unroll_large": _large_figures}
+            figures = {
+                "matching_mtt": _figures,
+                "matching_students": lambda found: {"steps": found["steps"]},
+                "matching_unroll_large": _large_figures,
+            }
             filled = text.format(**figures[suite](document)) if suite in figures else text
             parts += [f"## {heading}", filled, make(document), machine]
     return "\n\n".join(parts) + "\n"
@@ -172,6 +193,42 @@ def _large(document: dict[str, Any]) -> str:
         )
     head = ["images a step", "at once", "steps taken", "memory (MB)", "seconds a step", "of steps"]
     return table([*head, "memory of all (MB)"], rows, 0)
+
+
+def _students(document: dict[str, Any]) -> str:
+    rows = [
+        [
+            str(line["students"]),
+            str(line["images"]),
+            str(line["width"]),
+            f"{line['seconds']['one by one']:.1f}",
+            f"{line['seconds']['at once']:.1f}",
+            f"{line['seconds']['at once'] / line['seconds']['one by one']:.2f}x",
+            f"{line['difference']:.1e}",
+        ]
+        for line in document["lines"]
+    ]
+    head = ["students", "images", "width", "one by one (s)", "at once (s)", "of one by one"]
+    return table([*head, "difference"], rows, 0)
+
+
+def _compiled(document: dict[str, Any]) -> str:
+    rows = []
+    for line in document["lines"]:
+        plain, compiled = line["seconds"]["plain"], line["seconds"]["compiled"]
+        saved = sum(plain) - sum(compiled)
+        rows.append(
+            [
+                str(line["images"]),
+                *(f"{1e3 * seconds:.0f}" for seconds in (*plain, *compiled)),
+                f"{sum(plain) / sum(compiled):.2f}x",
+                f"{line['compilation']:.0f}",
+                f"{line['compilation'] / saved:.0f}" if saved > 0 else "never",
+                f"{line['difference']:.1e}",
+            ]
+        )
+    head = ["images", "forward (ms)", "back (ms)", "compiled forward (ms)", "compiled back (ms)"]
+    return table([*head, "gain", "compilation (s)", "steps until then", "difference"], rows, 0)
 
 
 def _biases(document: dict[str, Any]) -> str:

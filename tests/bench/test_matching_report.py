@@ -63,3 +63,30 @@ def test_biases() -> None:
     }
     page = render({"matching_tesla": HEAD | {"lines": [line]}})
     assert cells(page, "| 10 ")[1:] == ["30", "0.01", "0.9000", "0.250", "0.970", "1 and -2"]
+
+
+def test_students() -> None:
+    line = {
+        "students": 4,
+        "images": 10,
+        "width": 32,
+        "seconds": {"one by one": 2.0, "at once": 3.0},
+        "difference": 1e-3,
+    }
+    page = render({"matching_students": HEAD | {"steps": 3, "lines": [line]}})
+    assert cells(page, "| 4 ")[1:] == ["10", "32", "2.0", "3.0", "1.50x", "1.0e-03"]
+    assert "`ddkern.distill.MTT`), 3\nsteps on all of the images" in page
+
+
+def test_compiled_steps() -> None:
+    line = {
+        "images": 10,
+        "compilation": 60.0,
+        "seconds": {"plain": [0.1, 0.35], "compiled": [0.1, 0.2]},
+        "difference": 1e-6,
+    }
+    page = render({"matching_compiled": HEAD | {"lines": [line]}})
+    found = cells(page, "| 10 ")
+    assert found == ["10", "100", "350", "100", "200", "1.50x", "60", "400", "1.0e-06"]
+    line["seconds"] = {"plain": [0.1, 0.2], "compiled": [0.1, 0.3]}
+    assert cells(render({"matching_compiled": HEAD | {"lines": [line]}}), "| 10 ")[7] == "never"

@@ -19,6 +19,10 @@ distance with respect to ``theta_{i+1}`` and ``v_{i+1}``. A step back is ::
 
 TESLA [2]_ leaves out ``d phi / d theta_i``, so its gradient is biased.
 
+Several students learn from one set, each from a start of its own. Their steps do not meet: the sum
+of their losses has the gradient of each with respect to its own parameters, and ``<q, g>`` summed
+over students the derivatives by what they share.
+
 References
 ----------
 .. [1] G. Cazenavette et al., "Dataset distillation by matching training trajectories", CVPR 2022.
@@ -50,6 +54,9 @@ Augment: TypeAlias = Callable[[Tensor, int], Tensor]
 
 StepLoss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """From logits and targets to the mean loss of a batch."""
+
+_Students: TypeAlias = slice | list[int]
+"""Which rows of parameters."""
 
 
 # What the nearest step is nearest by.
@@ -87,6 +94,10 @@ class Unroll:
         must be the mean over its inputs, and no norm may mix them.
     store_every : int
         Parameters are kept after every so many steps, and those between are computed again.
+    at_once : int
+        Of several starts, those whose students go through the network as one batched computation
+        (``vmap``): worth it where one student does not fill the device, and for networks that vmap
+        knows. Equal to one by one up to rounding; the memory of a step is that of so many.
     precision : {"float32", "bfloat16"}
         Of convolutions and linear layers, by autocast. Parameters and derivatives with respect to
         them have the dtype of ``start``.
@@ -120,6 +131,7 @@ class Unroll:
     gradient: str = "exact"
     micro_batch: int | None = None
     store_every: int = 1
+    at_once: int = 1
     precision: Precision = "float32"
     loss: StepLoss = nn.functional.cross_entropy
     _network: FlatNetwork = field(init=False, repr=False)
@@ -135,6 +147,7 @@ class Unroll:
         if self.micro_batch is not None:
             as_count("micro_batch", self.micro_batch)
         as_count("store_every", self.store_every)
+        as_count("at_once", self.at_once)
         check_choice("precision", self.precision, PRECISIONS)
 
     def distance(
@@ -149,27 +162,30 @@ class Unroll:
 
         Parameters
         ----------
-        start, target : Tensor, shape (n_parameters,)
-            Of one floating dtype, on one device.
+        start, target : Tensor, shape (n_parameters,) or (n_starts, n_parameters)
+            Of one shape, one floating dtype, on one device. From each of several starts a student
+            takes the steps, with the same rows and the same augmentation.
         images : Tensor, shape (n, ...)
             The synthetic set as the network takes it, before augmentation.
         labels : Tensor
             int64, shape (n,): classes; or floating, shape (n, n_classes): probabilities, which may
             be learned.
         lr : Tensor or float
-            A single number.
+            A single number; or, with several starts, shape (n_starts,): one for each.
 
         Returns
         -------
-        Tensor
+        Tensor, a single number or shape (n_starts,)
             ``|theta_m - target|^2 / |start - target|^2``, differentiable once with respect to
-            ``images``, ``labels``, ``lr`` and ``start`` where they require it.
+            ``images``, ``labels``, ``lr`` and ``start`` where they require it. Of ``nearest``, each
+            student has its own m. A student whose distance has no weight in what is differentiated
+            is left out on the way back, also if it diverged.
 
         Raises
         ------
         TypeError, ValueError
-            If an argument breaks its rule, ``start`` equals ``target``, a truncated gradient is
-            asked for ``start``, or no step is nearest since all of them diverge.
+            If an argument breaks its rule, a start equals its target, a truncated gradient is
+            asked for ``start``, or for a student no step is nearest since all of them diverge.
         """
         self._check_parameters("start", start)
         self._check_parameters("target", target)
@@ -178,35 +194,61 @@ class Unroll:
                 f"start is {start.dtype} on {start.device}, target {target.dtype} on "
                 f"{target.device}; they must be alike"
             )
+        if start.shape != target.shape:
+            raise ValueError(
+                f"target has shape {tuple(target.shape)}; it must be {tuple(start.shape)}, as start"
+            )
         if self._steps_back is not None and start.requires_grad:
             raise ValueError(
                 f"gradient={self.gradient!r} does not come back to start, which requires one"
             )
         self._check_set(images, labels)
-        found: Tensor = _Distance.apply(  # type: ignore[no-untyped-call]
-            self, start, target.detach(), images, labels, _as_rate(lr, start)
-        )
-        return found
+        rate = _as_rate(lr, start)
+        starts, targets = _as_rows(start), _as_rows(target.detach())
+        names = [f"[{number}]" for number in range(len(start))] if start.dim() == 2 else [""]
+        scales = _scales(starts.detach(), targets, names)
+        found = []
+        for part in self._parts(len(starts)):
+            arguments = (starts[part], targets[part], scales[part], names[part])
+            of_part = _of_students(rate, part)
+            found.append(
+                _Distance.apply(self, *arguments, images, labels, of_part)  # type: ignore[no-untyped-call]
+            )
+        distances = torch.cat(found)
+        return distances if start.dim() == 2 else distances[0]
 
     def parameters_after(
         self, start: Tensor, images: Tensor, labels: Tensor, lr: Tensor | float
     ) -> Tensor:
-        """Where the steps end: a vector like ``start``, without a gradient."""
+        """Where the steps end: a tensor like ``start``, without a gradient.
+
+        Arguments and errors are those of :meth:`distance`.
+        """
         self._check_parameters("start", start)
         self._check_set(images, labels)
-        walk = _Walk(self, images.detach(), labels.detach(), _as_rate(lr, start).detach())
-        state = _State(start.detach(), None)
-        for index in range(len(self.batches)):
-            state = walk.step(index, state)
-        return state.theta
+        rate = _as_rate(lr, start).detach()
+        starts = _as_rows(start.detach())
+        ends = []
+        for part in self._parts(len(starts)):
+            walk = _Walk(self, images.detach(), labels.detach(), _of_students(rate, part))
+            state = _State(starts[part], None)
+            for index in range(len(self.batches)):
+                state = walk.step(index, state)
+            ends.append(state.theta)
+        return torch.cat(ends).view(start.shape)
+
+    def _parts(self, n_starts: int) -> list[slice]:
+        """Students that go through the network at once."""
+        return [slice(first, first + self.at_once) for first in range(0, n_starts, self.at_once)]
 
     def _check_parameters(self, name: str, value: Any) -> None:
         if not isinstance(value, Tensor) or not value.is_floating_point():
             raise TypeError(f"{name} must be a tensor of floating point")
-        if value.shape != (self._network.n_parameters,):
+        size = self._network.n_parameters
+        if value.dim() not in (1, 2) or value.shape[-1] != size or not len(value):
             raise ValueError(
-                f"{name} has shape {tuple(value.shape)}; it must be "
-                f"({self._network.n_parameters},), one value a parameter of model"
+                f"{name} has shape {tuple(value.shape)}; it must be ({size},), one value a "
+                f"parameter of model, or (n_starts, {size})"
             )
 
     def _check_set(self, images: Any, labels: Any) -> None:
@@ -231,10 +273,18 @@ class Unroll:
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """Parameters before a step and the momentum that they came with, None where there is none."""
+    """Parameters before a step and the momentum that they came with, None where there is none.
+
+    Of students, shape (n_students, n_parameters) each.
+    """
 
     theta: Tensor
     momentum: Tensor | None
+
+    def of(self, students: _Students) -> _State:
+        """Those of some of the students."""
+        momentum = None if self.momentum is None else self.momentum[students]
+        return _State(self.theta[students], momentum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,50 +298,61 @@ class _Wanted:
 
 
 class _Walk:
-    """The steps of one call: forward without a graph, and back one at a time."""
+    """The steps of students at once: forward without a graph, and back one step at a time."""
 
     def __init__(self, unroll: Unroll, images: Tensor, labels: Tensor, lr: Tensor) -> None:
         self._unroll = unroll
-        self._images, self._labels, self._lr = images, labels, lr
+        self._images, self._labels = images, labels
+        self._lr = lr if lr.dim() == 0 else lr[:, None]  # beside rows of parameters
         self._kept: dict[int, _State] = {}
         self._segment: dict[int, _State] = {}
 
-    def forward(self, start: Tensor, target: Tensor) -> Tensor:
-        """Take the steps and choose those that are matched; returns the distance."""
+    def forward(self, start: Tensor, target: Tensor, scale: Tensor, names: list[str]) -> Tensor:
+        """Take the steps and choose those that are matched; returns a distance a student.
+
+        ``names`` are what an error calls the students, and ``scale`` the squared distances between
+        starts and targets.
+        """
         unroll, steps = self._unroll, len(self._unroll.batches)
-        self._target = target
-        self._scale = squared_distance(start, target)
-        if not torch.isfinite(self._scale):
-            raise ValueError("start or target holds NaN or infinity")
-        if not self._scale > 0:
-            raise ValueError("start equals target; the distance between them must not be 0")
+        self._target, self._scale = target, scale
         candidates: Sequence[int] = range(1, steps + 1)
         if unroll.match not in _NEAREST:
             candidates = (steps,) if unroll.match == "last" else cast(Any, unroll.match)
-        ends: dict[int, tuple[Tensor, Tensor]] = {}
-        least = float("inf")
+        # Of every student, its parameters after the steps that are matched.
+        ends: list[dict[int, Tensor]] = [{} for _ in names]
+        least = [math.inf for _ in names]
         state = _State(start, None)
         for index in range(max(candidates)):
             if index % unroll.store_every == 0:
                 self._kept[index] = state
             state = self.step(index, state)
             if index + 1 in candidates:
-                found = squared_distance(state.theta, target) / self._scale
-                if unroll.match in _NEAREST:
-                    measure = _NEAREST[unroll.match](state.theta, target)
-                    if not float(measure) <= least or not math.isfinite(measure):
-                        continue
-                    least = float(measure)
-                    ends.clear()
-                ends[index + 1] = state.theta, found
-        if not ends:
-            raise ValueError(
-                f"lr={float(self._lr):g}; the steps diverge, since the distance is NaN or infinite "
-                "after each of them"
-            )
-        self._ends = {step: theta for step, (theta, _) in ends.items()}
-        self._kept = {step: kept for step, kept in self._kept.items() if step < max(ends)}
-        self._distance = torch.stack([found for _, found in ends.values()]).mean()
+                for student, theta in enumerate(state.theta):
+                    if unroll.match in _NEAREST:
+                        measure = float(_NEAREST[unroll.match](theta, target[student]))
+                        if not measure <= least[student] or not math.isfinite(measure):
+                            continue
+                        least[student] = measure
+                        ends[student].clear()
+                    ends[student][index + 1] = theta
+        for student, matched in enumerate(ends):
+            if not matched:
+                rate = float(_of_students(self._lr, student))
+                raise ValueError(
+                    f"lr={rate:g}; the steps{' from start' * bool(names[student])}{names[student]} "
+                    "diverge, since the distance is NaN or infinite after each of them"
+                )
+        self._ends = ends
+        last = max(max(matched) for matched in ends)
+        self._kept = {step: kept for step, kept in self._kept.items() if step < last}
+        self._distance = torch.stack(
+            [
+                torch.stack(
+                    [squared_distance(theta, target[student]) / scale[student] for theta in matched]
+                ).mean()
+                for student, matched in enumerate(found.values() for found in ends)
+            ]
+        )
         return self._distance.to(start.dtype)
 
     def step(self, index: int, state: _State) -> _State:
@@ -300,36 +361,69 @@ class _Walk:
         theta = state.theta - self._lr * momentum
         return _State(theta, momentum if self._unroll.momentum > 0 else None)
 
-    def backward(self, wanted: _Wanted) -> _Gradients:
-        """Derivatives of the distance, back through the steps from the last one that is matched."""
-        unroll, last = self._unroll, max(self._ends)
-        first = 0 if unroll._steps_back is None else max(0, last - unroll._steps_back)
+    def backward(self, wanted: _Wanted, weights: Tensor) -> _Gradients:
+        """Derivatives of the weighted sum of the distances.
+
+        Back through the steps, for each student from the last one that it is matched after. One
+        without weight is left out, and what it would multiply 0 with may be NaN.
+        """
+        unroll = self._unroll
+        walked = [
+            self._steps_of(student) if weight != 0 else range(0)
+            for student, weight in enumerate(weights.tolist())
+        ]
         images = torch.zeros_like(self._images) if wanted.images else None
         labels = torch.zeros_like(self._labels) if wanted.labels else None
-        lr = torch.zeros((), dtype=torch.float64, device=self._lr.device)
+        lr = torch.zeros(len(walked), dtype=torch.float64, device=self._lr.device)
         p = torch.zeros_like(self._target)
         q = torch.zeros_like(self._target)
-        for index in reversed(range(first, last)):
-            if index + 1 in self._ends:
-                share = (2 / (self._scale * len(self._ends))).to(p.dtype)
-                p = p + share * (self._ends[index + 1] - self._target)
-            state = self._state_before(index)
-            q = unroll.momentum * q - self._lr * p
-            through_theta = unroll.gradient != "tesla" and (index > first or wanted.start)
-            back = self._step_back(index, state.theta, q, wanted, through_theta)
+        for index in reversed(range(max(steps.stop for steps in walked))):
+            chosen = [student for student, steps in enumerate(walked) if index in steps]
+            if not chosen:
+                continue
+            for student in chosen:
+                if index + 1 in self._ends[student]:
+                    p[student] += self._at_end(student, index + 1, weights[student])
+            students: _Students = slice(None) if len(chosen) == len(walked) else chosen
+            state, rate = self._state_before(index).of(students), _of_students(self._lr, students)
+            q[students] = unroll.momentum * q[students] - rate * p[students]
+            # Where it is the first step of some only, theirs is computed too and not looked at.
+            goes_on = wanted.start or any(index > walked[student].start for student in chosen)
+            through_theta = unroll.gradient != "tesla" and goes_on
+            back = self._step_back(index, state.theta, q[students], wanted, through_theta)
             if wanted.lr:
-                lr -= (p * self._with_momentum(back.step, state)).sum(dtype=torch.float64)
+                momentum = self._with_momentum(back.step, state)
+                lr[students] -= (p[students] * momentum).sum(-1, dtype=torch.float64)
             rows = unroll.batches[index]
             if images is not None and back.images is not None:
                 images.index_add_(0, rows, back.images)
             if labels is not None and back.labels is not None:
                 labels.index_add_(0, rows, back.labels)
             if back.theta is not None:
-                p = p + back.theta
+                p[students] += back.theta
         if wanted.start:
-            start = self._state_before(0).theta
-            p = p - (2 * self._distance / self._scale).to(p.dtype) * (start - self._target)
-        return _Gradients(p, images, labels, lr)
+            p -= self._of_scales(weights)
+        return _Gradients(p, images, labels, lr if self._lr.dim() else lr.sum())
+
+    def _at_end(self, student: int, step: int, weight: Tensor) -> Tensor:
+        """Of a distance with respect to the parameters after a step that is matched."""
+        share = 2 / (self._scale[student] * len(self._ends[student])) * weight
+        away = self._ends[student][step] - self._target[student]
+        return share.to(away.dtype) * away
+
+    def _of_scales(self, weights: Tensor) -> Tensor:
+        """What the distances lose by their denominators, with respect to the starts."""
+        lost = torch.zeros_like(self._target)
+        away = self._state_before(0).theta - self._target
+        for student in weights.nonzero().flatten().tolist():
+            share = 2 * self._distance[student] / self._scale[student] * weights[student]
+            lost[student] = share.to(away.dtype) * away[student]
+        return lost
+
+    def _steps_of(self, student: int) -> range:
+        """The steps that the derivative of a student goes back through."""
+        last, back = max(self._ends[student]), self._unroll._steps_back
+        return range(0 if back is None else max(0, last - back), last)
 
     def _state_before(self, index: int) -> _State:
         if index in self._kept:
@@ -347,7 +441,7 @@ class _Walk:
         return gradient + self._unroll.momentum * state.momentum
 
     def _gradient(self, index: int, theta: Tensor) -> Tensor:
-        """Of the loss of a batch with respect to the parameters."""
+        """Of the loss of a batch with respect to the parameters of every student."""
         rows = self._unroll.batches[index]
         inputs = self._augmented(index, self._images[rows])
         theta = theta.detach().requires_grad_()
@@ -362,7 +456,7 @@ class _Walk:
     def _step_back(
         self, index: int, theta: Tensor, q: Tensor, wanted: _Wanted, through_theta: bool
     ) -> _StepGradients:
-        """Derivatives of ``<q, gradient of the step>``, and that gradient."""
+        """Derivatives of ``<q, gradient of the step>``, summed over students, and that gradient."""
         rows = self._unroll.batches[index]
         images = self._images[rows].requires_grad_(wanted.images)
         with torch.enable_grad():
@@ -410,11 +504,15 @@ class _Walk:
         return images if augment is None else augment(images, index)
 
     def _loss(self, theta: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
-        if inputs.dim() == 4:
+        """Of a batch, summed over students: each has the gradient of its own."""
+        # With the channels last torch is faster, but group norms under vmap fail.
+        if inputs.dim() == 4 and len(theta) == 1:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         with autocast(self._unroll.precision, inputs.device):
             logits = self._unroll._network(theta, inputs)
-        return self._unroll.loss(logits.to(theta.dtype), labels)
+        # In turn: a loss of the caller's need not know vmap, and logits are few.
+        losses = [self._unroll.loss(of_one, labels) for of_one in logits.to(theta.dtype)]
+        return torch.stack(losses).sum()
 
     def _parts(self, count: int) -> list[tuple[slice, float]]:
         """Slices of a batch that go through the network at once, with their shares of it."""
@@ -437,7 +535,7 @@ class _StepGradients:
 
 @dataclass(frozen=True, slots=True)
 class _Gradients:
-    """Of the distance; those that are not wanted are None or without meaning."""
+    """Of the distances; those that are not wanted are None or without meaning."""
 
     start: Tensor
     images: Tensor | None
@@ -446,7 +544,7 @@ class _Gradients:
 
 
 class _Distance(torch.autograd.Function):
-    """:meth:`Unroll.distance` as an operation of autograd."""
+    """:meth:`Unroll.distance` of students at once, as an operation of autograd."""
 
     @staticmethod
     def forward(
@@ -454,37 +552,65 @@ class _Distance(torch.autograd.Function):
         unroll: Unroll,
         start: Tensor,
         target: Tensor,
+        scale: Tensor,
+        names: list[str],
         images: Tensor,
         labels: Tensor,
         lr: Tensor,
     ) -> Tensor:
         walk = _Walk(unroll, images.detach(), labels.detach(), lr.detach())
-        distance = walk.forward(start.detach(), target)
+        distances = walk.forward(start.detach(), target, scale, names)
         # Saved so that a change in place between the two passes is an error, as it is in torch.
         ctx.save_for_backward(start, target, images, labels, lr)
         ctx.walk = walk
-        return distance
+        return distances
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         *_, lr = ctx.saved_tensors
-        _, start, _, images, labels, rate = ctx.needs_input_grad
-        found = ctx.walk.backward(_Wanted(start, images, labels, rate))
+        _, start, *_, images, labels, rate = ctx.needs_input_grad
+        found = ctx.walk.backward(_Wanted(start, images, labels, rate), grad_out)
         return (
             None,
-            grad_out * found.start if start else None,
+            found.start if start else None,
             None,
-            grad_out.to(found.images.dtype) * found.images if images else None,
-            grad_out.to(found.labels.dtype) * found.labels if labels else None,
-            grad_out * found.lr.to(lr.dtype) if rate else None,
+            None,
+            None,
+            found.images,
+            found.labels,
+            found.lr.to(lr.dtype) if rate else None,
         )
+
+
+def _as_rows(parameters: Tensor) -> Tensor:
+    """Parameters of students, one of them too, as rows."""
+    return parameters if parameters.dim() == 2 else parameters[None]
+
+
+def _of_students(lr: Tensor, students: Any) -> Tensor:
+    """The learning rates of some, where it is not one for all."""
+    return lr if lr.dim() == 0 else lr[students]
+
+
+def _scales(starts: Tensor, targets: Tensor, names: list[str]) -> Tensor:
+    """The squared distances from starts to targets, which must be above 0."""
+    scales = torch.stack([squared_distance(*pair) for pair in zip(starts, targets, strict=True)])
+    for scale, name in zip(scales.tolist(), names, strict=True):
+        if not math.isfinite(scale):
+            raise ValueError(f"start{name} or target{name} holds NaN or infinity")
+        if not scale > 0:
+            raise ValueError(
+                f"start{name} equals target{name}; the distance between them must not be 0"
+            )
+    return scales
 
 
 def _as_rate(lr: Tensor | float, like: Tensor) -> Tensor:
     rate = torch.as_tensor(lr).to(dtype=like.dtype, device=like.device)
-    if rate.dim() != 0:
-        raise ValueError(f"lr has shape {tuple(rate.shape)}; it must be a single number")
+    if rate.dim() != 0 and rate.shape != like.shape[:-1]:
+        each = f", or ({len(like)},), one for each start" if like.dim() == 2 else ""
+        raise ValueError(f"lr has shape {tuple(rate.shape)}; it must be a single number{each}")
     return rate
 
 

@@ -7,6 +7,9 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.func import vmap
+
+from ddkern.models.convnet import Blocks
 
 __all__ = ["FlatNetwork"]
 
@@ -70,19 +73,53 @@ class FlatNetwork:
         return torch.cat([parameter.detach().reshape(-1) for parameter in model.parameters()])
 
     def __call__(self, parameters: Tensor, inputs: Tensor) -> Tensor:
-        """Logits of ``inputs`` with these parameters, shape (n_parameters,), in training mode."""
+        """Logits of ``inputs`` with these parameters, in training mode.
+
+        Parameters
+        ----------
+        parameters : Tensor, shape (n_parameters,) or (n_networks, n_parameters)
+            Several networks are one batched computation (``vmap``), for which fused layers
+            (:func:`ddkern.models.accelerate`) become plain ones.
+        inputs : Tensor, shape (n, ...)
+            The same for all networks.
+
+        Returns
+        -------
+        Tensor, shape (n, n_classes) or (n_networks, n, n_classes)
+        """
+        if parameters.dim() == 2 and len(parameters) == 1:
+            return self(parameters.view(-1), inputs)[None]
+        is_batch = parameters.dim() == 2
+        # Copies take the updates of running statistics.
+        shape = parameters.shape[:-1]
+        buffers = {
+            name: buffer.expand((*shape, *buffer.shape)).clone()
+            for name, buffer in self._model.named_buffers()
+        }
+        fused = [
+            module
+            for module in self._model.modules()
+            if is_batch and isinstance(module, Blocks) and module.fused
+        ]
+        was_training = self._model.training
+        self._model.train()
+        for module in fused:
+            module.fused = False
+        try:
+            if not is_batch:
+                return self._logits(parameters, buffers, inputs)
+            return vmap(self._logits, (0, 0, None))(parameters, buffers, inputs)
+        finally:
+            self._model.train(was_training)
+            for module in fused:
+                module.fused = True
+
+    def _logits(self, parameters: Tensor, buffers: dict[str, Tensor], inputs: Tensor) -> Tensor:
         # One split, whose derivative is one concatenation; a view each would be a sum of vectors.
         parts = parameters.split_with_sizes(self._sizes)
         named = {
             name: part.view(shape)
             for part, (name, shape) in zip(parts, self._shapes.items(), strict=True)
         }
-        # Copies take the updates of running statistics.
-        buffers = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
-        was_training = self._model.training
-        self._model.train()
-        try:
-            logits = torch.func.functional_call(self._model, (named, buffers), (inputs,))
-        finally:
-            self._model.train(was_training)
+        logits = torch.func.functional_call(self._model, (named, buffers), (inputs,))
         return cast(Tensor, logits)

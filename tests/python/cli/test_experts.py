@@ -100,7 +100,7 @@ def test_mtt_is_that_of_python_and_its_run_is_recorded(
     run: Run, experts: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    looks = ("--look-every", 3, "--look-protocol", "small")
+    looks = ("--look-every", 3, "--look-protocol", "small", "--set", "students=2")
     done = run(
         *MTT_OPTIONS, "--experts", experts, "--iterations", 4, "--out", out, "--seed", 5, *looks
     )
@@ -115,6 +115,7 @@ def test_mtt_is_that_of_python_and_its_run_is_recorded(
         student_steps=3,
         max_start_epoch=2,
         expert_epochs=1,
+        students=2,
         augment=DSA(strategy="crop_scale"),
         student_lr=0.1,
         lr_images=10,

@@ -61,8 +61,11 @@ def learned(experts: ExpertBuffer, seed: int = 3, **changes):
     return distill(TRAIN, method, normalization=NORMALIZATION, random_state=seed)
 
 
-def test_iterations_are_those_of_the_paper(experts: ExpertBuffer) -> None:
-    """Against a stored graph, with the draws written out."""
+@pytest.mark.parametrize(("students", "iterations"), [(1, 4), (2, 2)])
+def test_iterations_are_those_of_the_paper(
+    experts: ExpertBuffer, students: int, iterations: int
+) -> None:
+    """Against a stored graph, with the draws written out; of several students, the mean."""
     seed, dsa = 3, DSA()
     network = experts.network()
     start_set = distill(TRAIN, Random(ipc=2), normalization=NORMALIZATION, random_state=seed)
@@ -70,30 +73,34 @@ def test_iterations_are_those_of_the_paper(experts: ExpertBuffer) -> None:
     labels = torch.from_numpy(start_set.labels)
     rate = torch.tensor(0.05)
     velocity = [torch.zeros_like(images), torch.zeros(())]
-    for iteration in range(4):
+    for iteration in range(iterations):
         draws = np.random.Generator(np.random.Philox(key=[seed, iteration]))
-        number, start = int(draws.integers(2)), int(draws.integers(3))
+        begins = [(int(draws.integers(2)), int(draws.integers(3))) for _ in range(students)]
         order: list[np.ndarray] = []
         while len(order) < 3:
             permutation = draws.permutation(6)
             order += [permutation[:4], permutation[4:]]
         images.requires_grad_()
         rate.requires_grad_()
-        loss = stored_graph_distance(
-            network,
-            [torch.from_numpy(rows) for rows in order[:3]],
-            experts.parameters(number, start),
-            experts.parameters(number, start + 1),
-            images,
-            labels,
-            rate,
-            augment=lambda x, step, it=iteration: dsa(x, DrawKey(seed, it, step)),
-        )
+        losses = [
+            stored_graph_distance(
+                network,
+                [torch.from_numpy(rows) for rows in order[:3]],
+                experts.parameters(number, start),
+                experts.parameters(number, start + 1),
+                images,
+                labels,
+                rate,
+                augment=lambda x, step, it=iteration: dsa(x, DrawKey(seed, it, step)),
+            )
+            for number, start in begins
+        ]
+        loss = torch.stack(losses).mean()
         gradients = torch.autograd.grad(loss, (images, rate))
         velocity = [0.5 * v + g for v, g in zip(velocity, gradients, strict=True)]
         images = images.detach() - 20 * velocity[0]
         rate = rate.detach() - 1e-4 * velocity[1]
-    found = learned(experts)
+    found = learned(experts, students=students, iterations=iterations, at_once=students)
     np.testing.assert_allclose(found.inputs(), images.numpy(), rtol=2e-3, atol=2e-3)
     assert found.student_lr == pytest.approx(float(rate), rel=1e-3)
     assert (found.labels == labels.numpy()).all()
@@ -114,17 +121,18 @@ def test_an_interrupted_run_goes_on_with_the_same_bits(
         if progress.done == 2:
             raise KeyboardInterrupt
 
-    method = MTT(experts=experts, folder=tmp_path, ema=0.9, **SETTINGS)
+    method = MTT(experts=experts, folder=tmp_path, ema=0.9, **(SETTINGS | {"students": 2}))
     arguments = {"normalization": NORMALIZATION, "random_state": 3}
     with pytest.raises(KeyboardInterrupt):
         distill(TRAIN, method, progress=stop, **arguments)
     parted = distill(TRAIN, method, **arguments)
-    whole = learned(experts, ema=0.9)
+    whole = learned(experts, ema=0.9, students=2)
     assert np.array_equal(parted.inputs(), whole.inputs())
     assert parted.student_lr == whole.student_lr
-    assert not np.array_equal(whole.inputs(), learned(experts).inputs())
-    with pytest.raises(ValueError, match="of a run with other options, data or seed"):
-        distill(TRAIN, replace(method, student_steps=2), **arguments)
+    assert not np.array_equal(whole.inputs(), learned(experts, students=2).inputs())
+    for change in ({"student_steps": 2}, {"students": 1}):
+        with pytest.raises(ValueError, match="of a run with other options, data or seed"):
+            distill(TRAIN, replace(method, **change), **arguments)
 
 
 def test_the_rate_stays_above_zero_unless_asked(experts: ExpertBuffer) -> None:
@@ -140,10 +148,10 @@ def test_the_rate_stays_above_zero_unless_asked(experts: ExpertBuffer) -> None:
 
 
 def test_provenance_says_what_was_done(experts: ExpertBuffer, tmp_path: Path) -> None:
-    made = learned(experts, iterations=1, folder=tmp_path)
+    made = learned(experts, iterations=1, students=2, folder=tmp_path)
     options = made.provenance.options
     assert made.provenance.method == "mtt"
-    assert options["student_steps"] == 3
+    assert (options["student_steps"], options["students"]) == (3, 2)
     assert options["augment"]["strategy"] == "color_crop_cutout_flip_scale_rotate"
     assert options["experts"]["numbers"] == [0, 1]
     assert "folder" not in options
@@ -181,6 +189,8 @@ def test_looks_use_the_learned_rate(experts: ExpertBuffer, tmp_path: Path) -> No
     [
         ({"ipc": 0}, "ipc=0; it must be"),
         ({"student_steps": 0}, "student_steps=0"),
+        ({"students": 0}, "students=0; it must be"),
+        ({"at_once": 0}, "at_once=0"),
         ({"max_start_epoch": 4}, "max_start_epoch=4 and expert_epochs=1 reach epoch 4, but"),
         ({"student_lr": 0.0}, "student_lr=0; it must be above 0"),
         ({"lr_images": -1.0}, "lr_images=-1.0"),

@@ -14,7 +14,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from ddkern.augment import DSA, DrawKey  # noqa: E402
 from ddkern.distill.unroll import Unroll  # noqa: E402
-from ddkern.models import make_model  # noqa: E402
+from ddkern.models import accelerate, make_model  # noqa: E402
 from reference.unrolled import stored_graph_distance  # noqa: E402
 
 CLASSES, N = 3, 6
@@ -269,6 +269,151 @@ def test_bfloat16_is_near() -> None:
     assert 1e-6 < relative(found[1][0], exact[1][0]) < 0.2
 
 
+class Several(Problem):
+    """Three starts, each with a target near to where its own number of steps ends."""
+
+    ENDS = (5, 2, 4)
+
+    def __init__(
+        self, name: str, dtype: torch.dtype = torch.float64, lr: Any = 0.05, **options: Any
+    ) -> None:
+        super().__init__(name, dtype)
+        generator = torch.Generator().manual_seed(2)
+        away = torch.randn(3, len(self.start), generator=generator, dtype=dtype)
+        self.start = (self.start.detach() + 0.02 * away).requires_grad_()
+        self.lr = torch.tensor(lr, dtype=dtype, requires_grad=True)
+        self.weights = torch.tensor([0.5, -2.0, 1.5], dtype=dtype)
+        ends = [
+            Unroll(model=self.model, batches=self.batches[:steps], **options).parameters_after(
+                self.start[student], self.images, self.probabilities, self.rate_of(student)
+            )
+            for student, steps in enumerate(self.ENDS)
+        ]
+        self.target = torch.stack(ends) + 1e-3 * away.flip(0)
+
+    def rate_of(self, student: int) -> Tensor:
+        return self.lr[student] if self.lr.dim() else self.lr
+
+    def together(self, labels: Tensor, **options: Any) -> tuple[Tensor, list[Tensor]]:
+        unroll = Unroll(model=self.model, batches=self.batches, **options)
+        loss = unroll.distance(self.start, self.target, self.images, labels, self.lr)
+        gradients = torch.autograd.grad(loss, self.sources(labels), self.weights)
+        return loss.detach(), list(gradients)
+
+    def one_by_one(self, labels: Tensor, **options: Any) -> tuple[Tensor, list[Tensor]]:
+        """With ``match="ends"`` each of the ends that the targets are near to."""
+        found = []
+        for student, steps in enumerate(self.ENDS):
+            own = {"match": (steps,)} if options.get("match") == "ends" else {}
+            unroll = Unroll(model=self.model, batches=self.batches, **(options | own))
+            arguments = (self.start[student], self.target[student], self.images, labels)
+            found.append(unroll.distance(*arguments, self.rate_of(student)))
+        loss = torch.stack(found)
+        gradients = torch.autograd.grad(loss, self.sources(labels), self.weights)
+        return loss.detach(), list(gradients)
+
+    def stored_one_by_one(self, labels: Tensor, **options: Any) -> tuple[Tensor, list[Tensor]]:
+        found = [
+            stored_graph_distance(
+                self.model, self.batches, start, target, self.images, labels, self.lr, **options
+            )
+            for start, target in zip(self.start, self.target, strict=True)
+        ]
+        loss = torch.stack(found)
+        gradients = torch.autograd.grad(loss, self.sources(labels), self.weights)
+        return loss.detach(), list(gradients)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_gradients_of_students_are_those_of_a_stored_graph_each(name: str) -> None:
+    problem = Several(name)
+    options = {"momentum": 0.7, "augment": dsa}
+    expected = problem.stored_one_by_one(problem.classes, **options)
+    # Two of them together, and one alone.
+    found = problem.together(problem.classes, at_once=2, **options)
+    assert found[0].shape == (3,)
+    assert_alike(found, expected)
+
+
+@pytest.mark.parametrize("name", ["mlp", "convnet"])
+@pytest.mark.parametrize("match", ["nearest", "nearest_l1"])
+def test_each_student_has_a_nearest_step_of_its_own(name: str, match: str) -> None:
+    options = {"momentum": 0.5, "augment": dsa}
+    problem = Several(name, **options)
+    expected = problem.one_by_one(problem.probabilities, match="ends", **options)
+    for more in ({}, {"store_every": 3, "micro_batch": 2}):
+        found = problem.together(problem.probabilities, match=match, at_once=3, **more, **options)
+        assert_alike(found, expected)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"match": (1, 4), "store_every": 2},
+        {"gradient": "tesla", "match": "nearest"},
+        {"gradient": "truncated:2", "match": "nearest"},
+        {"gradient": "truncated:3", "match": "last", "at_once": 2},
+        {"lr": [0.05, 0.02, 0.03], "momentum": 0.3},
+        {"lr": [0.05, 0.02, 0.03], "momentum": 0.3, "match": "nearest", "at_once": 2},
+    ],
+    ids=str,
+)
+def test_students_at_once_with_all_options(options: dict[str, Any]) -> None:
+    lr = {"lr": options.pop("lr")} if "lr" in options else {}
+    problem = Several("convnet", **lr, momentum=options.get("momentum", 0.0))
+    problem.start.requires_grad_("truncated" not in options.get("gradient", ""))
+    expected = problem.one_by_one(problem.probabilities, **(options | {"at_once": 1}))
+    found = problem.together(problem.probabilities, **({"at_once": 3} | options))
+    assert_alike(found, expected)
+
+
+def test_students_in_float32_and_with_fused_layers() -> None:
+    problem = Several("convnet", torch.float32)
+    plain = problem.together(problem.classes)
+    assert_alike(problem.together(problem.classes, at_once=3), plain, 0.02)
+    accelerate(problem.model)
+    assert_alike(problem.together(problem.classes, at_once=3), plain, 0.02)
+    assert problem.model.features.fused
+    smooth = Several("mlp", torch.float32)
+    assert_alike(
+        smooth.together(smooth.classes, at_once=3), smooth.one_by_one(smooth.classes), 1e-4
+    )
+
+
+def test_a_student_that_diverges_is_named_or_left_out() -> None:
+    problem = Several("convnet")
+    rates = torch.tensor([0.05, 1e200, 0.05], dtype=torch.float64)
+    shared = {"model": problem.model, "batches": problem.batches, "at_once": 3}
+    arguments = (problem.start, problem.target, problem.images, problem.classes, rates)
+    with pytest.raises(ValueError, match=r"lr=1e\+200; the steps from start\[1\] diverge"):
+        Unroll(match="nearest", **shared).distance(*arguments)
+    distances = Unroll(**shared).distance(*arguments)
+    assert torch.isfinite(distances).tolist() == [True, False, True]
+    (found,) = torch.autograd.grad(distances[[0, 2]].sum(), problem.images)
+    problem.weights = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
+    assert relative(found, problem.one_by_one(problem.classes)[1][0]) < 1e-9
+
+
+def test_what_comes_after_the_nearest_step_of_a_student_may_be_nan() -> None:
+    """The second one's parameters are 1e80, 1e160, 1e240, infinity: only the first is a match."""
+    problem = Several("linear", lr=[0.05, 1e80, 0.05])
+    problem.weights[1] = 1e-160
+    options = {"match": "nearest", "loss": lambda logits, labels: logits.square().mean()}
+    problem.target[1] = problem.start[1].detach() + 1
+    expected = problem.one_by_one(problem.classes, **options)
+    assert_alike(problem.together(problem.classes, at_once=3, **options), expected)
+
+
+def test_where_the_steps_of_students_end() -> None:
+    problem = Several("mlp")
+    for at_once in (1, 3):
+        unroll = Unroll(model=problem.model, batches=problem.batches, at_once=at_once)
+        arguments = (problem.images, problem.classes, problem.lr)
+        found = unroll.parameters_after(problem.start, *arguments)
+        for start, end in zip(problem.start, found, strict=True):
+            assert relative(end, unroll.parameters_after(start, *arguments)) < 1e-12
+
+
 def test_a_second_derivative_is_refused() -> None:
     problem = Problem("linear")
     unroll = Unroll(model=problem.model, batches=problem.batches)
@@ -303,12 +448,16 @@ ROWS = [torch.tensor([0, 1])]
         ({"gradient": 3}, "gradient=3"),
         ({"micro_batch": 0}, "micro_batch=0"),
         ({"store_every": 0}, "store_every=0"),
+        ({"at_once": 0}, "at_once=0"),
         ({"precision": "half"}, "precision='half'"),
     ],
 )
 def test_wrong_fields(options: dict[str, Any], message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         Unroll(**({"model": linear(), "batches": ROWS} | options))
+
+
+SEVERAL = {"start": torch.zeros(2, 579), "target": torch.tensor([[1.0], [0.0]]).expand(2, 579)}
 
 
 @pytest.mark.parametrize(
@@ -323,14 +472,23 @@ def test_wrong_fields(options: dict[str, Any], message: str) -> None:
         ({"images": torch.zeros(5, 3, 8, 8).double()}, r"labels has shape \(6,\).*must be \(5,\)"),
         ({"labels": torch.zeros(6)}, r"labels has shape \(6,\) and dtype torch.float32"),
         ({"labels": [0] * 6}, "labels must be a tensor of int64 or of floating point"),
-        ({"lr": torch.zeros(2)}, r"lr has shape \(2,\); it must be a single number"),
+        ({"lr": torch.zeros(2)}, r"lr has shape \(2,\); it must be a single number$"),
+        ({"start": torch.zeros(0, 579)}, r"start has shape \(0, 579\); .* or \(n_starts, 579\)"),
+        (
+            {"start": torch.zeros(2, 579).double()},
+            r"target has shape .*must be \(2, 579\), as start",
+        ),
+        (SEVERAL | {"lr": torch.zeros(3)}, r"lr has shape \(3,\); .* number, or \(2,\), one for"),
+        (SEVERAL, r"start\[1\] equals target\[1\]; the distance between them must not be 0"),
+        (SEVERAL | {"target": torch.full((2, 579), torch.nan)}, r"start\[0\] or target\[0\] holds"),
         ({"batches": [torch.tensor([0, 6])]}, r"batches\[0\] has rows from 0 to 6; .*\[0, 6\)"),
         ({"gradient": "truncated:1"}, "gradient='truncated:1' does not come back to start"),
     ],
 )
 def test_wrong_arguments(changes: dict[str, Any], message: str) -> None:
     problem = Problem("linear")
-    options = {name: changes.pop(name) for name in ("batches", "gradient") if name in changes}
+    options = {name: changes[name] for name in ("batches", "gradient") if name in changes}
+    changes = {name: value for name, value in changes.items() if name not in options}
     unroll = Unroll(**({"model": problem.model, "batches": problem.batches} | options))
     arguments = {
         "start": problem.start,
