@@ -22,6 +22,7 @@ from ddkern.losses import (  # noqa: E402
 )
 from helpers.cuda import on_cuda, reason_to_skip  # noqa: E402
 from helpers.losses import (  # noqa: E402
+    COMBINATION,
     LOSSES,
     MANY_RATES,
     MATRICES,
@@ -34,6 +35,7 @@ from helpers.losses import (  # noqa: E402
     assert_gradients_agree,
     assert_sets_agree,
     derivatives,
+    factors,
     labels_of,
     matrices,
     points,
@@ -81,6 +83,15 @@ def test_matrices_that_begin_anywhere(offsets: tuple[int, int], dtype: torch.dty
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_unusual_values_of_rows(dtype: torch.dtype) -> None:
     assert_gradients_agree(*unusual_matrices(dtype), on_cuda)
+
+
+# Both products are rounded, so that nothing is left; that they were not would show here alone.
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_products_that_cancel(dtype: torch.dtype) -> None:
+    a = matrices([(7, 600), (50, 3)], dtype, 0)
+    of, _ = factors(a)
+    assert_same_as_on_the_cpu(COMBINATION, [a, a, of, -of], on_cuda)
+    assert not any(x.any() for x in on_cuda(COMBINATION, [a, a, of, -of]))
 
 
 @pytest.mark.parametrize("shape", [*SEGMENTS, (50_000, 257, 100), (3000, 2048, 10)], ids=str)
@@ -131,6 +142,12 @@ def test_unusual_points(value: float) -> None:
     assert_sets_agree(x, y, on_cuda)
     x[:, 8] = value
     assert_sets_agree(x, y, on_cuda)
+
+
+# What is left of a pull is the rounding of its float64 terms, which float32 would hide otherwise.
+def test_terms_that_cancel() -> None:
+    y = points(0, 21, 9)
+    assert_sets_agree(torch.zeros(5, 9), torch.cat([y, -y]), on_cuda)
 
 
 def test_the_exponential_over_its_range() -> None:

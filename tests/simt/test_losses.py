@@ -85,6 +85,15 @@ def test_unusual_values_of_rows(factor: float, dtype: torch.dtype) -> None:
     assert_same_as_on_the_cpu(COMBINATION, [a, b, of_b, of_a], through_simt)
 
 
+# Both products are rounded, so that nothing is left; that they were not would show here alone.
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_products_that_cancel(dtype: torch.dtype) -> None:
+    a = matrices([(7, 600), (50, 3)], dtype, 0)
+    of, _ = factors(a)
+    assert_same_as_on_the_cpu(COMBINATION, [a, a, of, -of], through_simt)
+    assert not any(x.any() for x in through_simt(COMBINATION, [a, a, of, -of]))
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_one_nan_spoils_its_row_alone(dtype: torch.dtype) -> None:
     for shape in ((20, 70), (3, 2000), (2, BLOCK + 6)):
@@ -207,6 +216,12 @@ def test_unusual_points(value: float, sizes: tuple[int, int]) -> None:
     assert_sets_agree(y, x, through_simt)
     x[:, 8] = value
     assert_sets_agree(x, y, through_simt)
+
+
+# What is left of a pull is the rounding of its float64 terms, which float32 would hide otherwise.
+def test_terms_that_cancel() -> None:
+    y = points(0, 21, 9)
+    assert_sets_agree(torch.zeros(5, 9), torch.cat([y, -y]), through_simt)
 
 
 def test_the_exponential_over_its_range() -> None:

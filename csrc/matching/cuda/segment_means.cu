@@ -71,18 +71,34 @@ __global__ void __launch_bounds__(kOrderThreads) order_kernel(SegmentRows of, Cl
   }
 }
 
-// Features of a thread block, and rows whose numbers it fetches together.
+// Features of a thread block, and rows that it looks up together.
 constexpr int kMeanThreads = 64;
 // Loads under way in a thread, which are all that keeps memory busy: a chain is one thread's.
 constexpr int kRowsAhead = 16;
 static_assert(kMeanThreads % kRowsAhead == 0);
 
-// A thread has a feature of a class.
-__global__ void __launch_bounds__(kMeanThreads)
+// Adds the first `n` of kRowsAhead rows that begin at these values of a column.
+template <bool kAll>
+__device__ __forceinline__ void add_rows(const float* column, const std::int64_t* begins, int n,
+                                         double& sum) {
+  float values[kRowsAhead];
+#pragma unroll
+  for (int r = 0; r < kRowsAhead; ++r) {
+    values[r] = kAll || r < n ? column[begins[r]] : 0.0f;
+  }
+  // What lies beyond the end adds 0.
+#pragma unroll
+  for (int r = 0; r < kRowsAhead; ++r) sum += static_cast<double>(values[r]);
+}
+
+// A thread has a feature of a class. So many blocks that the compiler leaves registers for the
+// loads.
+__global__ void __launch_bounds__(kMeanThreads, 16)
     means_kernel(SegmentRows of, ClassRows classes, std::int64_t n_tiles, double* means) {
-  __shared__ std::int64_t numbers[kMeanThreads];
+  __shared__ std::int64_t begins[kMeanThreads];
+  const int thread = static_cast<int>(threadIdx.x);
   const std::int64_t mine = blockIdx.x / n_tiles;
-  const std::int64_t feature = (blockIdx.x - mine * n_tiles) * kMeanThreads + threadIdx.x;
+  const std::int64_t feature = (blockIdx.x - mine * n_tiles) * kMeanThreads + thread;
   const bool exists = feature < of.n_features;
   const float* const column = of.values + (exists ? feature : 0);
   const std::int64_t* const rows = classes.rows + classes.starts[mine];
@@ -92,18 +108,13 @@ __global__ void __launch_bounds__(kMeanThreads)
     const std::int64_t rest = size - first;
     const int n = rest < kMeanThreads ? static_cast<int>(rest) : kMeanThreads;
     __syncthreads();
-    if (static_cast<int>(threadIdx.x) < n) numbers[threadIdx.x] = rows[first + threadIdx.x];
+    if (thread < n) begins[thread] = rows[first + thread] * of.n_features;
     __syncthreads();
-    for (int r = 0; r < n; r += kRowsAhead) {
-      float values[kRowsAhead];
-#pragma unroll
-      for (int k = 0; k < kRowsAhead; ++k) {
-        values[k] = r + k < n ? column[numbers[r + k] * of.n_features] : 0.0f;
-      }
-      // What lies beyond the end adds 0.
-#pragma unroll
-      for (int k = 0; k < kRowsAhead; ++k) sum += static_cast<double>(values[k]);
+    int r = 0;
+    for (; r + kRowsAhead <= n; r += kRowsAhead) {
+      add_rows<true>(column, begins + r, kRowsAhead, sum);
     }
+    if (r < n) add_rows<false>(column, begins + r, n - r, sum);
   }
   if (exists) means[mine * of.n_features + feature] = __ddiv_rn(sum, classes.divisors[mine]);
 }
