@@ -191,9 +191,7 @@ def mmd_pull(
     """
 
 def mmd_workspace(
-    *,
-    n: typing.SupportsInt | typing.SupportsIndex,
-    m: typing.SupportsInt | typing.SupportsIndex,
+    *, n: typing.SupportsInt | typing.SupportsIndex, m: typing.SupportsInt | typing.SupportsIndex
 ) -> int:
     """
     Doubles of workspace that mmd_means takes.
@@ -227,9 +225,7 @@ def products_workspace(
     """
 
 def pull_workspace(
-    *,
-    n: typing.SupportsInt | typing.SupportsIndex,
-    m: typing.SupportsInt | typing.SupportsIndex,
+    *, n: typing.SupportsInt | typing.SupportsIndex, m: typing.SupportsInt | typing.SupportsIndex
 ) -> int:
     """
     Doubles of workspace that mmd_pull takes.
