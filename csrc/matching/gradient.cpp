@@ -11,8 +11,6 @@
 namespace ddkern::matching {
 namespace {
 
-// Part of the definition of the sums: another size would round otherwise.
-constexpr std::int64_t kBlock = 16 * 1024;
 // Values for which it is worth waking another thread, which takes some microseconds.
 constexpr std::int64_t kValuesPerThread = 64 * 1024;
 
@@ -26,7 +24,7 @@ struct Piece {
 
 template <class Matrix>
 std::int64_t pieces_of_row(const Matrix& matrix) {
-  return (matrix.n_columns + kBlock - 1) / kBlock;
+  return (matrix.n_columns + kProductsBlock - 1) / kProductsBlock;
 }
 
 template <class Matrix>
@@ -56,9 +54,10 @@ void for_pieces(const std::vector<Matrix>& matrices, int n_threads, const Run& r
         rows_before += matrices[at++].n_rows;
       }
       const std::int64_t within = number - pieces_before, of_row = pieces_of_row(matrices[at]);
-      const std::int64_t first = within % of_row * kBlock;
+      const std::int64_t first = within % of_row * kProductsBlock;
       run(matrices[at], rows_before,
-          Piece{within / of_row, first, std::min(kBlock, matrices[at].n_columns - first), number});
+          Piece{within / of_row, first, std::min(kProductsBlock, matrices[at].n_columns - first),
+                number});
     }
   });
 }

@@ -13,6 +13,9 @@
 
 namespace ddkern::matching {
 
+// Part of the definition of the sums: another size would round otherwise.
+constexpr std::int64_t kProductsBlock = 16 * 1024;  // values, of one row
+
 template <class T>
 struct ProductsMatrix {
   std::int64_t n_rows;

@@ -8,7 +8,9 @@ namespace ddkern::python {
 
 void register_backend(pybind11::module_& module);
 void register_distribution(pybind11::module_& module);
+void register_distribution_cuda(pybind11::module_& module);
 void register_gradient(pybind11::module_& module);
+void register_gradient_cuda(pybind11::module_& module);
 void register_kmeans(pybind11::module_& module);
 void register_kmeans_cuda(pybind11::module_& module);
 void register_matching(pybind11::module_& module);

@@ -54,6 +54,8 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
       "(13000 for CUDA 13.0; driver 0 means that there is none), ``error_name`` (empty when all\n"
       "went well) and ``devices``, a list of dictionaries with ``name``, ``compute_capability``,\n"
       "``total_memory`` in bytes and ``multiprocessors``.");
+  ddkern::python::register_distribution_cuda(m);
+  ddkern::python::register_gradient_cuda(m);
   ddkern::python::register_kmeans_cuda(m);
   ddkern::python::register_matching_cuda(m);
   ddkern::python::register_updates_cuda(m);

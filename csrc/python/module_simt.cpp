@@ -7,6 +7,8 @@
 PYBIND11_MODULE(_simt, module, pybind11::mod_gil_not_used()) {
   module.doc() = "The CUDA kernels of ddkern, compiled for the CPU by tests/simt.";
   module.attr("__version__") = DDKERN_VERSION;
+  ddkern::python::register_distribution_cuda(module);
+  ddkern::python::register_gradient_cuda(module);
   ddkern::python::register_kmeans_cuda(module);
   ddkern::python::register_matching_cuda(module);
   ddkern::python::register_updates_cuda(module);

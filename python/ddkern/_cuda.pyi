@@ -18,10 +18,19 @@ __all__: list[str] = [
     "assign",
     "fit",
     "linear_update",
+    "mmd_means",
+    "mmd_pull",
+    "mmd_workspace",
     "momentum_update",
+    "products_workspace",
+    "pull_workspace",
     "report",
+    "row_combination",
+    "row_products",
     "scaled_difference",
     "seed",
+    "segment_means",
+    "segment_workspace",
     "trajectory_sums",
     "trajectory_workspace",
 ]
@@ -141,6 +150,53 @@ def linear_update(
     alpha x + beta y into out; beta is that at beta_at unless it is 0: see ddkern.updates.
     """
 
+def mmd_means(
+    *,
+    x: typing.SupportsInt | typing.SupportsIndex,
+    y: typing.SupportsInt | typing.SupportsIndex,
+    n: typing.SupportsInt | typing.SupportsIndex,
+    m: typing.SupportsInt | typing.SupportsIndex,
+    n_features: typing.SupportsInt | typing.SupportsIndex,
+    rates: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex],
+    rates_at: typing.SupportsInt | typing.SupportsIndex,
+    n_rates_at: typing.SupportsInt | typing.SupportsIndex,
+    workspace: typing.SupportsInt | typing.SupportsIndex,
+    out: typing.SupportsInt | typing.SupportsIndex,
+    device: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    Means of a kernel over pairs of x, of x and y, and of y, into out; rates are those at rates_at unless it is 0: see ddkern.losses.
+    """
+
+def mmd_pull(
+    *,
+    x: typing.SupportsInt | typing.SupportsIndex,
+    y: typing.SupportsInt | typing.SupportsIndex,
+    n: typing.SupportsInt | typing.SupportsIndex,
+    m: typing.SupportsInt | typing.SupportsIndex,
+    n_features: typing.SupportsInt | typing.SupportsIndex,
+    rates: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex],
+    rates_at: typing.SupportsInt | typing.SupportsIndex,
+    n_rates_at: typing.SupportsInt | typing.SupportsIndex,
+    own: typing.SupportsInt | typing.SupportsIndex,
+    cross: typing.SupportsInt | typing.SupportsIndex,
+    workspace: typing.SupportsInt | typing.SupportsIndex,
+    out: typing.SupportsInt | typing.SupportsIndex,
+    device: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    The derivative of such means by x into out, with factors in device memory: see ddkern.losses.
+    """
+
+def mmd_workspace(
+    *, n: typing.SupportsInt | typing.SupportsIndex, m: typing.SupportsInt | typing.SupportsIndex
+) -> int:
+    """
+    Doubles of workspace that mmd_means takes.
+    """
+
 def momentum_update(
     *,
     n: typing.SupportsInt | typing.SupportsIndex,
@@ -159,6 +215,22 @@ def momentum_update(
     A step of SGD with momentum; lr is that at lr_at unless it is 0: see ddkern.updates.
     """
 
+def products_workspace(
+    *,
+    n_rows: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    n_columns: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+) -> int:
+    """
+    Doubles of workspace that row_products takes.
+    """
+
+def pull_workspace(
+    *, n: typing.SupportsInt | typing.SupportsIndex, m: typing.SupportsInt | typing.SupportsIndex
+) -> int:
+    """
+    Doubles of workspace that mmd_pull takes.
+    """
+
 def report() -> dict[str, typing.Any]:
     """
     Driver, runtime and devices as the CUDA runtime sees them.
@@ -167,6 +239,39 @@ def report() -> dict[str, typing.Any]:
     (13000 for CUDA 13.0; driver 0 means that there is none), ``error_name`` (empty when all
     went well) and ``devices``, a list of dictionaries with ``name``, ``compute_capability``,
     ``total_memory`` in bytes and ``multiprocessors``.
+    """
+
+def row_combination(
+    *,
+    a: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    b: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    out: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    n_rows: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    n_columns: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    bfloat16: bool,
+    of_a: typing.SupportsInt | typing.SupportsIndex,
+    of_b: typing.SupportsInt | typing.SupportsIndex,
+    device: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    of_a * a + of_b * b into out, with one factor a row of matrices: see ddkern.losses.
+    """
+
+def row_products(
+    *,
+    a: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    b: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    n_rows: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    n_columns: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    bfloat16: bool,
+    workspace: typing.SupportsInt | typing.SupportsIndex,
+    out: typing.SupportsInt | typing.SupportsIndex,
+    device: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    Sums of a * b, a^2 and b^2 of every row of matrices into out: see ddkern.losses.
     """
 
 def scaled_difference(
@@ -210,6 +315,31 @@ def seed(
 ) -> dict[str, typing.Any]:
     """
     Seeds alone: see ddkern.seed_centroids.
+    """
+
+def segment_means(
+    *,
+    values: typing.SupportsInt | typing.SupportsIndex,
+    labels: typing.SupportsInt | typing.SupportsIndex,
+    n_rows: typing.SupportsInt | typing.SupportsIndex,
+    n_features: typing.SupportsInt | typing.SupportsIndex,
+    n_classes: typing.SupportsInt | typing.SupportsIndex,
+    workspace: typing.SupportsInt | typing.SupportsIndex,
+    out: typing.SupportsInt | typing.SupportsIndex,
+    device: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    Means of the rows of each class into out: see ddkern.losses.
+    """
+
+def segment_workspace(
+    *,
+    n_rows: typing.SupportsInt | typing.SupportsIndex,
+    n_classes: typing.SupportsInt | typing.SupportsIndex,
+) -> int:
+    """
+    Doubles of workspace that segment_means takes.
     """
 
 def trajectory_sums(

@@ -59,7 +59,7 @@ def _cuda_for(index: int) -> Any:
         module = importlib.import_module("ddkern._cuda")
     except ImportError:
         return None
-    if not hasattr(module, "linear_update"):
+    if not hasattr(module, "mmd_pull"):
         return None
     # Of a driver that is older than torch's own needs, the module sees no devices.
     devices = module.report()["devices"]

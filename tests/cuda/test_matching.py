@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from ddkern import device_calls  # noqa: E402
 from ddkern.losses import trajectory_distance, trajectory_distance_reference  # noqa: E402
-from helpers.cuda import reason_to_skip  # noqa: E402
+from helpers.cuda import on_cuda, reason_to_skip  # noqa: E402
 from helpers.matching import (  # noqa: E402
     BLOCK,
     DTYPES,
@@ -36,22 +36,6 @@ OPS = torch.ops.ddkern
 SUMS, DIFFERENCE = of_one_total(OPS.trajectory_sums), of_one_total(OPS.scaled_difference)
 ABSOLUTE = of_one_total(OPS.absolute_sums)
 FACTOR = torch.tensor(-1.7, dtype=torch.float64)
-
-
-def _to_device(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_to_device(part) for part in value]
-    if isinstance(value, int):
-        return value
-    # Views keep their place in memory, so that their alignment is the one that was asked for.
-    if value.storage_offset():
-        base = value.as_strided((value.storage_offset() + value.numel(),), (1,), 0)
-        return base.cuda()[value.storage_offset() :]
-    return value.cuda()
-
-
-def on_cuda(op: Any, arguments: list[Any]) -> Any:
-    return op(*_to_device(arguments))
 
 
 def test_the_kernels_are_in_use() -> None:

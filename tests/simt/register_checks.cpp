@@ -3,10 +3,12 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
 #include "core/cuda/pieces.h"
+#include "matching/cuda/mmd_plan.h"
 #include "python/bindings.h"
 #include "simt/checks.h"
 #include "simt/cuda_on_cpu.h"
@@ -95,6 +97,14 @@ py::list plan_pieces(const std::vector<std::int64_t>& sizes, std::int64_t piece)
   return launches;
 }
 
+// Of the means of two sets, and of the weights of the first stripe.
+py::tuple tile_sides(std::int64_t n, std::int64_t m, int n_multiprocessors) {
+  using namespace ddkern::matching::cuda;
+  const std::int64_t rows = std::min(n, stripe_panels(n, m) * ddkern::matching::kPanel);
+  return py::make_tuple(static_cast<int>(side_for_means(n, m, n_multiprocessors)),
+                        static_cast<int>(side_for_weights(rows, n, m, n_multiprocessors)));
+}
+
 }  // namespace
 
 namespace ddkern::python {
@@ -108,6 +118,10 @@ void register_simt_checks(py::module_& module) {
   module.def("check_warp_neighbours", &warp_neighbours, py::arg("x"), py::arg("bug") = 0);
   module.def("check_collectives", &collectives, py::arg("x"));
   module.def("check_plan_pieces", &plan_pieces, py::arg("sizes"), py::arg("piece"));
+  module.def("check_tile_sides", &tile_sides, py::arg("n"), py::arg("m"),
+             py::arg("n_multiprocessors"));
+  module.def("check_stripe_panels", &ddkern::matching::cuda::stripe_panels, py::arg("n"),
+             py::arg("m"));
 
   module.def("float_to_half", py::vectorize([](float x) -> std::uint16_t {
                return __half_as_ushort(__float2half_rn(x));

@@ -77,6 +77,43 @@ __device__ __forceinline__ double sum_block(const T* const (&lists)[kLists], int
   return ddkern::cuda::warp_reduce(sum, ddkern::cuda::Sum{});
 }
 
+// The same sums by one warp, whose lanes all have them: for so few values that threads would wait
+// for each other more than they load.
+template <class Term, class T, int kLists>
+__device__ __forceinline__ void sum_by_warp(const T* const (&lists)[kLists], int n,
+                                            double (&sums)[Term::kSums]) {
+  constexpr int kRowsAhead = 8;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+#pragma unroll
+  for (int s = 0; s < Term::kSums; ++s) sums[s] = 0;
+  for (int first = 0; first < n; first += kRowsAhead * kWarp) {
+    T values[kRowsAhead][kLists];
+#pragma unroll
+    for (int list = 0; list < kLists; ++list) {
+#pragma unroll
+      for (int r = 0; r < kRowsAhead; ++r) {
+        const int i = first + r * kWarp + lane;
+        values[r][list] = i < n ? lists[list][i] : T{};
+      }
+    }
+#pragma unroll
+    for (int r = 0; r < kRowsAhead; ++r) {
+      double wide[kLists], of_row[Term::kSums];
+#pragma unroll
+      for (int list = 0; list < kLists; ++list) {
+        wide[list] = static_cast<double>(ddkern::cuda::to_float(values[r][list]));
+      }
+      Term::of(wide, of_row);
+#pragma unroll
+      for (int s = 0; s < Term::kSums; ++s) sums[s] += of_row[s];
+    }
+  }
+#pragma unroll
+  for (int s = 0; s < Term::kSums; ++s) {
+    sums[s] = ddkern::cuda::warp_reduce(sums[s], ddkern::cuda::Sum{});
+  }
+}
+
 // The sum of n values in their order, by a warp; all lanes have it.
 __device__ __forceinline__ double sum_in_order(const double* values, std::int64_t n) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from ddkern import _core
+from ddkern import _core, device_calls
 from ddkern.checks import as_count, as_number
 from ddkern.losses.lists import dtype_of_result, host_array, n_threads
 
@@ -39,6 +39,9 @@ _LIBRARY: Any = torch.library.Library("ddkern", "FRAGMENT")  # type: ignore[no-u
 _LIBRARY.define("segment_means(Tensor values, Tensor labels, int n_classes, str name) -> Tensor")
 _LIBRARY.define("mmd_means(Tensor x, Tensor y, Tensor rates) -> Tensor")
 _LIBRARY.define("mmd_pull(Tensor x, Tensor y, Tensor rates, Tensor own, Tensor cross) -> Tensor")
+
+# Rates that one launch of a kernel takes along, as numbers: csrc/matching/cuda/distribution.h.
+_MOST_RATES = 32
 
 _Means: TypeAlias = Callable[[Tensor, Tensor, int, str], Tensor]
 _BlockMeans: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -64,12 +67,16 @@ def segment_means(values: Tensor, labels: Tensor, n_classes: int) -> Tensor:
     ------
     TypeError, ValueError
         If an argument is of another type or shape, a label is out of range, or a class is empty.
+        The kernel on CUDA does not wait to find out: all means are NaN where a label is out of
+        range, and those of a class where it is empty.
 
     Notes
     -----
-    On the CPU, float32 values take one pass. Sums are float64, of the rows of a class in their
-    order: the same bits for any number of threads and every instruction set. Other devices and
-    dtypes go through :func:`segment_means_reference`.
+    Float32 values take one pass: on the CPU, and on CUDA devices of compute capability 8.0 and up
+    where ddkern was built with CUDA. Sums are float64, of the rows of a class in their order: the
+    same bits for any number of threads, every instruction set and every device. On CUDA nothing
+    waits for the device, and a call can be captured in a graph. Other devices and dtypes go through
+    :func:`segment_means_reference`.
 
     Examples
     --------
@@ -105,7 +112,8 @@ def mean_distance(
         Classes as integers.
     n_classes : int, optional
         Classes are ``0, ..., n_classes - 1``. By default they are those that occur; which these are
-        has to be looked up, and one graph of ``torch.compile`` cannot do that.
+        has to be looked up, for which a GPU is waited for, and which one graph of ``torch.compile``
+        cannot do.
 
     Returns
     -------
@@ -117,7 +125,8 @@ def mean_distance(
     ------
     TypeError, ValueError
         If an argument is of another type or shape, dtypes or devices differ, a label is out of
-        range, or a class has rows on one side only.
+        range, or a class has rows on one side only. Given ``n_classes``, the distance is NaN
+        instead where :func:`segment_means` gives NaN.
 
     Notes
     -----
@@ -177,14 +186,19 @@ def mmd(synthetic: Tensor, real: Tensor, bandwidths: float | Sequence[float] | T
     ------
     TypeError, ValueError
         If an argument is of another type or shape, dtypes or devices differ, or a bandwidth is not
-        positive and finite.
+        positive and finite; bandwidths on a device are not looked at.
 
     Notes
     -----
-    On the CPU, float32 features are taken 16 by 16 points: no matrix of distances or kernels is
-    stored, neither for the value nor for the derivative, but a float64 copy of the features is.
-    Everything is float64 and has the same bits for any number of threads and every instruction set.
-    Other devices and dtypes, and derivatives with ``create_graph=True``, take operations of torch.
+    Float32 features have kernels on the CPU, and on CUDA devices of compute capability 8.0 and up
+    where ddkern was built with CUDA. They are taken 16 by 16 points: no matrix of distances or
+    kernels is stored, neither for the value nor for the derivative. What is: on the CPU a float64
+    copy of the features; on CUDA a sum for every 16 by 16 points, and for the derivative the
+    weights of some points at a time (32 MB, more for sets of many thousands). Everything is float64
+    and has the same bits for any number of threads, every instruction set and every device. On CUDA
+    nothing waits for the device as long as bandwidths lie there, or are at most 32 numbers, and a
+    call can be captured in a graph. Other devices and dtypes, and derivatives with
+    ``create_graph=True``, take operations of torch.
 
     References
     ----------
@@ -228,7 +242,7 @@ def mmd_bandwidths(synthetic: Tensor, real: Tensor, n_kernels: int = 5) -> Tenso
     ------
     TypeError, ValueError
         If an argument is of another type or shape, dtypes or devices differ, or all points are
-        equal.
+        equal; on other devices than the CPU, which are not waited for, bandwidths are 0 then.
 
     References
     ----------
@@ -247,7 +261,7 @@ def mmd_bandwidths(synthetic: Tensor, real: Tensor, n_kernels: int = 5) -> Tenso
     both = torch.cat([synthetic, real]).double()
     # The mean over pairs, from distances to the mean.
     spread = 2 * (both - both.mean(0)).square().sum() / (len(both) - 1)
-    if spread == 0:
+    if spread.is_cpu and spread == 0:
         raise ValueError("synthetic and real hold equal points alone; their bandwidth would be 0")
     powers = torch.arange(n_kernels, dtype=torch.float64, device=both.device) - n_kernels // 2
     return (spread / 2 * 2.0**powers).sqrt()
@@ -306,15 +320,18 @@ def _mmd(synthetic: Tensor, real: Tensor, bandwidths: Any, block_means: _BlockMe
 
 
 def _rates(bandwidths: Any, device: torch.device) -> Tensor:
-    """What squared distances are multiplied by in the exponent, but for the sign."""
+    """What squared distances are multiplied by in the exponent, but for the sign.
+
+    Those of numbers stay on the CPU: to send them to a device would be to wait for it.
+    """
     if isinstance(bandwidths, Tensor):
         if bandwidths.ndim != 1 or len(bandwidths) == 0 or not bandwidths.is_floating_point():
             raise ValueError(
                 f"bandwidths has shape {tuple(bandwidths.shape)} and {bandwidths.dtype}; it must "
                 "be of floating point, with shape (kernels,), one at least"
             )
-        # Looking at values would cut a graph in two.
-        if torch.compiler.is_compiling():
+        # Looking at values would cut a graph in two, and wait for a device.
+        if torch.compiler.is_compiling() or not (bandwidths.is_cpu or device.type == "cpu"):
             return 0.5 / bandwidths.detach().double().square()
         bandwidths = bandwidths.tolist()
     values = list(bandwidths) if isinstance(bandwidths, Iterable) else [bandwidths]
@@ -325,7 +342,7 @@ def _rates(bandwidths: Any, device: torch.device) -> Tensor:
         as_number(f"bandwidths[{index}]", value, at_least=1e-150, at_most=1e150, rule=rule)
         for index, value in enumerate(values)
     ]
-    return torch.tensor([0.5 / b**2 for b in checked], dtype=torch.float64, device=device)
+    return torch.tensor([0.5 / b**2 for b in checked], dtype=torch.float64)
 
 
 def _check_matrix(name: str, values: Any) -> None:
@@ -388,9 +405,42 @@ def _means_in_torch(values: Tensor, labels: Tensor, n_classes: int, name: str) -
     return sums.index_add(0, labels.long(), values.double()) / counts[:, None]
 
 
-def _means_on_cpu(values: Tensor, labels: Tensor, n_classes: int, name: str) -> Tensor:
+def _means(values: Tensor, labels: Tensor, n_classes: int, name: str) -> Tensor:
     if not _kernel_takes(values):
         return _means_in_torch(values, labels, n_classes, name)
+    module = device_calls.module_for(values)
+    if module is not None:
+        return _means_on_device(module, values, labels, n_classes, name)
+    if values.is_cpu:
+        return _means_on_cpu(values, labels, n_classes, name)
+    return _means_in_torch(values, labels, n_classes, name)
+
+
+def _means_on_device(
+    module: Any, values: Tensor, labels: Tensor, n_classes: int, name: str
+) -> Tensor:
+    if labels.shape != values.shape[:1] or labels.device != values.device:
+        raise ValueError(f"{name} must hold one label for each row, on their device")
+    dense, index = values.contiguous(), labels.long().contiguous()
+    n_rows, n_features = values.shape
+    n_workspace = module.segment_workspace(n_rows=n_rows, n_classes=n_classes)
+    workspace = values.new_empty(n_workspace, dtype=torch.float64)
+    out = _means_shape(values, labels, n_classes, name)
+    device_calls.run(
+        module.segment_means,
+        values.device,
+        values=dense.data_ptr(),
+        labels=index.data_ptr(),
+        n_rows=n_rows,
+        n_features=n_features,
+        n_classes=n_classes,
+        workspace=workspace.data_ptr(),
+        out=out.data_ptr(),
+    )
+    return out
+
+
+def _means_on_cpu(values: Tensor, labels: Tensor, n_classes: int, name: str) -> Tensor:
     counts = _counts(labels, n_classes, name)
     out = torch.empty(n_classes, values.shape[1], dtype=torch.float64)
     _core.segment_means(
@@ -415,7 +465,8 @@ def _keep_means(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # n
 
 def _means_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     (labels,) = ctx.saved_tensors
-    index = labels.long()
+    # On a device nobody has looked at the labels; one out of range has made NaN of everything.
+    index = labels.long().clamp(0, ctx.n_classes - 1)
     counts = grad.new_zeros(ctx.n_classes).index_add(0, index, grad.new_ones(len(index)))
     return (grad / counts[:, None]).index_select(0, index).to(ctx.dtype), None, None, None
 
@@ -454,9 +505,90 @@ def _pull_in_torch(x: Tensor, y: Tensor, rates: Tensor, own: Tensor, cross: Tens
     return total.to(x.dtype)
 
 
-def _block_means_on_cpu(x: Tensor, y: Tensor, rates: Tensor) -> Tensor:
+def _block_means(x: Tensor, y: Tensor, rates: Tensor) -> Tensor:
     if not _kernel_takes(x):
         return _block_means_in_torch(x, y, rates)
+    module = device_calls.module_for(x)
+    if module is not None:
+        return _block_means_on_device(module, x, y, rates)
+    if x.is_cpu:
+        return _block_means_on_cpu(x, y, rates)
+    return _block_means_in_torch(x, y, rates)
+
+
+def _pull(x: Tensor, y: Tensor, rates: Tensor, own: Tensor, cross: Tensor) -> Tensor:
+    if not _kernel_takes(x):
+        return _pull_in_torch(x, y, rates, own, cross)
+    module = device_calls.module_for(x)
+    if module is not None:
+        return _pull_on_device(module, x, y, rates, own, cross)
+    if x.is_cpu:
+        return _pull_on_cpu(x, y, rates, own, cross)
+    return _pull_in_torch(x, y, rates, own, cross)
+
+
+def _block_means_on_device(module: Any, x: Tensor, y: Tensor, rates: Tensor) -> Tensor:
+    points, numbers, at = _kernel_arguments(x, y, rates)
+    n_workspace = module.mmd_workspace(n=len(x), m=len(y))
+    workspace = x.new_empty(n_workspace, dtype=torch.float64)
+    out = _block_means_shape(x, y, rates)
+    device_calls.run(
+        module.mmd_means,
+        x.device,
+        x=points[0].data_ptr(),
+        y=points[1].data_ptr(),
+        n=len(x),
+        m=len(y),
+        n_features=x.shape[1],
+        rates=numbers,
+        rates_at=at.data_ptr(),
+        n_rates_at=len(at),
+        workspace=workspace.data_ptr(),
+        out=out.data_ptr(),
+    )
+    return out
+
+
+def _pull_on_device(
+    module: Any, x: Tensor, y: Tensor, rates: Tensor, own: Tensor, cross: Tensor
+) -> Tensor:
+    points, numbers, at = _kernel_arguments(x, y, rates)
+    factors = [factor.detach().to(x.device, torch.float64) for factor in (own, cross)]
+    n_workspace = module.pull_workspace(n=len(x), m=len(y))
+    workspace = x.new_empty(n_workspace, dtype=torch.float64)
+    out = _pull_shape(x, y, rates, own, cross)
+    device_calls.run(
+        module.mmd_pull,
+        x.device,
+        x=points[0].data_ptr(),
+        y=points[1].data_ptr(),
+        n=len(x),
+        m=len(y),
+        n_features=x.shape[1],
+        rates=numbers,
+        rates_at=at.data_ptr(),
+        n_rates_at=len(at),
+        own=factors[0].data_ptr(),
+        cross=factors[1].data_ptr(),
+        workspace=workspace.data_ptr(),
+        out=out.data_ptr(),
+    )
+    return out
+
+
+def _kernel_arguments(
+    x: Tensor, y: Tensor, rates: Tensor
+) -> tuple[list[Tensor], list[float], Tensor]:
+    """Two sets without gaps; rates as numbers, or where that is empty in the memory of a device."""
+    if (y.shape[1:], y.dtype, y.device) != (x.shape[1:], x.dtype, x.device):
+        raise ValueError("y has other features, another dtype or device than x")
+    points = [x.contiguous(), y.contiguous()]
+    if rates.is_cpu and len(rates) <= _MOST_RATES:
+        return points, rates.tolist(), rates.new_empty(0)
+    return points, [], rates.detach().to(x.device, torch.float64).contiguous()
+
+
+def _block_means_on_cpu(x: Tensor, y: Tensor, rates: Tensor) -> Tensor:
     means = _core.mmd_means(
         x=host_array(x), y=host_array(y), rates=host_array(rates), n_threads=n_threads()
     )
@@ -464,8 +596,6 @@ def _block_means_on_cpu(x: Tensor, y: Tensor, rates: Tensor) -> Tensor:
 
 
 def _pull_on_cpu(x: Tensor, y: Tensor, rates: Tensor, own: Tensor, cross: Tensor) -> Tensor:
-    if not _kernel_takes(x):
-        return _pull_in_torch(x, y, rates, own, cross)
     out = torch.empty(x.shape, dtype=x.dtype)
     _core.mmd_pull(
         x=host_array(x),
@@ -503,13 +633,13 @@ def _block_means_backward(ctx: Any, grad: Tensor) -> tuple[Any, Any, None]:
     return of_x, of_y, None
 
 
-for _name, _on_cpu, _in_torch, _shape in (
-    ("segment_means", _means_on_cpu, _means_in_torch, _means_shape),
-    ("mmd_means", _block_means_on_cpu, _block_means_in_torch, _block_means_shape),
-    ("mmd_pull", _pull_on_cpu, _pull_in_torch, _pull_shape),
+for _name, _op, _shape in (
+    ("segment_means", _means, _means_shape),
+    ("mmd_means", _block_means, _block_means_shape),
+    ("mmd_pull", _pull, _pull_shape),
 ):
-    _LIBRARY.impl(_name, _on_cpu, "CPU")
-    _LIBRARY.impl(_name, _in_torch, "CUDA")
+    _LIBRARY.impl(_name, _op, "CPU")
+    _LIBRARY.impl(_name, _op, "CUDA")
     torch.library.register_fake(f"ddkern::{_name}", _shape)
 torch.library.register_autograd("ddkern::segment_means", _means_backward, setup_context=_keep_means)
 torch.library.register_autograd(

@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from ddkern import _core
+from ddkern import _core, device_calls
 from ddkern.checks import check_choice
 from ddkern.losses.lists import (
     Parameters,
@@ -96,10 +96,11 @@ def gradient_distance(
 
     Notes
     -----
-    On the CPU, float32 and bfloat16 gradients take one pass over the two, and the derivative one
-    more. The sums of every row, or tensor, are float64 and have the same bits for any number of
-    threads and every instruction set. Other devices and dtypes go through
-    :func:`gradient_distance_reference`.
+    Float32 and bfloat16 gradients take one pass over the two, and the derivative one more: on the
+    CPU, and on CUDA devices of compute capability 8.0 and up where ddkern was built with CUDA. The
+    sums of every row, or tensor, are float64 and have the same bits for any number of threads,
+    every instruction set and every device. On CUDA nothing waits for the device, and a call can be
+    captured in a graph. Other devices and dtypes go through :func:`gradient_distance_reference`.
 
     References
     ----------
@@ -262,9 +263,77 @@ def _combination_in_torch(
     ]
 
 
-def _products_on_cpu(a: list[Tensor], b: list[Tensor]) -> Tensor:
+def _products(a: list[Tensor], b: list[Tensor]) -> Tensor:
     if not kernel_takes(a):
         return _products_in_torch(a, b)
+    module = device_calls.module_for(a[0])
+    if module is not None:
+        return _products_on_device(module, a, b)
+    if a[0].is_cpu:
+        return _products_on_cpu(a, b)
+    return _products_in_torch(a, b)
+
+
+def _combination(a: list[Tensor], b: list[Tensor], of_a: Tensor, of_b: Tensor) -> list[Tensor]:
+    if not kernel_takes(a):
+        return _combination_in_torch(a, b, of_a, of_b)
+    module = device_calls.module_for(a[0])
+    if module is not None:
+        return _combination_on_device(module, a, b, of_a, of_b)
+    if a[0].is_cpu:
+        return _combination_on_cpu(a, b, of_a, of_b)
+    return _combination_in_torch(a, b, of_a, of_b)
+
+
+def _products_on_device(module: Any, a: list[Tensor], b: list[Tensor]) -> Tensor:
+    first, shapes = a[0], _shapes(a)
+    flat = {"a": _dense(a), "b": _dense(b)}
+    n_workspace = module.products_workspace(**shapes)
+    workspace = first.new_empty(n_workspace, dtype=torch.float64)
+    out = _products_shape(a, b)
+    device_calls.run(
+        module.row_products,
+        first.device,
+        **{name: device_calls.addresses(xs, a, name) for name, xs in flat.items()},
+        **shapes,
+        bfloat16=first.dtype == torch.bfloat16,
+        workspace=workspace.data_ptr(),
+        out=out.data_ptr(),
+    )
+    return out
+
+
+def _combination_on_device(
+    module: Any, a: list[Tensor], b: list[Tensor], of_a: Tensor, of_b: Tensor
+) -> list[Tensor]:
+    first, shapes = a[0], _shapes(a)
+    out = _combination_shape(a, b, of_a, of_b)
+    flat = {"a": _dense(a), "b": _dense(b), "out": out}
+    factors = {}
+    for name, of in (("of_a", of_a), ("of_b", of_b)):
+        if of.numel() != sum(shapes["n_rows"]):
+            raise ValueError(f"{name} has {of.numel()} factors; it must have one for each row")
+        factors[name] = of.detach().to(first.device, torch.float64).contiguous()
+    device_calls.run(
+        module.row_combination,
+        first.device,
+        **{name: device_calls.addresses(xs, a, name) for name, xs in flat.items()},
+        **shapes,
+        bfloat16=first.dtype == torch.bfloat16,
+        **{name: of.data_ptr() for name, of in factors.items()},
+    )
+    return out
+
+
+def _shapes(matrices: list[Tensor]) -> dict[str, list[int]]:
+    return {"n_rows": [x.shape[0] for x in matrices], "n_columns": [x.shape[1] for x in matrices]}
+
+
+def _dense(tensors: list[Tensor]) -> list[Tensor]:
+    return [x.contiguous() for x in tensors]
+
+
+def _products_on_cpu(a: list[Tensor], b: list[Tensor]) -> Tensor:
     out = torch.empty(3, sum(map(len, a)), dtype=torch.float64)
     _core.row_products(
         a=[host_array(x) for x in a],
@@ -278,8 +347,6 @@ def _products_on_cpu(a: list[Tensor], b: list[Tensor]) -> Tensor:
 def _combination_on_cpu(
     a: list[Tensor], b: list[Tensor], of_a: Tensor, of_b: Tensor
 ) -> list[Tensor]:
-    if not kernel_takes(a):
-        return _combination_in_torch(a, b, of_a, of_b)
     out = [empty_like(x) for x in a]
     _core.row_combination(
         a=[host_array(x) for x in a],
@@ -344,25 +411,17 @@ def _combination_backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ..
     return to_a, to_b, products(given, a)[0], products(given, b)[0]
 
 
-for _name, _on_cpu, _in_torch, _shape, _backward, _keep in (
-    (
-        "row_products",
-        _products_on_cpu,
-        _products_in_torch,
-        _products_shape,
-        _products_backward,
-        _keep_products,
-    ),
+for _name, _op, _shape, _backward, _keep in (
+    ("row_products", _products, _products_shape, _products_backward, _keep_products),
     (
         "row_combination",
-        _combination_on_cpu,
-        _combination_in_torch,
+        _combination,
         _combination_shape,
         _combination_backward,
         _keep_combination,
     ),
 ):
-    _LIBRARY.impl(_name, _on_cpu, "CPU")
-    _LIBRARY.impl(_name, _in_torch, "CUDA")
+    _LIBRARY.impl(_name, _op, "CPU")
+    _LIBRARY.impl(_name, _op, "CUDA")
     torch.library.register_fake(f"ddkern::{_name}", _shape)
     torch.library.register_autograd(f"ddkern::{_name}", _backward, setup_context=_keep)

@@ -105,7 +105,7 @@ def dtype_of_result(tensors: list[Tensor]) -> torch.dtype:
 
 
 def kernel_takes(tensors: list[Tensor]) -> bool:
-    """Whether the CPU kernels know their dtype and layout."""
+    """Whether the kernels know their dtype and layout."""
     return all(t.dtype in _KERNEL_DTYPES and t.layout == torch.strided for t in tensors)
 
 
