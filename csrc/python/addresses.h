@@ -18,10 +18,12 @@ V* pointer(std::uintptr_t address) {
   return reinterpret_cast<V*>(address);
 }
 
+// sizes: one a tensor.
 template <class Items>
 void check_count(const Items& items, const Sizes& sizes, const char* name) {
   if (items.size() != sizes.size()) {
-    throw InvalidArgument(std::string(name) + " has another number of entries than n_rows");
+    throw InvalidArgument(std::string(name) +
+                          " has another number of entries than there are tensors");
   }
 }
 

@@ -11,6 +11,7 @@
 
 #include "core/error.h"
 #include "matching/cuda/trajectory.h"
+#include "python/addresses.h"
 #include "python/bindings.h"
 
 namespace py = pybind11;
@@ -22,23 +23,9 @@ using matching::DifferenceBlock;
 using matching::TotalOf;
 using matching::TrajectoryBlock;
 using matching::cuda::DeviceCall;
-using Addresses = std::vector<std::uintptr_t>;
-using Sizes = std::vector<std::int64_t>;
-
-template <class V>
-V* pointer(std::uintptr_t address) {
-  return reinterpret_cast<V*>(address);
-}
-
-// Of which there is one a tensor.
-void check_count(std::size_t count, const Sizes& sizes, const char* name) {
-  if (count != sizes.size()) {
-    throw InvalidArgument(std::string(name) + " has another number of tensors than sizes");
-  }
-}
 
 void check_totals(const TotalOf& total_of, std::int64_t n_totals, const Sizes& sizes) {
-  check_count(total_of.size(), sizes, "total_of");
+  check_count(total_of, sizes, "total_of");
   for (const std::int64_t total : total_of) {
     if (total < 0 || total >= n_totals) {
       throw InvalidArgument("total_of must have indices of totals");
@@ -61,9 +48,9 @@ std::vector<TrajectoryBlock<T>> tensors_of(const Addresses& student, const Addre
 void sums(const Addresses& student, const Addresses& target, const std::optional<Addresses>& start,
           const Sizes& sizes, const TotalOf& total_of, std::int64_t n_totals, bool bfloat16,
           std::uintptr_t workspace, std::uintptr_t sums, int device, std::uintptr_t stream) {
-  check_count(student.size(), sizes, "student");
-  check_count(target.size(), sizes, "target");
-  if (start) check_count(start->size(), sizes, "start");
+  check_count(student, sizes, "student");
+  check_count(target, sizes, "target");
+  if (start) check_count(*start, sizes, "start");
   check_totals(total_of, n_totals, sizes);
   const py::gil_scoped_release release;
   const auto run = [&](const auto& tensors) {
@@ -81,8 +68,8 @@ void sums(const Addresses& student, const Addresses& target, const std::optional
 void absolute(const Addresses& student, const Addresses& target, const Sizes& sizes,
               const TotalOf& total_of, std::int64_t n_totals, bool bfloat16,
               std::uintptr_t workspace, std::uintptr_t sums, int device, std::uintptr_t stream) {
-  check_count(student.size(), sizes, "student");
-  check_count(target.size(), sizes, "target");
+  check_count(student, sizes, "student");
+  check_count(target, sizes, "target");
   check_totals(total_of, n_totals, sizes);
   const py::gil_scoped_release release;
   const auto run = [&](const auto& tensors) {
@@ -110,9 +97,9 @@ void difference_as(const Addresses& a, const Addresses& b, const Addresses& out,
 void difference(const Addresses& a, const Addresses& b, const Addresses& out, const Sizes& sizes,
                 const TotalOf& total_of, std::int64_t n_totals, bool bfloat16,
                 std::uintptr_t factors, int device, std::uintptr_t stream) {
-  check_count(a.size(), sizes, "a");
-  check_count(b.size(), sizes, "b");
-  check_count(out.size(), sizes, "out");
+  check_count(a, sizes, "a");
+  check_count(b, sizes, "b");
+  check_count(out, sizes, "out");
   check_totals(total_of, n_totals, sizes);
   const py::gil_scoped_release release;
   (bfloat16 ? difference_as<Bfloat16> : difference_as<float>)(a, b, out, sizes, total_of,

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "matching/cuda/updates.h"
+#include "python/addresses.h"
 #include "python/bindings.h"
 
 namespace py = pybind11;
@@ -13,11 +14,6 @@ namespace ddkern::python {
 namespace {
 
 using matching::cuda::DeviceCall;
-
-template <class V>
-V* pointer(std::uintptr_t address) {
-  return reinterpret_cast<V*>(address);
-}
 
 void linear(std::int64_t n, std::uintptr_t x, std::uintptr_t y, std::uintptr_t out, float alpha,
             double beta, std::uintptr_t beta_at, int device, std::uintptr_t stream) {

@@ -115,7 +115,9 @@ def test_wrong_matrices_never_reach_the_kernels() -> None:
             through_simt(COMBINATION, [a, b, of, of])
     with pytest.raises(ValueError, match="of_b has 1 factors; it must have one for each row"):
         through_simt(COMBINATION, [[one], [one], of, of[:1]])
-    with pytest.raises(ValueError, match="n_columns has another number of entries than n_rows"):
+    with pytest.raises(
+        ValueError, match="n_columns has another number of entries than there are tensors"
+    ):
         load_simt().products_workspace(n_rows=[1, 2], n_columns=[3])
 
 

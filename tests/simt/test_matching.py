@@ -154,8 +154,8 @@ def test_wrong_lists_never_reach_the_kernels() -> None:
         through_simt(DIFFERENCE, [[one], [two], FACTOR])
     simt = load_simt()
     wrong = {
-        "target has another number of tensors than sizes": {"target": []},
-        "total_of has another number of tensors than sizes": {"total_of": []},
+        "target has another number of entries than there are tensors": {"target": []},
+        "total_of has another number of entries than there are tensors": {"total_of": []},
         "total_of must have indices of totals": {"total_of": [1]},
     }
     for message, change in wrong.items():
