@@ -18,6 +18,7 @@
 #if defined(__linux__)
 #include <sched.h>
 
+#include <climits>
 #include <fstream>
 #include <string>
 #endif
@@ -32,20 +33,29 @@ std::atomic<bool> in_forked_child{false};
     pthread_atfork(nullptr, nullptr, [] { in_forked_child = true; });
 #endif
 
-[[maybe_unused]] int usable_cpus() {
-  int cpus = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
 #if defined(__linux__)
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) cpus = std::max(1, CPU_COUNT(&set));
-  // A container may own less time than CPUs: "<quota> <period>" or "max <period>".
+// CPUs whose time a container owns, which may be less than it has: "<quota> <period>" or
+// "max <period>".
+int cpus_of_container() {
   std::ifstream limit("/sys/fs/cgroup/cpu.max");
   std::string quota;
   double period = 0;
-  if (limit >> quota >> period && quota != "max" && period > 0) {
-    cpus = std::min(cpus, std::max(1, static_cast<int>(std::stod(quota) / period + 0.5)));
+  if (!(limit >> quota >> period) || quota == "max" || period <= 0) return INT_MAX;
+  return std::max(1, static_cast<int>(std::stod(quota) / period + 0.5));
+}
+#endif
+
+[[maybe_unused]] int usable_cpus() {
+  // What is read from files is read once: that takes as long as a small kernel.
+  static const int of_machine = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+#if defined(__linux__)
+  static const int of_container = cpus_of_container();
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) {
+    return std::min(std::max(1, CPU_COUNT(&set)), of_container);
   }
 #endif
-  return cpus;
+  return of_machine;
 }
 
 }  // namespace

@@ -6,44 +6,17 @@
 
 #include <cstdint>
 #include <optional>
-#include <string>
-#include <vector>
 
-#include "core/error.h"
 #include "matching/cuda/trajectory.h"
-#include "python/addresses.h"
 #include "python/bindings.h"
+#include "python/matching_arguments.h"
 
 namespace py = pybind11;
 
 namespace ddkern::python {
 namespace {
 
-using matching::DifferenceBlock;
 using matching::TotalOf;
-using matching::TrajectoryBlock;
-using matching::cuda::DeviceCall;
-
-void check_totals(const TotalOf& total_of, std::int64_t n_totals, const Sizes& sizes) {
-  check_count(total_of, sizes, "total_of");
-  for (const std::int64_t total : total_of) {
-    if (total < 0 || total >= n_totals) {
-      throw InvalidArgument("total_of must have indices of totals");
-    }
-  }
-}
-
-template <class T>
-std::vector<TrajectoryBlock<T>> tensors_of(const Addresses& student, const Addresses& target,
-                                           const std::optional<Addresses>& start,
-                                           const Sizes& sizes) {
-  std::vector<TrajectoryBlock<T>> tensors;
-  for (std::size_t i = 0; i < sizes.size(); ++i) {
-    tensors.push_back({sizes[i], pointer<const T>(student[i]), pointer<const T>(target[i]),
-                       start ? pointer<const T>((*start)[i]) : nullptr});
-  }
-  return tensors;
-}
 
 void sums(const Addresses& student, const Addresses& target, const std::optional<Addresses>& start,
           const Sizes& sizes, const TotalOf& total_of, std::int64_t n_totals, bool bfloat16,
@@ -83,17 +56,6 @@ void absolute(const Addresses& student, const Addresses& target, const Sizes& si
   }
 }
 
-template <class T>
-void difference_as(const Addresses& a, const Addresses& b, const Addresses& out, const Sizes& sizes,
-                   const TotalOf& total_of, const double* factors, const DeviceCall& call) {
-  std::vector<DifferenceBlock<T>> tensors;
-  for (std::size_t i = 0; i < sizes.size(); ++i) {
-    tensors.push_back(
-        {sizes[i], pointer<const T>(a[i]), pointer<const T>(b[i]), pointer<T>(out[i])});
-  }
-  matching::cuda::scaled_difference(tensors, total_of, factors, call);
-}
-
 void difference(const Addresses& a, const Addresses& b, const Addresses& out, const Sizes& sizes,
                 const TotalOf& total_of, std::int64_t n_totals, bool bfloat16,
                 std::uintptr_t factors, int device, std::uintptr_t stream) {
@@ -102,9 +64,15 @@ void difference(const Addresses& a, const Addresses& b, const Addresses& out, co
   check_count(out, sizes, "out");
   check_totals(total_of, n_totals, sizes);
   const py::gil_scoped_release release;
-  (bfloat16 ? difference_as<Bfloat16> : difference_as<float>)(a, b, out, sizes, total_of,
-                                                              pointer<const double>(factors),
-                                                              {device, pointer<void>(stream)});
+  const auto run = [&](const auto& tensors) {
+    matching::cuda::scaled_difference(tensors, total_of, pointer<const double>(factors),
+                                      {device, pointer<void>(stream)});
+  };
+  if (bfloat16) {
+    run(differences_of<Bfloat16>(a, b, out, sizes));
+  } else {
+    run(differences_of<float>(a, b, out, sizes));
+  }
 }
 
 }  // namespace

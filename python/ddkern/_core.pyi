@@ -41,14 +41,16 @@ __all__: list[str] = [
 
 def absolute_sums(
     *,
-    student: collections.abc.Sequence[numpy.ndarray],
-    target: collections.abc.Sequence[numpy.ndarray],
+    student: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    target: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    sizes: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
     total_of: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
     n_totals: typing.SupportsInt | typing.SupportsIndex,
+    bfloat16: bool,
     n_threads: typing.SupportsInt | typing.SupportsIndex,
 ) -> numpy.typing.NDArray[numpy.float64]:
     """
-    Sums of |student - target| over flat arrays, shape (n_totals,): see ddkern.losses.
+    Sums of |student - target|, shape (n_totals,): see ddkern.losses.
     """
 
 def ascent_step(
@@ -271,15 +273,17 @@ def row_products(
 
 def scaled_difference(
     *,
-    a: collections.abc.Sequence[numpy.ndarray],
-    b: collections.abc.Sequence[numpy.ndarray],
-    out: collections.abc.Sequence[numpy.ndarray],
+    a: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    b: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    out: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    sizes: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
     total_of: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
-    factors: numpy.ndarray,
+    factors: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex],
+    bfloat16: bool,
     n_threads: typing.SupportsInt | typing.SupportsIndex,
 ) -> None:
     """
-    factors[total] * (a - b) into out, over flat arrays: see ddkern.losses.
+    factors[total] * (a - b) into out: see ddkern.losses.
     """
 
 def seed(
@@ -317,15 +321,17 @@ def segment_means(
 
 def trajectory_sums(
     *,
-    student: collections.abc.Sequence[numpy.ndarray],
-    target: collections.abc.Sequence[numpy.ndarray],
-    start: collections.abc.Sequence[numpy.ndarray] | None,
+    student: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    target: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    start: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] | None,
+    sizes: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
     total_of: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
     n_totals: typing.SupportsInt | typing.SupportsIndex,
+    bfloat16: bool,
     n_threads: typing.SupportsInt | typing.SupportsIndex,
 ) -> numpy.typing.NDArray[numpy.float64]:
     """
-    Sums of (student - target)^2 and (start - target)^2 over flat arrays, shape (2, n_totals): see ddkern.losses.
+    Sums of (student - target)^2 and (start - target)^2, shape (2, n_totals): see ddkern.losses.
     """
 
 __version__: str

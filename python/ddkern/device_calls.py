@@ -75,12 +75,9 @@ def addresses(tensors: list[Tensor], like: list[Tensor], name: str) -> list[int]
     ValueError
         If there are not as many as in ``like``, or one is of another size, dtype or device.
     """
-    first = like[0]
-    fits = len(tensors) == len(like) and all(
-        x.numel() == y.numel() and x.dtype == first.dtype and x.device == first.device
-        for x, y in zip(tensors, like, strict=True)
-    )
-    if not fits:
+    dtype, device = like[0].dtype, like[0].device
+    expected = [(y.numel(), dtype, device) for y in like]
+    if [(x.numel(), x.dtype, x.device) for x in tensors] != expected:
         raise ValueError(f"{name} has other sizes, dtypes or devices than it must")
     return [x.data_ptr() for x in tensors]
 

@@ -21,12 +21,12 @@ from torch import Tensor
 
 from ddkern import _core, device_calls
 from ddkern.checks import check_choice
+from ddkern.losses.buffers import empty_like
 from ddkern.losses.lists import (
     Parameters,
     any_needed,
     as_lists,
     dtype_of_result,
-    empty_like,
     host_array,
     kernel_takes,
     n_threads,

@@ -20,7 +20,6 @@ __all__ = [
     "as_groups",
     "as_lists",
     "dtype_of_result",
-    "empty_like",
     "host",
     "host_array",
     "kernel_takes",
@@ -29,9 +28,6 @@ __all__ = [
 
 Parameters: TypeAlias = Tensor | Sequence[Tensor]
 """A tensor, or the tensors of a network in their order."""
-
-# From here on numpy asks for huge pages.
-_HUGE_BYTES = 1 << 22
 
 _KERNEL_DTYPES = (torch.float32, torch.bfloat16)
 
@@ -62,14 +58,20 @@ def as_lists(arguments: dict[str, Any], batch_dims: int = 0) -> list[list[Tensor
                     f"{name}[{index}] has shape {tuple(tensor.shape)}; it must have "
                     f"batch_dims={batch_dims} axes at least"
                 )
-            found = (tuple(tensor.shape[batch_dims:]), tensor.dtype, tensor.device)
-            expected = (tuple(other.shape[batch_dims:]), first[0].dtype, first[0].device)
-            if found != expected:
+            if not _alike(tensor, other, first[0], batch_dims):
                 raise ValueError(
-                    f"{name}[{index}] has shape {found[0]}, {found[1]} on {found[2]}; it must have "
-                    f"shape {expected[0]}, {expected[1]} on {expected[2]}, as {first_name}"
+                    f"{name}[{index}] has shape {tuple(tensor.shape[batch_dims:])}, {tensor.dtype} "
+                    f"on {tensor.device}; it must have shape {tuple(other.shape[batch_dims:])}, "
+                    f"{first[0].dtype} on {first[0].device}, as {first_name}"
                 )
     return _expand(lists, batch_dims) if batch_dims else list(lists.values())
+
+
+def _alike(tensor: Tensor, other: Tensor, first: Tensor, batch_dims: int) -> bool:
+    shapes = (tensor.shape, other.shape)
+    if batch_dims:
+        shapes = (tensor.shape[batch_dims:], other.shape[batch_dims:])
+    return shapes[0] == shapes[1] and tensor.dtype == first.dtype and tensor.device == first.device
 
 
 def _expand(lists: dict[str, list[Tensor]], batch_dims: int) -> list[list[Tensor]]:
@@ -111,7 +113,7 @@ def kernel_takes(tensors: list[Tensor]) -> bool:
 
 def host(tensors: list[Tensor]) -> list[NDArray[Any]]:
     """As flat arrays, in place where there are no gaps; bfloat16, which numpy lacks, as bits."""
-    return [host_array(tensor.detach().contiguous().view(-1)) for tensor in tensors]
+    return [host_array(tensor).reshape(-1) for tensor in tensors]
 
 
 def host_array(tensor: Tensor) -> NDArray[Any]:
@@ -120,19 +122,6 @@ def host_array(tensor: Tensor) -> NDArray[Any]:
     if values.dtype == torch.bfloat16:
         return values.view(torch.int16).numpy().view(np.uint16)
     return values.numpy()
-
-
-def empty_like(tensor: Tensor) -> Tensor:
-    """A new tensor on the CPU, dense, of this shape and dtype, for a kernel to fill.
-
-    Large ones are numpy's, which asks the system for huge pages: with small ones, most of the time
-    of a kernel that writes at the speed of memory goes into page faults.
-    """
-    if tensor.numel() * tensor.element_size() < _HUGE_BYTES:
-        return torch.empty(tensor.shape, dtype=tensor.dtype)
-    if tensor.dtype == torch.bfloat16:
-        return torch.from_numpy(np.empty(tensor.shape, np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(np.empty(tensor.shape, np.float32))
 
 
 def n_threads() -> int:

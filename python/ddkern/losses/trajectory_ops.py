@@ -8,20 +8,18 @@ longer than the kernels do over a small network; outside of torch.compile it is 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ddkern import _core, device_calls
+from ddkern.losses.buffers import empty_like
 from ddkern.losses.lists import (
     any_needed,
     dtype_of_result,
-    empty_like,
-    host,
     kernel_takes,
     n_threads,
 )
@@ -42,6 +40,9 @@ _LIBRARY.define(
 )
 
 _Lists = list[list[Tensor]]
+
+# What torch itself asks before it calls a function of autograd.
+_in_torch_func: Callable[[], bool] = torch._C._are_functorch_transforms_active
 
 
 def sums(
@@ -68,12 +69,18 @@ def absolute(a: list[Tensor], b: list[Tensor], groups: Sequence[int], batch_dims
 
 def distance(lists: _Lists, groups: Sequence[int], batch_dims: int) -> tuple[Tensor, Tensor | None]:
     """The quotient of both sums, and on the CPU, where it is known at once, the second one."""
+    wide = dtype_of_result(lists[0])
+    if _in_torch_func():
+        # Its transformations go through what torch knows, not through kernels.
+        student, target, start = lists
+        to_target, of_start = sums_in_torch(student, target, start, groups, batch_dims)
+        return (to_target / of_start).to(wide), None
     if _goes_around(lists, needed=True):
         tensors = [x for xs in lists for x in xs]
         found, of_start = _Distance.apply(len(lists[0]), groups, batch_dims, *tensors)  # type: ignore[no-untyped-call]
     else:
         found_sums: Tensor = torch.ops.ddkern.trajectory_sums(*lists, groups, batch_dims)
-        found, of_start = found_sums[0] / found_sums[1], found_sums.detach()[1]
+        found, of_start = (found_sums[0] / found_sums[1]).to(wide), found_sums.detach()[1]
     known = of_start.is_cpu and not torch.compiler.is_compiling()
     return found, of_start if known else None
 
@@ -83,30 +90,9 @@ def _goes_around(lists: _Lists, needed: bool) -> bool:
     tensors = [x for xs in lists for x in xs]
     return (
         not torch.compiler.is_compiling()
-        and all(type(x) in (Tensor, nn.Parameter) for x in tensors)
+        and all(type(x) is Tensor or type(x) is nn.Parameter for x in tensors)
         and (needed or not torch.is_grad_enabled() or not any(x.requires_grad for x in tensors))
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Totals:
-    """Which total each tensor of each member of a batch is added to."""
-
-    shape: list[int]
-    of: list[int]
-
-    @classmethod
-    def make(cls, tensors: list[Tensor], groups: Sequence[int], batch_dims: int) -> _Totals:
-        batch = list(tensors[0].shape[:batch_dims])
-        in_member = list(groups) or [0] * len(tensors)
-        n_groups = max(in_member) + 1
-        n_members = int(np.prod(batch)) if batch else 1
-        of = [n_groups * member + group for member in range(n_members) for group in in_member]
-        return cls([*batch, n_groups] if groups else batch, of)
-
-    @property
-    def count(self) -> int:
-        return int(np.prod(self.shape)) if self.shape else 1
 
 
 # ---------------------------------------------------------------------------------- in plain torch
@@ -197,99 +183,98 @@ def _sums(
     module = device_calls.module_for(student[0])
     if not _has_kernel(module, student):
         return sums_in_torch(student, target, start, groups, batch_dims)
-    totals = _Totals.make(student, groups, batch_dims)
-    members = [_members(xs, batch_dims) for xs in (student, target, start)]
+    call = _Call(groups, batch_dims, student=student, target=target, start=start)
     if module is None:
-        found = _core.trajectory_sums(
-            student=host(members[0]),
-            target=host(members[1]),
-            start=host(members[2]) if start else None,
-            total_of=totals.of,
-            n_totals=totals.count,
-            n_threads=n_threads(),
-        )
-        return torch.from_numpy(found).view(2, *totals.shape)
-    lists = {"student": members[0], "target": members[1]} | ({"start": members[2]} if start else {})
-    like = student[0]
-    out = like.new_empty(2, *totals.shape, dtype=torch.float64)
-    workspace = _workspace(module, members[0], like)
-    device_calls.run(
-        module.trajectory_sums,
-        like.device,
-        **{"start": None} | _addresses(**lists),
-        **_description(members[0], totals, like),
-        workspace=workspace.data_ptr(),
-        sums=out.data_ptr(),
-    )
-    return out
+        found = _core.trajectory_sums(**call.arguments, n_threads=n_threads())
+        return torch.from_numpy(found).view(2, *call.shape)
+    return call.sums(module, module.trajectory_sums, (2, *call.shape))
 
 
 def _absolute(a: list[Tensor], b: list[Tensor], groups: Sequence[int], batch_dims: int) -> Tensor:
     module = device_calls.module_for(a[0])
     if not _has_kernel(module, a):
         return absolute_in_torch(a, b, groups, batch_dims)
-    totals = _Totals.make(a, groups, batch_dims)
-    members = [_members(xs, batch_dims) for xs in (a, b)]
+    call = _Call(groups, batch_dims, student=a, target=b)
     if module is None:
-        found = _core.absolute_sums(
-            student=host(members[0]),
-            target=host(members[1]),
-            total_of=totals.of,
-            n_totals=totals.count,
-            n_threads=n_threads(),
-        )
-        return torch.from_numpy(found).view(totals.shape)
-    out = a[0].new_empty(totals.shape, dtype=torch.float64)
-    workspace = _workspace(module, members[0], a[0])
-    device_calls.run(
-        module.absolute_sums,
-        out.device,
-        **_addresses(student=members[0], target=members[1]),
-        **_description(members[0], totals, a[0]),
-        workspace=workspace.data_ptr(),
-        sums=out.data_ptr(),
-    )
-    return out
+        found = _core.absolute_sums(**call.arguments, n_threads=n_threads())
+        return torch.from_numpy(found).view(call.shape)
+    return call.sums(module, module.absolute_sums, call.shape)
 
 
 def _difference(
-    a: list[Tensor],
-    b: list[Tensor],
-    factor: Tensor,
-    groups: Sequence[int],
-    batch_dims: int,
+    a: list[Tensor], b: list[Tensor], factor: Tensor, groups: Sequence[int], batch_dims: int
 ) -> list[Tensor]:
     module = device_calls.module_for(a[0])
     if not _has_kernel(module, a):
         return _difference_in_torch(a, b, factor, groups, batch_dims)
-    totals = _Totals.make(a, groups, batch_dims)
-    factors = factor.detach().reshape(-1)
-    members = [_members(xs, batch_dims) for xs in (a, b)]
     if module is None:
         out = [empty_like(x) for x in a]
-        _core.scaled_difference(
-            a=host(members[0]),
-            b=host(members[1]),
-            out=host(_members(out, batch_dims)),
-            total_of=totals.of,
-            factors=factors.to(torch.float32).numpy(),
-            n_threads=n_threads(),
-        )
+        call = _Call(groups, batch_dims, a=a, b=b, out=out)
+        del call.arguments["n_totals"]
+        factors = factor.reshape(-1).tolist()
+        _core.scaled_difference(**call.arguments, factors=factors, n_threads=n_threads())
         return out
     out = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in a]
-    on_device = factors.to(a[0].device, torch.float64)
+    call = _Call(groups, batch_dims, a=a, b=b, out=out)
+    on_device = factor.detach().reshape(-1).to(a[0].device, torch.float64)
     device_calls.run(
-        module.scaled_difference,
-        a[0].device,
-        **_addresses(a=members[0], b=members[1], out=_members(out, batch_dims)),
-        **_description(members[0], totals, a[0]),
-        factors=on_device.data_ptr(),
+        module.scaled_difference, a[0].device, **call.arguments, factors=on_device.data_ptr()
     )
     return out
 
 
 def _has_kernel(module: Any, tensors: list[Tensor]) -> bool:
     return kernel_takes(tensors) and (module is not None or tensors[0].is_cpu)
+
+
+class _Call:
+    """What a kernel is told of lists of tensors, all alike; it keeps them alive.
+
+    Attributes
+    ----------
+    shape : list of int
+        Of the totals: the axes of the batch, and one of groups where there are some.
+    arguments : dict
+        Addresses of all members' tensors by name, their sizes, and which total each is added to.
+    """
+
+    __slots__ = ("_first", "_lists", "arguments", "shape")
+
+    def __init__(self, groups: Sequence[int], batch_dims: int, **lists: list[Tensor]) -> None:
+        first = next(iter(lists.values()))
+        self._first = first[0]
+        batch = list(self._first.shape[:batch_dims])
+        n_groups = max(groups) + 1 if groups else 1
+        in_member = groups or [0] * len(first)
+        self.shape = [*batch, n_groups] if groups else batch
+        self._lists = {name: _members(xs, batch_dims) for name, xs in lists.items()}
+        like = next(iter(self._lists.values()))
+        self.arguments: dict[str, Any] = {
+            # Only a start may be missing as a whole.
+            name: device_calls.addresses(xs, like, name) if xs else (None if like else [])
+            for name, xs in self._lists.items()
+        }
+        n_members = math.prod(batch)
+        self.arguments |= {
+            "sizes": [x.numel() for x in like],
+            "total_of": [g + n_groups * m for m in range(n_members) for g in in_member],
+            "n_totals": n_groups * n_members,
+            "bfloat16": self._first.dtype == torch.bfloat16,
+        }
+
+    def sums(self, module: Any, function: Callable[..., None], shape: Sequence[int]) -> Tensor:
+        """What a function of the module for a device sums up, float64 of a shape."""
+        out = self._first.new_empty(shape, dtype=torch.float64)
+        size = module.trajectory_workspace(sizes=self.arguments["sizes"])
+        workspace = self._first.new_empty(size, dtype=torch.float64)
+        device_calls.run(
+            function,
+            out.device,
+            **self.arguments,
+            workspace=workspace.data_ptr(),
+            sums=out.data_ptr(),
+        )
+        return out
 
 
 def _members(tensors: list[Tensor], batch_dims: int) -> list[Tensor]:
@@ -300,27 +285,6 @@ def _members(tensors: list[Tensor], batch_dims: int) -> list[Tensor]:
     return [x.contiguous() for x in tensors]
 
 
-def _addresses(**lists: list[Tensor]) -> dict[str, list[int]]:
-    like = next(iter(lists.values()))
-    if not like:
-        return {name: [] for name in lists}
-    return {name: device_calls.addresses(xs, like, name) for name, xs in lists.items()}
-
-
-def _description(members: list[Tensor], totals: _Totals, like: Tensor) -> dict[str, Any]:
-    return {
-        "sizes": [x.numel() for x in members],
-        "total_of": totals.of,
-        "n_totals": totals.count,
-        "bfloat16": like.dtype == torch.bfloat16,
-    }
-
-
-def _workspace(module: Any, members: list[Tensor], like: Tensor) -> Tensor:
-    size = module.trajectory_workspace(sizes=[x.numel() for x in members])
-    return like.new_empty(size, dtype=torch.float64)
-
-
 # ------------------------------------------------------------------------------------- derivatives
 
 
@@ -329,32 +293,29 @@ class _Distance(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        n: int, groups: Sequence[int], batch_dims: int, *tensors: Tensor
+        ctx: Any, n: int, groups: list[int], batch_dims: int, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
         student, target, start = _unflatten(n, tensors)
         to_target, of_start = _sums(student, target, start, groups, batch_dims)
-        return to_target / of_start, of_start
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.n, ctx.groups, ctx.batch_dims, *tensors = inputs
-        ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(*output, *tensors)
+        distance = to_target / of_start
+        ctx.n, ctx.groups, ctx.batch_dims, ctx.distance = n, groups, batch_dims, distance
+        ctx.mark_non_differentiable(of_start)
+        ctx.save_for_backward(of_start, *tensors)
+        return distance.to(dtype_of_result(student)), of_start
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
-        distance, of_start, *tensors = ctx.saved_tensors
+        of_start, *tensors = ctx.saved_tensors
         student, target, start = lists = _unflatten(ctx.n, tensors)
-        how = (ctx.groups, ctx.batch_dims)
-        difference = _difference
+        how, distance, difference = (ctx.groups, ctx.batch_dims), ctx.distance, _difference
         if torch.is_grad_enabled():
-            # Derivatives of the derivatives may be asked for, and by functions of torch.func: what
-            # torch knows how to differentiate.
+            # Derivatives of these may be asked for: what torch knows how to differentiate.
             to_target, of_start = sums_in_torch(student, target, start, *how)
             distance, difference = to_target / of_start, _difference_in_torch
         needed = [any(part) for part in _unflatten(ctx.n, ctx.needs_input_grad[3:])]
-        by_sums = grad / of_start, -grad * (distance / of_start)
-        parts = _backward(difference, lists, *by_sums, needed, how)
+        by_to_target = grad.double() / of_start
+        by_of_start = -distance * by_to_target if needed[1] or needed[2] else by_to_target
+        parts = _backward(difference, lists, by_to_target, by_of_start, needed, how)
         return (None, None, None, *[x for part in parts for x in part])
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor  # noqa: E402
 
-from ddkern import _core, backend  # noqa: E402
+from ddkern import _core  # noqa: E402
 from ddkern.losses import (  # noqa: E402
     absolute_distance,
     absolute_distance_reference,
@@ -203,7 +204,10 @@ def test_functions_of_torch_func_go_through() -> None:
     found = torch.func.grad(trajectory_distance)(student, target, start)
     student.requires_grad_()
     (expected,) = torch.autograd.grad(trajectory_distance(student, target, start), student)
-    assert torch.equal(found, expected)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+    many = torch.func.vmap(trajectory_distance, in_dims=(0, None, None))
+    batch = torch.stack([start, student.detach()])
+    assert many(batch, target, start)[0] == 1
 
 
 def test_a_batch_of_nothing() -> None:
@@ -336,23 +340,56 @@ def test_wrong_arguments(changes: dict[str, Any], message: str) -> None:
         trajectory_distance(**arguments)
 
 
-def test_bindings_keep_memory_safe() -> None:
-    one, two = np.zeros(3, np.float32), np.zeros(4, np.float32)
-    totals: dict[str, Any] = {"total_of": [0], "n_totals": 1, "n_threads": 1}
-    with pytest.raises(ValueError, match="target has another number of tensors"):
-        _core.trajectory_sums(student=[one], target=[], start=None, **totals)
-    with pytest.raises(ValueError, match="target has another dtype, shape or layout"):
-        _core.trajectory_sums(student=[one], target=[two], start=None, **totals)
-    with pytest.raises(ValueError, match="start has another dtype, shape or layout"):
-        _core.trajectory_sums(student=[one], target=[one], start=[one.astype(float)], **totals)
-    for wrong in ([], [1], [-1], [0, 0]):
-        with pytest.raises(ValueError, match="total_of must have an index of a total for each"):
-            _core.trajectory_sums(
-                student=[one], target=[one], start=None, **totals | {"total_of": wrong}
-            )
-    two.flags.writeable = False
-    with pytest.raises(ValueError, match="out has another dtype, shape or layout"):
-        _core.scaled_difference(
-            a=[two], b=[two], out=[two], total_of=[0], factors=np.ones(1, np.float32), n_threads=1
-        )
-    assert backend.max_threads() >= 1
+def test_bindings_check_their_lists() -> None:
+    one = torch.zeros(3)
+    right: dict[str, Any] = {
+        "student": [one.data_ptr()],
+        "target": [one.data_ptr()],
+        "start": None,
+        "sizes": [3],
+        "total_of": [0],
+        "n_totals": 1,
+        "bfloat16": False,
+        "n_threads": 1,
+    }
+    assert _core.trajectory_sums(**right).tolist() == [[0.0], [0.0]]
+    for name, wrong in (("target", []), ("start", []), ("student", []), ("total_of", [])):
+        with pytest.raises(ValueError, match=f"{name} has another number of entries"):
+            _core.trajectory_sums(**right | {name: wrong})
+    for wrong in ([1], [-1]):
+        with pytest.raises(ValueError, match="total_of must have indices of totals"):
+            _core.trajectory_sums(**right | {"total_of": wrong})
+
+
+def test_wrong_lists_never_reach_the_kernels() -> None:
+    one, two = torch.zeros(3), torch.zeros(4)
+    for lists in ([[one], [two], []], [[one], [one.double()], []], [[one], [one], [one, two]]):
+        with pytest.raises(ValueError, match="has other sizes, dtypes or devices than it must"):
+            OPS.trajectory_sums(*lists, [], 0)
+    with pytest.raises(ValueError, match="b has other sizes"):
+        OPS.scaled_difference([one], [two], torch.tensor(1.0), [], 0)
+
+
+@pytest.mark.skipif(not hasattr(sys, "getrefcount"), reason="counts references as CPython does")
+def test_memory_of_results_is_used_again_once_it_is_free() -> None:
+    a, b = torch.randn(100_000), torch.randn(100_000)
+    one = torch.tensor(1.0)
+    (first,) = OPS.scaled_difference([a], [b], one, [], 0)
+    (second,) = OPS.scaled_difference([b], [a], one, [], 0)
+    assert second.data_ptr() != first.data_ptr()
+    kept = second.clone()
+    address, view = first.data_ptr(), first[5:7]
+    del first
+    (third,) = OPS.scaled_difference([a], [a], one, [], 0)
+    assert third.data_ptr() not in (address, second.data_ptr()), "a view still holds the memory"
+    assert torch.equal(view, (a - b)[5:7])
+    del view
+    (fourth,) = OPS.scaled_difference([a], [b], one, [], 0)
+    assert fourth.data_ptr() == address
+    assert torch.equal(second, kept)
+    assert torch.equal(fourth, a - b)
+    array = fourth.numpy()
+    del fourth
+    (fifth,) = OPS.scaled_difference([a], [a], one, [], 0)
+    assert fifth.data_ptr() != address, "an array holds it"
+    np.testing.assert_array_equal(array, (a - b).numpy())
