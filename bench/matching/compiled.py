@@ -3,9 +3,9 @@
 
 What :class:`ddkern.distill.Unroll` does for a step of a ConvNet-D3: the gradient of its loss on the
 way forward, and the derivatives of a product of that gradient on the way back. AOTAutograd does not
-differentiate twice, so the compiled form has both derivatives inside, by ``torch.func.grad``. The
-two forms take turns. Compilation is counted in seconds of CPU, those of the C++ compiler included,
-with an empty cache.
+differentiate twice, so the compiled form has both derivatives inside, by ``torch.func.grad``
+(:class:`ddkern.distill.compiled_steps.CompiledSteps`). The two forms take turns. Compilation is
+counted in seconds of CPU, those of the C++ compiler included, with an empty cache.
 """
 
 from __future__ import annotations
@@ -23,47 +23,35 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad
 
 from bench import record
+from ddkern.distill.compiled_steps import CompiledSteps
 from ddkern.models import FlatNetwork, make_model
 
 IMAGES = (10, 100)
 
 
 class Step:
-    """Both forms of both halves of a step."""
+    """Both halves of a step, plain; :class:`CompiledSteps` has them compiled."""
 
     def __init__(self) -> None:
-        self.model = make_model("convnet-d3", n_classes=10, image_size=32, seed=0)
-        self.shapes = {name: p.shape for name, p in self.model.named_parameters()}
-        self.sizes = [p.numel() for p in self.model.parameters()]
-        self.start = FlatNetwork(self.model).parameters_of(self.model)
+        model = make_model("convnet-d3", n_classes=10, image_size=32, seed=0)
+        self.network = FlatNetwork(model)
+        self.start = self.network.parameters_of(model)
 
-    def loss(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        parts = zip(self.shapes.items(), theta.split_with_sizes(self.sizes), strict=True)
-        named = {name: part.view(shape) for (name, shape), part in parts}
-        return nn.functional.cross_entropy(functional_call(self.model, named, (x,)), y)
-
-    def forward(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    def gradient(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
         theta = theta.detach().requires_grad_()
-        return torch.autograd.grad(self.loss(theta, x, y), theta)[0]
+        return torch.autograd.grad(self._loss(theta, x, y), theta)[0]
 
-    def back(self, theta: Tensor, x: Tensor, y: Tensor, q: Tensor) -> tuple[Tensor, ...]:
+    def back(
+        self, theta: Tensor, x: Tensor, y: Tensor, q: Tensor, _: tuple[int, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         theta, x = theta.detach().requires_grad_(), x.detach().requires_grad_()
-        (g,) = torch.autograd.grad(self.loss(theta, x, y), theta, create_graph=True)
-        return (*torch.autograd.grad((q * g).sum(), (theta, x)), g.detach())
+        (g,) = torch.autograd.grad(self._loss(theta, x, y), theta, create_graph=True)
+        return g.detach(), torch.autograd.grad((q * g).sum(), (theta, x))
 
-    def forward_in_func(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        return grad(self.loss)(theta, x, y)
-
-    def back_in_func(self, theta: Tensor, x: Tensor, y: Tensor, q: Tensor) -> tuple[Tensor, ...]:
-        def product(theta: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-            g = grad(self.loss)(theta, x, y)
-            return (q * g).sum(), g
-
-        derivatives, g = grad(product, argnums=(0, 1), has_aux=True)(theta, x)
-        return (*derivatives, g)
+    def _loss(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(self.network(theta, x), y)
 
 
 def measure(n: int, rounds: int) -> dict[str, Any]:
@@ -73,16 +61,18 @@ def measure(n: int, rounds: int) -> dict[str, Any]:
     step = Step()
     x = torch.randn(n, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     y, q = torch.arange(n) % 10, 0.01 * torch.randn_like(step.start)
-    first, second = (step.start, x, y), (step.start, x, y, q)
-    compiled = torch.compile(step.forward_in_func), torch.compile(step.back_in_func)
+    first, second = (step.start, x, y), (step.start, x, y, q, (0, 1))
+    compiled = CompiledSteps(step.network, nn.functional.cross_entropy, "float32")
     begin = _cpu_seconds()
-    compiled[0](*first)
-    found = compiled[1](*second)
+    compiled.gradient(*first)
+    gradient, derivatives = compiled.back(*second)
     compilation = _cpu_seconds() - begin
-    expected = step.back(*second)
+    found = gradient, *derivatives
+    gradient, derivatives = step.back(*second)
+    expected = gradient, *derivatives
     halves: dict[str, tuple[Callable[..., Any], ...]] = {
-        "plain": (step.forward, step.back),
-        "compiled": compiled,
+        "plain": (step.gradient, step.back),
+        "compiled": (compiled.gradient, compiled.back),
     }
     seconds: dict[str, list[list[float]]] = {name: [[], []] for name in halves}
     for _ in range(rounds):

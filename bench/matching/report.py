@@ -52,8 +52,8 @@ What a step of a student consists of, plain and by `torch.compile`, in turns: th
 loss on the way forward, and the derivatives of a product of that gradient on the way back.
 AOTAutograd does not differentiate twice; with both derivatives inside the compiled function, by
 `torch.func.grad`, it compiles. Compilation is in seconds of CPU, with an empty cache; after so many
-steps it has paid. `Unroll` does not do it yet: every network, size of batch and choice of
-derivatives is a compilation of its own."""
+steps it has paid. Every network, size of batch and choice of derivatives is a compilation of its
+own: `compiled=True` of `Unroll` and of `ddkern.distill.MTT` is for long runs."""
 
 _TESLA = """\
 TESLA's gradient leaves out the path through the parameters of earlier steps. Relative error and

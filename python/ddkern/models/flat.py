@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from typing import cast
+import contextlib
+from collections.abc import Iterator
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +30,8 @@ class FlatNetwork:
     Attributes
     ----------
     n_parameters : int
+    kept : dict
+        What others keep as long as the network, compiled functions of it for example.
 
     Raises
     ------
@@ -58,6 +62,7 @@ class FlatNetwork:
         self._shapes = {name: parameter.shape for name, parameter in parameters.items()}
         self._sizes = [parameter.numel() for parameter in parameters.values()]
         self.n_parameters = sum(self._sizes)
+        self.kept: dict[Any, Any] = {}
 
     def parameters_of(self, model: nn.Module) -> Tensor:
         """The parameters of a module of this structure as a new vector.
@@ -96,23 +101,37 @@ class FlatNetwork:
             name: buffer.expand((*shape, *buffer.shape)).clone()
             for name, buffer in self._model.named_buffers()
         }
+        with self.in_training(plain=is_batch):
+            if not is_batch:
+                return self._logits(parameters, buffers, inputs)
+            return vmap(self._logits, (0, 0, None))(parameters, buffers, inputs)
+
+    @contextlib.contextmanager
+    def in_training(self, *, plain: bool) -> Iterator[None]:
+        """Have the module in training mode, ``plain`` without fused layers, and restore it."""
         fused = [
             module
             for module in self._model.modules()
-            if is_batch and isinstance(module, Blocks) and module.fused
+            if plain and isinstance(module, Blocks) and module.fused
         ]
         was_training = self._model.training
         self._model.train()
         for module in fused:
             module.fused = False
         try:
-            if not is_batch:
-                return self._logits(parameters, buffers, inputs)
-            return vmap(self._logits, (0, 0, None))(parameters, buffers, inputs)
+            yield
         finally:
             self._model.train(was_training)
             for module in fused:
                 module.fused = True
+
+    def pure_logits(self, parameters: Tensor, inputs: Tensor) -> Tensor:
+        """What a call gives for one network, for ``torch.func`` and ``torch.compile``.
+
+        Only while :meth:`in_training` lasts.
+        """
+        buffers = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
+        return self._logits(parameters, buffers, inputs)
 
     def _logits(self, parameters: Tensor, buffers: dict[str, Tensor], inputs: Tensor) -> Tensor:
         # One split, whose derivative is one concatenation; a view each would be a sum of vectors.

@@ -13,8 +13,9 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn  # noqa: E402
 
 from ddkern.augment import DSA, DrawKey  # noqa: E402
+from ddkern.distill import compiled_steps  # noqa: E402
 from ddkern.distill.unroll import Unroll  # noqa: E402
-from ddkern.models import accelerate, make_model  # noqa: E402
+from ddkern.models import FlatNetwork, accelerate, make_model  # noqa: E402
 from reference.unrolled import stored_graph_distance  # noqa: E402
 
 CLASSES, N = 3, 6
@@ -414,6 +415,26 @@ def test_where_the_steps_of_students_end() -> None:
             assert relative(end, unroll.parameters_after(start, *arguments)) < 1e-12
 
 
+def test_compiled_steps_are_plain_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced as by torch.compile, without the C++ compiler, which takes minutes."""
+    monkeypatch.setattr(compiled_steps, "_BACKEND", "eager")
+    problem = Problem("batch norm", steps=3)
+    problem.batches = [torch.tensor(rows) for rows in ([0, 1, 2, 5], [3, 4], [1, 1, 0, 2])]
+    network = FlatNetwork(problem.model)
+    kept = []
+    for labels, options in (
+        (problem.probabilities, {"momentum": 0.3, "augment": dsa}),
+        (problem.probabilities, {"match": "nearest", "store_every": 2}),
+    ):
+        expected = problem.ours(labels, **options)
+        problem.model, plain = network, problem.model
+        assert_alike(problem.ours(labels, compiled=True, **options), expected)
+        problem.model = plain
+        kept.append(list(network.kept.values()))
+    assert kept[0] == kept[1], "compilations last as long as the network"
+    assert len(kept[0]) == 1
+
+
 def test_a_second_derivative_is_refused() -> None:
     problem = Problem("linear")
     unroll = Unroll(model=problem.model, batches=problem.batches)
@@ -449,6 +470,7 @@ ROWS = [torch.tensor([0, 1])]
         ({"micro_batch": 0}, "micro_batch=0"),
         ({"store_every": 0}, "store_every=0"),
         ({"at_once": 0}, "at_once=0"),
+        ({"at_once": 2, "compiled": True}, "at_once=2 with compiled=True; it must be 1"),
         ({"precision": "half"}, "precision='half'"),
     ],
 )

@@ -106,7 +106,7 @@ class MTT:
         pixels; or normal noise.
     ema : float or None
         Decay of an average over iterations, which becomes the set (as in FTD).
-    gradient, micro_batch, store_every, at_once, precision
+    gradient, micro_batch, store_every, at_once, precision, compiled
         As in :class:`ddkern.distill.Unroll`.
     device : str
         "auto" takes a GPU where there is one.
@@ -150,6 +150,7 @@ class MTT:
     store_every: int = 1
     at_once: int = 1
     precision: str = "float32"
+    compiled: bool = False
     device: str = "auto"
     folder: Path | None = None
     looks: Looks | None = None
@@ -264,12 +265,13 @@ class MTT:
 
         from ddkern.distill.synthesis import Learning, augment_steps, draws_of
         from ddkern.distill.unroll import Unroll
+        from ddkern.models import FlatNetwork
 
         self.check(dataset)
         self._check_experts(dataset, normalization)
         learning = Learning.begin(self, dataset, normalization, random_state, ema=self.ema)
         images, device = learning.images, learning.device
-        network = self.experts.network().to(device)
+        network = FlatNetwork(self.experts.network().to(device))
         rate = learning.synthesis.learn(
             "student_lr",
             torch.tensor(self.student_lr, device=device),
@@ -283,6 +285,7 @@ class MTT:
             "store_every": self.store_every,
             "at_once": self.at_once,
             "precision": self.precision,
+            "compiled": self.compiled,
         }
 
         def advance(iteration: int) -> float:
