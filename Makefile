@@ -16,6 +16,9 @@ VENV_PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 EXTRAS := dev,torch,sklearn,models,diffusion,transport,data,cli,report
 
+# What is installed: these sources, or a wheel that `make wheel` built from them.
+WHEEL ?= .
+
 # The kernels for GPUs take minutes to compile, so without one in the machine they are left out; the
 # wheel has them wherever nvcc works. DDKERN_CUDA=AUTO or ON builds them here as well.
 DDKERN_CUDA ?= $(if $(wildcard /dev/nvidiactl /dev/dxg),AUTO,OFF)
@@ -47,7 +50,7 @@ $(VENV)/.created:
 
 # Without isolation the paths of the build tools stay the same, and with them what is compiled already.
 $(INSTALLED): $(VENV)/.created $(SOURCES)
-	DDKERN_CUDA=$(DDKERN_CUDA) $(VENV_PYTHON) -m pip install --quiet --no-build-isolation '.[$(EXTRAS)]'
+	DDKERN_CUDA=$(DDKERN_CUDA) $(VENV_PYTHON) -m pip install --quiet --no-build-isolation '$(WHEEL)[$(EXTRAS)]'
 	@touch $@
 
 setup: $(INSTALLED) ## create the virtual environment and install ddkern into it
@@ -140,8 +143,9 @@ check-stubs: $(INSTALLED) ## fail where the stubs differ from the built modules
 # --------------------------------------------------------------------------------------- packages
 DIST := build/dist
 
-wheel: $(INSTALLED) ## build the source distribution, and a wheel from it, into build/dist
+wheel: $(VENV)/.created ## build the source distribution, and a wheel from it, into build/dist
 	rm -rf $(DIST)
+	$(VENV_PYTHON) -m pip install --quiet 'build>=1.2'
 	$(VENV_PYTHON) -m build --outdir $(DIST) .
 
 clean: ## remove what was built; the virtual environment stays
