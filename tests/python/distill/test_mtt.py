@@ -168,6 +168,23 @@ def test_published_settings(experts: ExpertBuffer) -> None:
         MTT.published("mnist", 1, experts)
 
 
+def test_starts_are_drawn_between_two_epochs(
+    experts: ExpertBuffer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    parameters = ExpertBuffer.parameters
+
+    def watched(buffer: ExpertBuffer, number: int, epoch: int):
+        read.append(epoch)
+        return parameters(buffer, number, epoch)
+
+    monkeypatch.setattr(ExpertBuffer, "parameters", watched)
+    learned(experts, min_start_epoch=1, iterations=12)
+    starts, targets = read[::2], read[1::2]
+    assert set(starts) == {1, 2}
+    assert targets == [epoch + 1 for epoch in starts]
+
+
 def test_where_images_begin(experts: ExpertBuffer) -> None:
     still = {"lr_images": 0.0, "iterations": 1}
     for init, method in (("real", Random(ipc=2)), ("k-means", KMeansNearest(ipc=2))):
@@ -192,6 +209,9 @@ def test_looks_use_the_learned_rate(experts: ExpertBuffer, tmp_path: Path) -> No
         ({"students": 0}, "students=0; it must be"),
         ({"at_once": 0}, "at_once=0"),
         ({"max_start_epoch": 4}, "max_start_epoch=4 and expert_epochs=1 reach epoch 4, but"),
+        ({"min_start_epoch": 3}, "min_start_epoch=3; it must be below max_start_epoch=3"),
+        ({"min_start_epoch": -1}, "min_start_epoch=-1"),
+        ({"compiled": "yes"}, "compiled='yes'; it must be true or false"),
         ({"student_lr": 0.0}, "student_lr=0; it must be above 0"),
         ({"lr_images": -1.0}, "lr_images=-1.0"),
         ({"momentum": 2.0}, "momentum=2.0"),

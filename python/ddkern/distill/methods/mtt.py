@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ddkern.checks import as_fraction
+from ddkern.checks import as_count, as_fraction
 from ddkern.data import DistilledSet, ImageDataset, Normalization
 from ddkern.distill.options import check_learning, default_augment, learning_options
 from ddkern.distill.selection import check_class_counts
@@ -57,7 +57,7 @@ class MTT:
 
     In every iteration:
 
-    1. An expert and an epoch ``s`` up to ``max_start_epoch`` are drawn. The student starts from
+    1. An expert and an epoch ``s`` before ``max_start_epoch`` are drawn. The student starts from
        the expert's parameters ``theta*_s``.
     2. It takes ``student_steps`` steps of SGD on batches of the set, augmented by DSA, at the
        learned rate.
@@ -81,8 +81,9 @@ class MTT:
         A finished run that has a ``folder`` can be continued with more.
     student_steps, expert_epochs : int
         Steps of the student, and epochs of the expert that they stand for.
-    max_start_epoch : int
-        Starts are drawn from ``0 <= s < max_start_epoch``.
+    max_start_epoch, min_start_epoch : int
+        Starts are drawn from ``min_start_epoch <= s < max_start_epoch``. MTT begins at 0; for many
+        images a class later epochs have more to tell ([2]_).
     students : int
         Starts of an iteration, each of an expert and an epoch that are drawn. They take the same
         batches with the same augmentation, and the loss is the mean of their distances. 1 in all
@@ -125,6 +126,8 @@ class MTT:
     ----------
     .. [1] G. Cazenavette et al., "Dataset distillation by matching training trajectories", CVPR
        2022, and its code.
+    .. [2] Z. Guo et al., "Towards lossless dataset distillation via difficulty-aligned trajectory
+       matching", ICLR 2024.
     """
 
     name: ClassVar[str] = "mtt"
@@ -135,6 +138,7 @@ class MTT:
     student_steps: int = 30
     expert_epochs: int = 2
     max_start_epoch: int = 20
+    min_start_epoch: int = 0
     students: int = 1
     batch_size: int | None = None
     student_lr: float = 0.01
@@ -169,6 +173,14 @@ class MTT:
             object.__setattr__(self, "ema", as_fraction("ema", self.ema))
         if self.student_lr == 0:
             raise ValueError("student_lr=0; it must be above 0")
+        first = as_count("min_start_epoch", self.min_start_epoch, at_least=0)
+        if first >= self.max_start_epoch:
+            raise ValueError(
+                f"min_start_epoch={first}; it must be below max_start_epoch={self.max_start_epoch}"
+            )
+        for name in ("positive_lr", "compiled"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name}={getattr(self, name)!r}; it must be true or false")
         last = self.max_start_epoch - 1 + self.expert_epochs
         if last >= self.experts.n_checkpoints:
             raise ValueError(
@@ -293,7 +305,7 @@ class MTT:
             begins = [
                 (
                     self.experts.numbers[draws.integers(len(self.experts))],
-                    int(draws.integers(self.max_start_epoch)),
+                    int(draws.integers(self.min_start_epoch, self.max_start_epoch)),
                 )
                 for _ in range(self.students)
             ]
