@@ -282,7 +282,8 @@ def _members(tensors: list[Tensor], batch_dims: int) -> list[Tensor]:
     if batch_dims:
         members = itertools.product(*map(range, tensors[0].shape[:batch_dims])) if tensors else ()
         tensors = [x[member] for member in members for x in tensors]
-    return [x.contiguous() for x in tensors]
+    # torch may have put a minus off (a bit of the tensor), which a kernel would not see.
+    return [x.contiguous().resolve_neg() for x in tensors]
 
 
 # ------------------------------------------------------------------------------------- derivatives

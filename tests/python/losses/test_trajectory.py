@@ -215,6 +215,15 @@ def test_a_batch_of_nothing() -> None:
     assert trajectory_distance(empty, empty, empty, batch_dims=1).shape == (0,)
 
 
+def test_a_minus_that_torch_has_not_carried_out() -> None:
+    a, b = torch.randn(50, dtype=torch.complex64), torch.randn(50)
+    lazy = a.conj().imag.contiguous()
+    assert squared_distance(b, lazy) == squared_distance(b, lazy.clone())
+    view = a.conj().imag
+    assert view.is_neg()
+    torch.testing.assert_close(squared_distance(b, view), (b - view).square().sum())
+
+
 def test_tensors_alone_and_in_any_layout() -> None:
     a, b, c = (torch.randn(8, 6, 4).permute(2, 0, 1) for _ in range(3))
     torch.testing.assert_close(
