@@ -49,8 +49,9 @@ $(VENV)/.created:
 	@touch $@
 
 # Without isolation the paths of the build tools stay the same, and with them what is compiled already.
+# Byte code comes with the first import: most modules of torch never have one.
 $(INSTALLED): $(VENV)/.created $(SOURCES)
-	DDKERN_CUDA=$(DDKERN_CUDA) $(VENV_PYTHON) -m pip install --quiet --no-build-isolation '$(WHEEL)[$(EXTRAS)]'
+	DDKERN_CUDA=$(DDKERN_CUDA) $(VENV_PYTHON) -m pip install --quiet --no-compile --no-build-isolation '$(WHEEL)[$(EXTRAS)]'
 	@touch $@
 
 setup: $(INSTALLED) ## create the virtual environment and install ddkern into it
