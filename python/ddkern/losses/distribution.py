@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ddkern import _core, device_calls
 from ddkern.checks import as_count, as_number
-from ddkern.losses.lists import dtype_of_result, host_array, n_threads
+from ddkern.losses.lists import dense, dtype_of_result, host_array, n_threads
 
 __all__ = [
     "mean_distance",
@@ -421,7 +421,7 @@ def _means_on_device(
 ) -> Tensor:
     if labels.shape != values.shape[:1] or labels.device != values.device:
         raise ValueError(f"{name} must hold one label for each row, on their device")
-    dense, index = values.contiguous(), labels.long().contiguous()
+    rows, index = dense(values), labels.long().contiguous()
     n_rows, n_features = values.shape
     n_workspace = module.segment_workspace(n_rows=n_rows, n_classes=n_classes)
     workspace = values.new_empty(n_workspace, dtype=torch.float64)
@@ -429,7 +429,7 @@ def _means_on_device(
     device_calls.run(
         module.segment_means,
         values.device,
-        values=dense.data_ptr(),
+        values=rows.data_ptr(),
         labels=index.data_ptr(),
         n_rows=n_rows,
         n_features=n_features,
@@ -582,7 +582,7 @@ def _kernel_arguments(
     """Two sets without gaps; rates as numbers, or where that is empty in the memory of a device."""
     if (y.shape[1:], y.dtype, y.device) != (x.shape[1:], x.dtype, x.device):
         raise ValueError("y has other features, another dtype or device than x")
-    points = [x.contiguous(), y.contiguous()]
+    points = [dense(x), dense(y)]
     if rates.is_cpu and len(rates) <= _MOST_RATES:
         return points, rates.tolist(), rates.new_empty(0)
     return points, [], rates.detach().to(x.device, torch.float64).contiguous()

@@ -21,11 +21,13 @@ from torch import Tensor
 
 from ddkern import _core, device_calls
 from ddkern.checks import check_choice
+from ddkern.losses import trajectory_ops
 from ddkern.losses.buffers import empty_like
 from ddkern.losses.lists import (
     Parameters,
     any_needed,
     as_lists,
+    dense,
     dtype_of_result,
     host_array,
     kernel_takes,
@@ -233,13 +235,11 @@ def _square(tensors: list[Tensor], products: _Products) -> Tensor:
 
 
 def _squares(a: list[Tensor], b: list[Tensor]) -> Tensor:
-    sums: Tensor = torch.ops.ddkern.trajectory_sums(a, b, [], [], 0)
-    return sums[0]
+    return trajectory_ops.sums(a, b, [], [], 0)[0]
 
 
 def _squares_in_torch(a: list[Tensor], b: list[Tensor]) -> Tensor:
-    parts = [(x.double() - y.double()).square().sum() for x, y in zip(a, b, strict=True)]
-    return torch.stack(parts).sum()
+    return trajectory_ops.sums_in_torch(a, b, [], [], 0)[0]
 
 
 # ---------------------------------------------------------------------------------- the operations
@@ -287,7 +287,7 @@ def _combination(a: list[Tensor], b: list[Tensor], of_a: Tensor, of_b: Tensor) -
 
 def _products_on_device(module: Any, a: list[Tensor], b: list[Tensor]) -> Tensor:
     first, shapes = a[0], _shapes(a)
-    flat = {"a": _dense(a), "b": _dense(b)}
+    flat = {"a": [dense(x) for x in a], "b": [dense(x) for x in b]}
     n_workspace = module.products_workspace(**shapes)
     workspace = first.new_empty(n_workspace, dtype=torch.float64)
     out = _products_shape(a, b)
@@ -308,7 +308,7 @@ def _combination_on_device(
 ) -> list[Tensor]:
     first, shapes = a[0], _shapes(a)
     out = _combination_shape(a, b, of_a, of_b)
-    flat = {"a": _dense(a), "b": _dense(b), "out": out}
+    flat = {"a": [dense(x) for x in a], "b": [dense(x) for x in b], "out": out}
     factors = {}
     for name, of in (("of_a", of_a), ("of_b", of_b)):
         if of.numel() != sum(shapes["n_rows"]):
@@ -327,10 +327,6 @@ def _combination_on_device(
 
 def _shapes(matrices: list[Tensor]) -> dict[str, list[int]]:
     return {"n_rows": [x.shape[0] for x in matrices], "n_columns": [x.shape[1] for x in matrices]}
-
-
-def _dense(tensors: list[Tensor]) -> list[Tensor]:
-    return [x.contiguous() for x in tensors]
 
 
 def _products_on_cpu(a: list[Tensor], b: list[Tensor]) -> Tensor:

@@ -19,8 +19,8 @@ __all__ = [
     "any_needed",
     "as_groups",
     "as_lists",
+    "dense",
     "dtype_of_result",
-    "host",
     "host_array",
     "kernel_takes",
     "n_threads",
@@ -111,14 +111,17 @@ def kernel_takes(tensors: list[Tensor]) -> bool:
     return all(t.dtype in _KERNEL_DTYPES and t.layout == torch.strided for t in tensors)
 
 
-def host(tensors: list[Tensor]) -> list[NDArray[Any]]:
-    """As flat arrays, in place where there are no gaps; bfloat16, which numpy lacks, as bits."""
-    return [host_array(tensor).reshape(-1) for tensor in tensors]
+def dense(tensor: Tensor) -> Tensor:
+    """As a kernel reads it: without gaps, in place where there are none.
+
+    torch may also have put a minus off (a bit of the tensor), which a kernel would not see.
+    """
+    return tensor.contiguous().resolve_neg()
 
 
 def host_array(tensor: Tensor) -> NDArray[Any]:
-    """As an array of the same shape, under the same conditions."""
-    values = tensor.detach().contiguous()
+    """:func:`dense`, as an array of the same shape; bfloat16, which numpy lacks, as bits."""
+    values = dense(tensor.detach())
     if values.dtype == torch.bfloat16:
         return values.view(torch.int16).numpy().view(np.uint16)
     return values.numpy()

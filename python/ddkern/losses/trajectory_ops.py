@@ -19,6 +19,7 @@ from ddkern import _core, device_calls
 from ddkern.losses.buffers import empty_like
 from ddkern.losses.lists import (
     any_needed,
+    dense,
     dtype_of_result,
     kernel_takes,
     n_threads,
@@ -282,8 +283,7 @@ def _members(tensors: list[Tensor], batch_dims: int) -> list[Tensor]:
     if batch_dims:
         members = itertools.product(*map(range, tensors[0].shape[:batch_dims])) if tensors else ()
         tensors = [x[member] for member in members for x in tensors]
-    # torch may have put a minus off (a bit of the tensor), which a kernel would not see.
-    return [x.contiguous().resolve_neg() for x in tensors]
+    return [dense(x) for x in tensors]
 
 
 # ------------------------------------------------------------------------------------- derivatives
