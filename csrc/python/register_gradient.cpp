@@ -23,14 +23,14 @@ struct MatrixShape {
   py::ssize_t columns;
 };
 
-MatrixShape shape_of(const py::array& array) {
+MatrixShape matrix_shape(const py::array& array) {
   if (array.ndim() != 2) throw InvalidArgument("a holds an array that is no matrix");
   return {array.shape(0), array.shape(1)};
 }
 
 py::ssize_t count_rows(const Arrays& arrays) {
   py::ssize_t rows = 0;
-  for (const py::array& array : arrays) rows += shape_of(array).rows;
+  for (const py::array& array : arrays) rows += matrix_shape(array).rows;
   return rows;
 }
 
@@ -41,7 +41,7 @@ void products_as(const Arrays& a, const Arrays& b, const py::array& out, int n_t
   double* const sums = values_of<double>(out, {3, n_rows}, true, "out");
   std::vector<ProductsMatrix<T>> matrices;
   for (std::size_t i = 0; i < a.size(); ++i) {
-    const auto [rows, columns] = shape_of(a[i]);
+    const auto [rows, columns] = matrix_shape(a[i]);
     matrices.push_back({rows, columns, values_of<T>(a[i], {rows, columns}, false, "a"),
                         values_of<T>(b[i], {rows, columns}, false, "b")});
   }
@@ -59,7 +59,7 @@ void combination_as(const Arrays& a, const Arrays& b, const py::array& of_a, con
   const double* const factors_b = values_of<double>(of_b, {n_rows}, false, "of_b");
   std::vector<CombineMatrix<T>> matrices;
   for (std::size_t i = 0; i < a.size(); ++i) {
-    const auto [rows, columns] = shape_of(a[i]);
+    const auto [rows, columns] = matrix_shape(a[i]);
     matrices.push_back({rows, columns, values_of<T>(a[i], {rows, columns}, false, "a"),
                         values_of<T>(b[i], {rows, columns}, false, "b"),
                         values_of<T>(out[i], {rows, columns}, true, "out")});

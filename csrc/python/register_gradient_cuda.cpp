@@ -18,7 +18,6 @@ namespace {
 
 using matching::CombineMatrix;
 using matching::ProductsMatrix;
-using matching::cuda::DeviceCall;
 
 std::int64_t workspace_of(const Sizes& n_rows, const Sizes& n_columns) {
   check_count(n_columns, n_rows, "n_columns");
@@ -27,7 +26,8 @@ std::int64_t workspace_of(const Sizes& n_rows, const Sizes& n_columns) {
 
 template <class T>
 void products_as(const Addresses& a, const Addresses& b, const Sizes& n_rows,
-                 const Sizes& n_columns, double* workspace, double* out, const DeviceCall& call) {
+                 const Sizes& n_columns, double* workspace, double* out,
+                 const matching::cuda::DeviceCall& call) {
   std::vector<ProductsMatrix<T>> matrices;
   for (std::size_t i = 0; i < n_rows.size(); ++i) {
     matrices.push_back({n_rows[i], n_columns[i], pointer<const T>(a[i]), pointer<const T>(b[i])});
@@ -51,7 +51,7 @@ void products(const Addresses& a, const Addresses& b, const Sizes& n_rows, const
 template <class T>
 void combination_as(const Addresses& a, const Addresses& b, const Addresses& out,
                     const Sizes& n_rows, const Sizes& n_columns, const double* of_a,
-                    const double* of_b, const DeviceCall& call) {
+                    const double* of_b, const matching::cuda::DeviceCall& call) {
   std::vector<CombineMatrix<T>> matrices;
   for (std::size_t i = 0; i < n_rows.size(); ++i) {
     matrices.push_back({n_rows[i], n_columns[i], pointer<const T>(a[i]), pointer<const T>(b[i]),

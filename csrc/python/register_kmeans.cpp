@@ -35,7 +35,7 @@ kmeans::FastFormat parse_format(const std::string& name) {
 
 // The values of an array as T, contiguous and aligned.
 template <class T>
-py::array_t<T> values_of(const py::object& array, std::int64_t size, const char* name) {
+py::array_t<T> converted(const py::object& array, std::int64_t size, const char* name) {
   constexpr int kAligned = 0x0100;  // NPY_ARRAY_ALIGNED: a view may start at any byte
   auto values = py::array_t<T, py::array::c_style | kAligned>::ensure(array);
   if (!values || values.size() != size) {
@@ -59,7 +59,7 @@ py::dict fit_as(const RowSource& source, const Groups& groups, std::int64_t tota
   py::array_t<T> centroids({total_k, n_features});
   py::array_t<T> given;
   if (options.init == Init::array) {
-    given = values_of<T>(init_centroids, total_k * n_features, "init_centroids");
+    given = converted<T>(init_centroids, total_k * n_features, "init_centroids");
   }
   py::array_t<double> mass(total_k);
   Int64s assignment(source.n_rows);
@@ -142,7 +142,7 @@ template <class T>
 void assign_as(const RowSource& source, const Groups& groups, std::int64_t total_k,
                const FitOptions& options, const py::array& centroids, std::int64_t n_nearest,
                std::int64_t* assignment, double* distance, Attendant& attendant) {
-  const auto given = values_of<T>(centroids, total_k * source.n_features(), "centroids");
+  const auto given = converted<T>(centroids, total_k * source.n_features(), "centroids");
   const T* values = given.data();
   const py::gil_scoped_release release;
   kmeans::assign<T>(source, groups, options, values, n_nearest, assignment, distance,

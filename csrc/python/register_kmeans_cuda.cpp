@@ -7,20 +7,15 @@
 #include <string>
 
 #include "kmeans/cuda/quantizer.h"
+#include "python/addresses.h"
 #include "python/bindings.h"
 #include "python/kmeans_arguments.h"
 
 namespace ddkern::python {
 namespace {
 
-using kmeans::cuda::DeviceCall;
 using kmeans::cuda::DeviceFit;
 using kmeans::cuda::DeviceRows;
-
-template <class V>
-V* pointer(std::uintptr_t address) {
-  return reinterpret_cast<V*>(address);
-}
 
 template <class T>
 DeviceRows<T> device_rows(std::uintptr_t x, std::int64_t n_rows, std::int64_t n_features,
@@ -29,9 +24,9 @@ DeviceRows<T> device_rows(std::uintptr_t x, std::int64_t n_rows, std::int64_t n_
 }
 
 // `allocate` is Python's, called without the GIL.
-DeviceCall device_call(int device, std::uintptr_t stream, const py::object& allocate,
-                       std::int64_t max_memory, Attendant& attendant) {
-  DeviceCall call;
+kmeans::cuda::DeviceCall device_call(int device, std::uintptr_t stream, const py::object& allocate,
+                                     std::int64_t max_memory, Attendant& attendant) {
+  kmeans::cuda::DeviceCall call;
   call.device = device;
   call.stream = pointer<void>(stream);
   call.allocate = [allocate](std::int64_t bytes) {
@@ -47,7 +42,8 @@ DeviceCall device_call(int device, std::uintptr_t stream, const py::object& allo
 template <class T>
 py::dict fit_as(const DeviceRows<T>& rows, const Groups& groups, const FitOptions& options,
                 std::uintptr_t given, std::uintptr_t centroids, std::uintptr_t mass,
-                std::uintptr_t assignment, const DeviceCall& call, Attendant& attendant) {
+                std::uintptr_t assignment, const kmeans::cuda::DeviceCall& call,
+                Attendant& attendant) {
   DeviceFit<T> output{
       pointer<T>(centroids), pointer<double>(mass), pointer<std::int64_t>(assignment), {}};
   {
@@ -79,7 +75,8 @@ py::dict fit(std::uintptr_t x, bool float64, std::int64_t n_rows, std::int64_t n
   options.tol = tol;
   options.algorithm = parse_algorithm(algorithm);
   Attendant attendant(progress, groups.n_groups);
-  const DeviceCall call = device_call(device, stream, allocate, max_memory, attendant);
+  const kmeans::cuda::DeviceCall call =
+      device_call(device, stream, allocate, max_memory, attendant);
   if (float64) {
     return fit_as(device_rows<double>(x, n_rows, n_features, row_stride), groups, options,
                   init_centroids, centroids, mass, assignment, call, attendant);
@@ -104,7 +101,8 @@ py::dict seed(std::uintptr_t x, bool float64, std::int64_t n_rows, std::int64_t 
   py::array_t<double> potential(groups.n_groups);
   double* potential_out = potential.mutable_data();
   Attendant attendant(progress, groups.n_groups);
-  const DeviceCall call = device_call(device, stream, allocate, max_memory, attendant);
+  const kmeans::cuda::DeviceCall call =
+      device_call(device, stream, allocate, max_memory, attendant);
   {
     const py::gil_scoped_release release;
     auto* out = pointer<std::int64_t>(rows);
@@ -139,7 +137,8 @@ py::dict assign(std::uintptr_t x, bool float64, std::int64_t n_rows, std::int64_
   const GroupArrays arrays{std::move(order), std::move(offsets), std::move(k), ids, seeds, {}};
   const Groups groups = arrays.view(n_rows);
   Attendant attendant(progress, groups.n_groups);
-  const DeviceCall call = device_call(device, stream, allocate, max_memory, attendant);
+  const kmeans::cuda::DeviceCall call =
+      device_call(device, stream, allocate, max_memory, attendant);
   {
     const py::gil_scoped_release release;
     auto* out = pointer<std::int64_t>(assignment);

@@ -19,7 +19,7 @@ using network::MapShape;
 using network::NormReluPoolBackwardCall;
 using network::NormReluPoolForwardCall;
 
-MapShape shape_of(const py::array& x) {
+MapShape map_shape(const py::array& x) {
   if (x.ndim() != 4 || x.shape(1) < 2 || x.shape(2) < 2) {
     throw InvalidArgument("x must be (n, height, width, channels) with sides of 2 or more");
   }
@@ -29,7 +29,7 @@ MapShape shape_of(const py::array& x) {
 template <class T>
 void forward_as(py::array x, py::array weight, py::array bias, float eps, py::array out,
                 py::array mean, py::array rstd, int n_threads) {
-  const MapShape shape = shape_of(x);
+  const MapShape shape = map_shape(x);
   const auto [h, w, c] = shape;
   const py::ssize_t n = x.shape(0);
   const NormReluPoolForwardCall<T> call{n,
@@ -49,7 +49,7 @@ template <class T>
 void backward_as(py::array grad_out, py::array x, py::array mean, py::array rstd, py::array weight,
                  py::array bias, std::optional<py::array> grad_x, py::array grad_weight,
                  py::array grad_bias, int n_threads) {
-  const MapShape shape = shape_of(x);
+  const MapShape shape = map_shape(x);
   const auto [h, w, c] = shape;
   const py::ssize_t n = x.shape(0);
   const NormReluPoolBackwardCall<T> call{

@@ -13,8 +13,6 @@ namespace py = pybind11;
 namespace ddkern::python {
 namespace {
 
-using matching::cuda::DeviceCall;
-
 void linear(std::int64_t n, std::uintptr_t x, std::uintptr_t y, std::uintptr_t out, float alpha,
             double beta, std::uintptr_t beta_at, int device, std::uintptr_t stream) {
   const py::gil_scoped_release release;
