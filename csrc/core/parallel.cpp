@@ -104,7 +104,8 @@ void Team::for_ranges(std::int64_t n, std::int64_t grain,
   if (n <= 0) return;
   grain = std::max<std::int64_t>(1, grain);
   const std::int64_t n_pieces = (n + grain - 1) / grain;
-  const int n_workers = static_cast<int>(std::min<std::int64_t>(n_threads_, n_pieces));
+  const int n_workers =
+      built_with_openmp() ? static_cast<int>(std::min<std::int64_t>(n_threads_, n_pieces)) : 1;
   if (n_workers == 1) {
     for (std::int64_t begin = 0; begin < n; begin += grain) {
       check();
