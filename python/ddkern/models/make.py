@@ -17,6 +17,7 @@ from ddkern.models.alexnet import AlexNet, AlexNetOptions
 from ddkern.models.classifier import ClassifierOptions
 from ddkern.models.convnet import ConvNet, ConvNetOptions
 from ddkern.models.from_transformers import TRANSFORMERS_MODELS
+from ddkern.models.mlp import MLP, MLPOptions
 from ddkern.models.resnet import ResNet, ResNetOptions
 from ddkern.models.vgg import VGG, VGGOptions
 
@@ -32,6 +33,7 @@ _OWN_MODELS: dict[str, tuple[type[nn.Module], type[ClassifierOptions], dict[str,
     "convnet-d3": (ConvNet, ConvNetOptions, {"depth": 3}),
     "convnet-d4": (ConvNet, ConvNetOptions, {"depth": 4}),
     "convnet-d5": (ConvNet, ConvNetOptions, {"depth": 5}),
+    "mlp": (MLP, MLPOptions, {}),
     "resnet-18": (ResNet, ResNetOptions, {}),
     "vgg-11": (VGG, VGGOptions, {}),
 }

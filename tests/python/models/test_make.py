@@ -26,7 +26,7 @@ def test_names_are_listed_for_an_unknown_one() -> None:
     assert all(name in str(e.value) for name in model_names())
 
 
-@pytest.mark.parametrize("name", ["alexnet", "convnet-d3", "convnet-d4", "resnet-18"])
+@pytest.mark.parametrize("name", ["alexnet", "convnet-d3", "convnet-d4", "mlp", "resnet-18"])
 def test_own_names(name: str) -> None:
     model = make_model(name, in_channels=2, n_classes=7, image_size=(16, 18))
     assert model.training
