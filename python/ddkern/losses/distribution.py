@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ddkern import _core, device_calls
 from ddkern.checks import as_count, as_number
-from ddkern.losses.lists import dense, dtype_of_result, host_array, n_threads
+from ddkern.losses.lists import dense, dispatch, dtype_of_result, host_array, n_threads
 
 __all__ = [
     "mean_distance",
@@ -39,6 +39,9 @@ _LIBRARY: Any = torch.library.Library("ddkern", "FRAGMENT")  # type: ignore[no-u
 _LIBRARY.define("segment_means(Tensor values, Tensor labels, int n_classes, str name) -> Tensor")
 _LIBRARY.define("mmd_means(Tensor x, Tensor y, Tensor rates) -> Tensor")
 _LIBRARY.define("mmd_pull(Tensor x, Tensor y, Tensor rates, Tensor own, Tensor cross) -> Tensor")
+
+# What the kernels here take.
+_KERNEL_DTYPES = (torch.float32,)
 
 # Rates that one launch of a kernel takes along, as numbers: csrc/matching/cuda/distribution.h.
 _MOST_RATES = 32
@@ -406,14 +409,15 @@ def _means_in_torch(values: Tensor, labels: Tensor, n_classes: int, name: str) -
 
 
 def _means(values: Tensor, labels: Tensor, n_classes: int, name: str) -> Tensor:
-    if not _kernel_takes(values):
-        return _means_in_torch(values, labels, n_classes, name)
-    module = device_calls.module_for(values)
-    if module is not None:
-        return _means_on_device(module, values, labels, n_classes, name)
-    if values.is_cpu:
-        return _means_on_cpu(values, labels, n_classes, name)
-    return _means_in_torch(values, labels, n_classes, name)
+    found: Tensor = dispatch(
+        [values],
+        (values, labels, n_classes, name),
+        on_cpu=_means_on_cpu,
+        on_device=_means_on_device,
+        in_torch=_means_in_torch,
+        dtypes=_KERNEL_DTYPES,
+    )
+    return found
 
 
 def _means_on_device(
@@ -471,10 +475,6 @@ def _means_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return (grad / counts[:, None]).index_select(0, index).to(ctx.dtype), None, None, None
 
 
-def _kernel_takes(values: Tensor) -> bool:
-    return values.dtype == torch.float32 and values.layout == torch.strided
-
-
 # --------------------------------------------------------------------------- the operations of mmd
 
 
@@ -506,25 +506,27 @@ def _pull_in_torch(x: Tensor, y: Tensor, rates: Tensor, own: Tensor, cross: Tens
 
 
 def _block_means(x: Tensor, y: Tensor, rates: Tensor) -> Tensor:
-    if not _kernel_takes(x):
-        return _block_means_in_torch(x, y, rates)
-    module = device_calls.module_for(x)
-    if module is not None:
-        return _block_means_on_device(module, x, y, rates)
-    if x.is_cpu:
-        return _block_means_on_cpu(x, y, rates)
-    return _block_means_in_torch(x, y, rates)
+    found: Tensor = dispatch(
+        [x],
+        (x, y, rates),
+        on_cpu=_block_means_on_cpu,
+        on_device=_block_means_on_device,
+        in_torch=_block_means_in_torch,
+        dtypes=_KERNEL_DTYPES,
+    )
+    return found
 
 
 def _pull(x: Tensor, y: Tensor, rates: Tensor, own: Tensor, cross: Tensor) -> Tensor:
-    if not _kernel_takes(x):
-        return _pull_in_torch(x, y, rates, own, cross)
-    module = device_calls.module_for(x)
-    if module is not None:
-        return _pull_on_device(module, x, y, rates, own, cross)
-    if x.is_cpu:
-        return _pull_on_cpu(x, y, rates, own, cross)
-    return _pull_in_torch(x, y, rates, own, cross)
+    found: Tensor = dispatch(
+        [x],
+        (x, y, rates, own, cross),
+        on_cpu=_pull_on_cpu,
+        on_device=_pull_on_device,
+        in_torch=_pull_in_torch,
+        dtypes=_KERNEL_DTYPES,
+    )
+    return found
 
 
 def _block_means_on_device(module: Any, x: Tensor, y: Tensor, rates: Tensor) -> Tensor:

@@ -28,9 +28,9 @@ from ddkern.losses.lists import (
     any_needed,
     as_lists,
     dense,
+    dispatch,
     dtype_of_result,
     host_array,
-    kernel_takes,
     n_threads,
 )
 
@@ -264,25 +264,25 @@ def _combination_in_torch(
 
 
 def _products(a: list[Tensor], b: list[Tensor]) -> Tensor:
-    if not kernel_takes(a):
-        return _products_in_torch(a, b)
-    module = device_calls.module_for(a[0])
-    if module is not None:
-        return _products_on_device(module, a, b)
-    if a[0].is_cpu:
-        return _products_on_cpu(a, b)
-    return _products_in_torch(a, b)
+    found: Tensor = dispatch(
+        a,
+        (a, b),
+        on_cpu=_products_on_cpu,
+        on_device=_products_on_device,
+        in_torch=_products_in_torch,
+    )
+    return found
 
 
 def _combination(a: list[Tensor], b: list[Tensor], of_a: Tensor, of_b: Tensor) -> list[Tensor]:
-    if not kernel_takes(a):
-        return _combination_in_torch(a, b, of_a, of_b)
-    module = device_calls.module_for(a[0])
-    if module is not None:
-        return _combination_on_device(module, a, b, of_a, of_b)
-    if a[0].is_cpu:
-        return _combination_on_cpu(a, b, of_a, of_b)
-    return _combination_in_torch(a, b, of_a, of_b)
+    found: list[Tensor] = dispatch(
+        a,
+        (a, b, of_a, of_b),
+        on_cpu=_combination_on_cpu,
+        on_device=_combination_on_device,
+        in_torch=_combination_in_torch,
+    )
+    return found
 
 
 def _products_on_device(module: Any, a: list[Tensor], b: list[Tensor]) -> Tensor:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ddkern import device_calls
 from ddkern.backend import max_threads
 from ddkern.checks import as_count, as_integer
 
@@ -20,16 +21,14 @@ __all__ = [
     "as_groups",
     "as_lists",
     "dense",
+    "dispatch",
     "dtype_of_result",
     "host_array",
-    "kernel_takes",
     "n_threads",
 ]
 
 Parameters: TypeAlias = Tensor | Sequence[Tensor]
 """A tensor, or the tensors of a network in their order."""
-
-_KERNEL_DTYPES = (torch.float32, torch.bfloat16)
 
 
 def as_lists(arguments: dict[str, Any], batch_dims: int = 0) -> list[list[Tensor]]:
@@ -106,9 +105,27 @@ def dtype_of_result(tensors: list[Tensor]) -> torch.dtype:
     return torch.float64 if tensors[0].dtype == torch.float64 else torch.float32
 
 
-def kernel_takes(tensors: list[Tensor]) -> bool:
-    """Whether the kernels know their dtype and layout."""
-    return all(t.dtype in _KERNEL_DTYPES and t.layout == torch.strided for t in tensors)
+def dispatch(
+    tensors: list[Tensor],
+    arguments: tuple[Any, ...],
+    *,
+    on_cpu: Callable[..., Any],
+    on_device: Callable[..., Any],
+    in_torch: Callable[..., Any],
+    dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16),
+) -> Any:
+    """Call the function that is for such tensors.
+
+    Kernels take strided tensors of these dtypes. ``on_device`` gets the module of the device before
+    the arguments; where neither it nor the CPU is meant, there is torch.
+    """
+    if all(t.dtype in dtypes and t.layout == torch.strided for t in tensors):
+        module = device_calls.module_for(tensors[0])
+        if module is not None:
+            return on_device(module, *arguments)
+        if tensors[0].is_cpu:
+            return on_cpu(*arguments)
+    return in_torch(*arguments)
 
 
 def dense(tensor: Tensor) -> Tensor:

@@ -20,8 +20,8 @@ from ddkern.losses.buffers import empty_like
 from ddkern.losses.lists import (
     any_needed,
     dense,
+    dispatch,
     dtype_of_result,
-    kernel_takes,
     n_threads,
 )
 
@@ -181,51 +181,105 @@ def _sums(
     groups: Sequence[int],
     batch_dims: int,
 ) -> Tensor:
-    module = device_calls.module_for(student[0])
-    if not _has_kernel(module, student):
-        return sums_in_torch(student, target, start, groups, batch_dims)
-    call = _Call(groups, batch_dims, student=student, target=target, start=start)
-    if module is None:
-        found = _core.trajectory_sums(**call.arguments, n_threads=n_threads())
-        return torch.from_numpy(found).view(2, *call.shape)
-    return call.sums(module, module.trajectory_sums, (2, *call.shape))
+    found: Tensor = dispatch(
+        student,
+        (student, target, start, groups, batch_dims),
+        on_cpu=_sums_on_cpu,
+        on_device=_sums_on_device,
+        in_torch=sums_in_torch,
+    )
+    return found
 
 
 def _absolute(a: list[Tensor], b: list[Tensor], groups: Sequence[int], batch_dims: int) -> Tensor:
-    module = device_calls.module_for(a[0])
-    if not _has_kernel(module, a):
-        return absolute_in_torch(a, b, groups, batch_dims)
-    call = _Call(groups, batch_dims, student=a, target=b)
-    if module is None:
-        found = _core.absolute_sums(**call.arguments, n_threads=n_threads())
-        return torch.from_numpy(found).view(call.shape)
-    return call.sums(module, module.absolute_sums, call.shape)
+    found: Tensor = dispatch(
+        a,
+        (a, b, groups, batch_dims),
+        on_cpu=_absolute_on_cpu,
+        on_device=_absolute_on_device,
+        in_torch=absolute_in_torch,
+    )
+    return found
 
 
 def _difference(
     a: list[Tensor], b: list[Tensor], factor: Tensor, groups: Sequence[int], batch_dims: int
 ) -> list[Tensor]:
-    module = device_calls.module_for(a[0])
-    if not _has_kernel(module, a):
-        return _difference_in_torch(a, b, factor, groups, batch_dims)
-    if module is None:
-        out = [empty_like(x) for x in a]
-        call = _Call(groups, batch_dims, a=a, b=b, out=out)
-        del call.arguments["n_totals"]
-        factors = factor.reshape(-1).tolist()
-        _core.scaled_difference(**call.arguments, factors=factors, n_threads=n_threads())
-        return out
-    out = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in a]
-    call = _Call(groups, batch_dims, a=a, b=b, out=out)
-    on_device = factor.detach().reshape(-1).to(a[0].device, torch.float64)
-    device_calls.run(
-        module.scaled_difference, a[0].device, **call.arguments, factors=on_device.data_ptr()
+    found: list[Tensor] = dispatch(
+        a,
+        (a, b, factor, groups, batch_dims),
+        on_cpu=_difference_on_cpu,
+        on_device=_difference_on_device,
+        in_torch=_difference_in_torch,
     )
+    return found
+
+
+def _sums_on_cpu(
+    student: list[Tensor],
+    target: list[Tensor],
+    start: list[Tensor],
+    groups: Sequence[int],
+    batch_dims: int,
+) -> Tensor:
+    call = _Call(groups, batch_dims, student=student, target=target, start=start)
+    found = _core.trajectory_sums(**call.arguments, n_threads=n_threads())
+    return torch.from_numpy(found).view(2, *call.shape)
+
+
+def _sums_on_device(
+    module: Any,
+    student: list[Tensor],
+    target: list[Tensor],
+    start: list[Tensor],
+    groups: Sequence[int],
+    batch_dims: int,
+) -> Tensor:
+    call = _Call(groups, batch_dims, student=student, target=target, start=start)
+    return call.sums(module, module.trajectory_sums, (2, *call.shape))
+
+
+def _absolute_on_cpu(
+    a: list[Tensor], b: list[Tensor], groups: Sequence[int], batch_dims: int
+) -> Tensor:
+    call = _Call(groups, batch_dims, student=a, target=b)
+    found = _core.absolute_sums(**call.arguments, n_threads=n_threads())
+    return torch.from_numpy(found).view(call.shape)
+
+
+def _absolute_on_device(
+    module: Any, a: list[Tensor], b: list[Tensor], groups: Sequence[int], batch_dims: int
+) -> Tensor:
+    call = _Call(groups, batch_dims, student=a, target=b)
+    return call.sums(module, module.absolute_sums, call.shape)
+
+
+def _difference_on_cpu(
+    a: list[Tensor], b: list[Tensor], factor: Tensor, groups: Sequence[int], batch_dims: int
+) -> list[Tensor]:
+    out = [empty_like(x) for x in a]
+    call = _Call(groups, batch_dims, a=a, b=b, out=out)
+    del call.arguments["n_totals"]
+    factors = factor.reshape(-1).tolist()
+    _core.scaled_difference(**call.arguments, factors=factors, n_threads=n_threads())
     return out
 
 
-def _has_kernel(module: Any, tensors: list[Tensor]) -> bool:
-    return kernel_takes(tensors) and (module is not None or tensors[0].is_cpu)
+def _difference_on_device(
+    module: Any,
+    a: list[Tensor],
+    b: list[Tensor],
+    factor: Tensor,
+    groups: Sequence[int],
+    batch_dims: int,
+) -> list[Tensor]:
+    out = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in a]
+    call = _Call(groups, batch_dims, a=a, b=b, out=out)
+    factors = factor.detach().reshape(-1).to(a[0].device, torch.float64)
+    device_calls.run(
+        module.scaled_difference, a[0].device, **call.arguments, factors=factors.data_ptr()
+    )
+    return out
 
 
 class _Call:
