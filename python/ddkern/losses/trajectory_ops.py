@@ -10,9 +10,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ddkern import _core, device_calls
@@ -68,22 +70,39 @@ def absolute(a: list[Tensor], b: list[Tensor], groups: Sequence[int], batch_dims
     return found
 
 
-def distance(lists: _Lists, groups: Sequence[int], batch_dims: int) -> tuple[Tensor, Tensor | None]:
-    """The quotient of both sums, and on the CPU, where it is known at once, the second one."""
+def distance(lists: _Lists, groups: Sequence[int], batch_dims: int) -> Tensor:
+    """The quotient of both sums.
+
+    Raises
+    ------
+    ValueError
+        If the second one is 0; on other devices than the CPU the program would wait for it, and in
+        a graph of torch.compile it would cut that in two.
+    """
     wide = dtype_of_result(lists[0])
+    found: Tensor
     if _in_torch_func():
         # Its transformations go through what torch knows, not through kernels.
         student, target, start = lists
         to_target, of_start = sums_in_torch(student, target, start, groups, batch_dims)
-        return (to_target / of_start).to(wide), None
+        found = (to_target / of_start).to(wide)
+        return found
     if _goes_around(lists, needed=True):
         tensors = [x for xs in lists for x in xs]
-        found, of_start = _Distance.apply(len(lists[0]), groups, batch_dims, *tensors)  # type: ignore[no-untyped-call]
-    else:
-        found_sums: Tensor = torch.ops.ddkern.trajectory_sums(*lists, groups, batch_dims)
-        found, of_start = (found_sums[0] / found_sums[1]).to(wide), found_sums.detach()[1]
-    known = of_start.is_cpu and not torch.compiler.is_compiling()
-    return found, of_start if known else None
+        found = _Distance.apply(len(lists[0]), groups, batch_dims, *tensors)  # type: ignore[no-untyped-call]
+        return found
+    both: Tensor = torch.ops.ddkern.trajectory_sums(*lists, groups, batch_dims)
+    if both.is_cpu and not torch.compiler.is_compiling():
+        _check_apart(both.detach()[1].numpy())
+    found = (both[0] / both[1]).to(wide)
+    return found
+
+
+def _check_apart(of_start: NDArray[np.float64]) -> None:
+    if not of_start.all():
+        first = [int(axis[0]) for axis in np.nonzero(of_start == 0)] if of_start.ndim else []
+        where = f" at {tuple(first)}" if first else ""
+        raise ValueError(f"start equals target{where}; the distance between them must not be 0")
 
 
 def _goes_around(lists: _Lists, needed: bool) -> bool:
@@ -146,12 +165,11 @@ def _totals_in_torch(
 
 
 def _difference_in_torch(
-    a: list[Tensor], b: list[Tensor], factor: Tensor, groups: Sequence[int], batch_dims: int
+    a: list[Tensor], b: list[Tensor], factor: Any, groups: Sequence[int], batch_dims: int
 ) -> list[Tensor]:
     wide = dtype_of_result(a)
-    factors = [
-        x.to(wide) for x in _factor_of_tensors(factor.to(a[0].device), a, groups, batch_dims)
-    ]
+    on_device = torch.as_tensor(factor, device=a[0].device)
+    factors = [x.to(wide) for x in _factor_of_tensors(on_device, a, groups, batch_dims)]
     return [
         (f * (x.to(wide) - y.to(wide))).to(x.dtype) for f, x, y in zip(factors, a, b, strict=True)
     ]
@@ -203,7 +221,7 @@ def _absolute(a: list[Tensor], b: list[Tensor], groups: Sequence[int], batch_dim
 
 
 def _difference(
-    a: list[Tensor], b: list[Tensor], factor: Tensor, groups: Sequence[int], batch_dims: int
+    a: list[Tensor], b: list[Tensor], factor: Any, groups: Sequence[int], batch_dims: int
 ) -> list[Tensor]:
     found: list[Tensor] = dispatch(
         a,
@@ -255,7 +273,7 @@ def _absolute_on_device(
 
 
 def _difference_on_cpu(
-    a: list[Tensor], b: list[Tensor], factor: Tensor, groups: Sequence[int], batch_dims: int
+    a: list[Tensor], b: list[Tensor], factor: Any, groups: Sequence[int], batch_dims: int
 ) -> list[Tensor]:
     out = [empty_like(x) for x in a]
     call = _Call(groups, batch_dims, a=a, b=b, out=out)
@@ -269,13 +287,13 @@ def _difference_on_device(
     module: Any,
     a: list[Tensor],
     b: list[Tensor],
-    factor: Tensor,
+    factor: Any,
     groups: Sequence[int],
     batch_dims: int,
 ) -> list[Tensor]:
     out = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in a]
     call = _Call(groups, batch_dims, a=a, b=b, out=out)
-    factors = factor.detach().reshape(-1).to(a[0].device, torch.float64)
+    factors = torch.as_tensor(factor, dtype=torch.float64, device=a[0].device).detach().reshape(-1)
     device_calls.run(
         module.scaled_difference, a[0].device, **call.arguments, factors=factors.data_ptr()
     )
@@ -344,33 +362,46 @@ def _members(tensors: list[Tensor], batch_dims: int) -> list[Tensor]:
 
 
 class _Distance(torch.autograd.Function):
-    """The distance in one node of autograd, which the registry would make several of."""
+    """The distance in one node of autograd, which the registry would make several of.
+
+    Of a small network the arithmetic of single numbers takes as long as a kernel, if torch does it;
+    what lies on the CPU numpy does.
+    """
 
     @staticmethod
-    def forward(
-        ctx: Any, n: int, groups: list[int], batch_dims: int, *tensors: Tensor
-    ) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, n: int, groups: list[int], batch_dims: int, *tensors: Tensor) -> Tensor:
         student, target, start = _unflatten(n, tensors)
-        to_target, of_start = _sums(student, target, start, groups, batch_dims)
-        distance = to_target / of_start
-        ctx.n, ctx.groups, ctx.batch_dims, ctx.distance = n, groups, batch_dims, distance
-        ctx.mark_non_differentiable(of_start)
-        ctx.save_for_backward(of_start, *tensors)
-        return distance.to(dtype_of_result(student)), of_start
+        both: Any = _sums(student, target, start, groups, batch_dims)
+        wide = dtype_of_result(student)
+        ctx.n, ctx.groups, ctx.batch_dims = n, groups, batch_dims
+        ctx.save_for_backward(*tensors)
+        if not both.is_cpu:
+            ctx.distance, ctx.of_start = both[0] / both[1], both[1]
+            return cast(Tensor, ctx.distance.to(wide))
+        to_target, of_start = both.numpy()
+        _check_apart(of_start)
+        with np.errstate(all="ignore"):
+            ctx.distance, ctx.of_start = to_target / of_start, of_start
+            as_wide = np.asarray(ctx.distance, np.float32 if wide == torch.float32 else np.float64)
+        return torch.from_numpy(as_wide)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
-        of_start, *tensors = ctx.saved_tensors
-        student, target, start = lists = _unflatten(ctx.n, tensors)
-        how, distance, difference = (ctx.groups, ctx.batch_dims), ctx.distance, _difference
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        student, target, start = lists = _unflatten(ctx.n, ctx.saved_tensors)
+        how, difference = (ctx.groups, ctx.batch_dims), _difference
+        given: Any = grad.double()
+        distance, of_start = ctx.distance, ctx.of_start
         if torch.is_grad_enabled():
             # Derivatives of these may be asked for: what torch knows how to differentiate.
             to_target, of_start = sums_in_torch(student, target, start, *how)
             distance, difference = to_target / of_start, _difference_in_torch
+        elif given.is_cpu:
+            given = given.numpy()
         needed = [any(part) for part in _unflatten(ctx.n, ctx.needs_input_grad[3:])]
-        by_to_target = grad.double() / of_start
-        by_of_start = -distance * by_to_target if needed[1] or needed[2] else by_to_target
-        parts = _backward(difference, lists, by_to_target, by_of_start, needed, how)
+        with np.errstate(all="ignore"):
+            by_to_target = given / of_start
+            by_of_start = -distance * by_to_target if needed[1] or needed[2] else by_to_target
+            parts = _backward(difference, lists, by_to_target, by_of_start, needed, how)
         return (None, None, None, *[x for part in parts for x in part])
 
 
@@ -381,8 +412,8 @@ def _unflatten(n: int, values: Any) -> list[list[Any]]:
 def _backward(
     difference: Callable[..., list[Tensor]],
     lists: _Lists,
-    of_target: Tensor,
-    of_start: Tensor,
+    of_target: Any,
+    of_start: Any,
     needed: list[bool],
     how: tuple[Sequence[int], int],
 ) -> list[list[Any]]:
