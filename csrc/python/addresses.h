@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Device memory as Python names it: addresses and sizes (ddkern/device_calls.py).
+// Device memory as Python names it: addresses and sizes (ddkern/kernel_calls.py).
 #pragma once
 
 #include <cstdint>

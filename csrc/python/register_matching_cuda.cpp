@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Losses on device memory. Tensors come as addresses and sizes: whose memory it is, and that it is
-// large enough, is the Python layer's to know (ddkern/device_calls.py).
+// large enough, is the Python layer's to know (ddkern/kernel_calls.py).
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 

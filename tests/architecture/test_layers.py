@@ -22,7 +22,7 @@ LAYERS = {
     "typing": 0,
     "arrays": 1,
     "backend": 1,
-    "device_calls": 1,
+    "kernel_calls": 1,
     "optional": 1,
     "progress": 1,
     "kmeans": 2,

@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from ddkern import device_calls  # noqa: E402
+from ddkern import kernel_calls  # noqa: E402
 from ddkern.losses import (  # noqa: E402
     gradient_distance,
     gradient_distance_reference,
@@ -57,7 +57,7 @@ pytestmark = [
 
 
 def test_the_kernels_are_in_use() -> None:
-    assert device_calls.module_for(torch.zeros(1, device="cuda")) is not None
+    assert kernel_calls.module_for(torch.zeros(1, device="cuda")) is not None
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from ddkern import device_calls  # noqa: E402
+from ddkern import kernel_calls  # noqa: E402
 from ddkern.losses import trajectory_distance, trajectory_distance_reference  # noqa: E402
 from helpers.cuda import on_cuda, reason_to_skip  # noqa: E402
 from helpers.matching import (  # noqa: E402
@@ -39,7 +39,7 @@ FACTOR = torch.tensor(-1.7, dtype=torch.float64)
 
 
 def test_the_kernels_are_in_use() -> None:
-    assert device_calls.module_for(torch.zeros(1, device="cuda")) is not None
+    assert kernel_calls.module_for(torch.zeros(1, device="cuda")) is not None
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from ddkern import device_calls  # noqa: E402
+from ddkern import kernel_calls  # noqa: E402
 from ddkern.updates import axpy, ema, sam_ascent, sgd_step  # noqa: E402
 from helpers.cuda import reason_to_skip  # noqa: E402
 from helpers.matching import assert_same_values  # noqa: E402
@@ -28,7 +28,7 @@ def on_cuda(function: Any, tensors: tuple[Any, ...]) -> Any:
 
 
 def test_the_kernels_are_in_use() -> None:
-    assert device_calls.module_for(torch.zeros(1, device="cuda")) is not None
+    assert kernel_calls.module_for(torch.zeros(1, device="cuda")) is not None
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (4, 1_000_003)], ids=str)

@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from ddkern import device_calls  # noqa: E402
+from ddkern import kernel_calls  # noqa: E402
 from helpers.losses import (  # noqa: E402
     COMBINATION,
     LOSSES,
@@ -42,7 +42,7 @@ from helpers.simt import load_simt, simt_options  # noqa: E402
 
 
 def through_simt(op: Any, arguments: list[Any]) -> Any:
-    with device_calls.use_module(load_simt()):
+    with kernel_calls.use_module(load_simt()):
         return op(*arguments)
 
 
@@ -162,7 +162,7 @@ def test_labels_that_nobody_looks_at() -> None:
 
 def test_wrong_labels_give_gradients_of_nan() -> None:
     values = points(0, 6, 3).requires_grad_()
-    with device_calls.use_module(load_simt()):
+    with kernel_calls.use_module(load_simt()):
         loss = MEANS(values, torch.tensor([0, 1, 2, 9, 0, 1]), 3, "labels").square().sum()
         (gradient,) = torch.autograd.grad(loss, values)
     assert gradient.isnan().all()
@@ -269,7 +269,7 @@ def test_derivatives(name: str) -> None:
         return [points(seed, 21, 70) for seed in range(2)]
 
     labels = labels_of(21, 3)
-    with device_calls.use_module(load_simt()):
+    with kernel_calls.use_module(load_simt()):
         found = derivatives(name, both(), labels)
     for i, (x, y) in enumerate(zip(found, derivatives(name, both(), labels), strict=True)):
         assert_same_values(x, y, f"{i} of {name}")

@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from ddkern import device_calls  # noqa: E402
+from ddkern import kernel_calls  # noqa: E402
 from ddkern.errors import CudaError  # noqa: E402
 from ddkern.losses import squared_distance, trajectory_distance  # noqa: E402
 from helpers.matching import (  # noqa: E402
@@ -33,7 +33,7 @@ FACTOR = torch.tensor(-1.7, dtype=torch.float64)
 
 
 def through_simt(op: Any, arguments: list[Any]) -> Any:
-    with device_calls.use_module(load_simt()):
+    with kernel_calls.use_module(load_simt()):
         return op(*arguments)
 
 
@@ -115,7 +115,7 @@ def test_derivatives(dtype: torch.dtype) -> None:
         [x.view(-1, 7).requires_grad_() for x in draw([350, 7, 21_000], dtype, seed)]
         for seed in range(3)
     ]
-    with device_calls.use_module(load_simt()):
+    with kernel_calls.use_module(load_simt()):
         found = gradients(lists)
     for i, (x, y) in enumerate(zip(found, gradients(lists), strict=True)):
         assert_same_values(x, y, f"gradient {i}")
@@ -140,7 +140,7 @@ def test_several_totals(name: str, dtype: torch.dtype) -> None:
 def test_any_layout() -> None:
     a, b = (torch.randn(8, 6, 40).permute(2, 0, 1) for _ in range(2))
     for x, y in ((a, b), (a[::2], b[::2]), (a[:1].expand(9, 8, 6), b[:9])):
-        with device_calls.use_module(load_simt()):
+        with kernel_calls.use_module(load_simt()):
             found = squared_distance(x, y)
         assert found == squared_distance(x, y)
 
@@ -171,7 +171,7 @@ def test_failures_of_the_runtime_have_a_class_of_their_own() -> None:
     nothing: dict[str, Any] = {name: [] for name in ("a", "b", "out", "sizes", "total_of")}
     nothing |= {"n_totals": 0, "bfloat16": False, "factors": 0}
     with pytest.raises(CudaError, match="cudaErrorInvalidDevice"):
-        device_calls.run(
+        kernel_calls.run(
             lambda **place: load_simt().scaled_difference(**nothing, **{**place, "device": 99}),
             torch.device("cpu"),
         )

@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from ddkern import device_calls  # noqa: E402
+from ddkern import kernel_calls  # noqa: E402
 from ddkern.updates import axpy, sam_ascent  # noqa: E402
 from helpers.matching import assert_same_values  # noqa: E402
 from helpers.simt import load_simt, simt_options  # noqa: E402
@@ -17,7 +17,7 @@ from helpers.updates import SHAPES, assert_all_same_as_on_the_cpu, unusual  # no
 
 
 def through_simt(function: Any, tensors: tuple[Any, ...]) -> Any:
-    with device_calls.use_module(load_simt()):
+    with kernel_calls.use_module(load_simt()):
         return function(*tensors)
 
 

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from ddkern import _core
-from ddkern.backend import max_threads
+from ddkern import _core, kernel_calls
 from ddkern.checks import as_number
 
 __all__ = ["norm_relu_pool", "norm_relu_pool_reference"]
@@ -121,7 +120,7 @@ class _NormReluPool(torch.autograd.Function):
             out=_host_maps(out),
             mean=_host(mean),
             rstd=_host(rstd),
-            n_threads=_n_threads(),
+            n_threads=kernel_calls.n_threads(),
         )
         ctx.save_for_backward(x, weight, bias, mean, rstd)
         ctx.eps = eps
@@ -145,7 +144,7 @@ class _NormReluPool(torch.autograd.Function):
             grad_x=None if grad_x is None else _host_maps(grad_x),
             grad_weight=_host(grad_weight),
             grad_bias=_host(grad_bias),
-            n_threads=_n_threads(),
+            n_threads=kernel_calls.n_threads(),
         )
         return grad_x, grad_weight, grad_bias, None
 
@@ -178,10 +177,6 @@ def _spread(grad_out: Tensor, size: torch.Size) -> Tensor:
     return functional.pad(
         quarters.reshape(n, c, 2 * h, 2 * w), (0, size[1] - 2 * w, 0, size[0] - 2 * h)
     )
-
-
-def _n_threads() -> int:
-    return min(max_threads(), torch.get_num_threads())
 
 
 def _host(tensor: Tensor) -> NDArray[Any]:

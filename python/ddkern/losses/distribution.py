@@ -19,9 +19,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from ddkern import _core, device_calls
+from ddkern import _core, kernel_calls
 from ddkern.checks import as_count, as_number
-from ddkern.losses.lists import dense, dispatch, dtype_of_result, host_array, n_threads
+from ddkern.losses.lists import dense, dtype_of_result, host_array
 
 __all__ = [
     "mean_distance",
@@ -409,7 +409,7 @@ def _means_in_torch(values: Tensor, labels: Tensor, n_classes: int, name: str) -
 
 
 def _means(values: Tensor, labels: Tensor, n_classes: int, name: str) -> Tensor:
-    found: Tensor = dispatch(
+    found: Tensor = kernel_calls.dispatch(
         [values],
         (values, labels, n_classes, name),
         on_cpu=_means_on_cpu,
@@ -430,7 +430,7 @@ def _means_on_device(
     n_workspace = module.segment_workspace(n_rows=n_rows, n_classes=n_classes)
     workspace = values.new_empty(n_workspace, dtype=torch.float64)
     out = _means_shape(values, labels, n_classes, name)
-    device_calls.run(
+    kernel_calls.run(
         module.segment_means,
         values.device,
         values=rows.data_ptr(),
@@ -452,7 +452,7 @@ def _means_on_cpu(values: Tensor, labels: Tensor, n_classes: int, name: str) -> 
         labels=host_array(labels.long()),
         counts=host_array(counts),
         out=out.numpy(),
-        n_threads=n_threads(),
+        n_threads=kernel_calls.n_threads(),
     )
     return out
 
@@ -506,7 +506,7 @@ def _pull_in_torch(x: Tensor, y: Tensor, rates: Tensor, own: Tensor, cross: Tens
 
 
 def _block_means(x: Tensor, y: Tensor, rates: Tensor) -> Tensor:
-    found: Tensor = dispatch(
+    found: Tensor = kernel_calls.dispatch(
         [x],
         (x, y, rates),
         on_cpu=_block_means_on_cpu,
@@ -518,7 +518,7 @@ def _block_means(x: Tensor, y: Tensor, rates: Tensor) -> Tensor:
 
 
 def _pull(x: Tensor, y: Tensor, rates: Tensor, own: Tensor, cross: Tensor) -> Tensor:
-    found: Tensor = dispatch(
+    found: Tensor = kernel_calls.dispatch(
         [x],
         (x, y, rates, own, cross),
         on_cpu=_pull_on_cpu,
@@ -534,7 +534,7 @@ def _block_means_on_device(module: Any, x: Tensor, y: Tensor, rates: Tensor) -> 
     n_workspace = module.mmd_workspace(n=len(x), m=len(y))
     workspace = x.new_empty(n_workspace, dtype=torch.float64)
     out = _block_means_shape(x, y, rates)
-    device_calls.run(
+    kernel_calls.run(
         module.mmd_means,
         x.device,
         x=points[0].data_ptr(),
@@ -559,7 +559,7 @@ def _pull_on_device(
     n_workspace = module.pull_workspace(n=len(x), m=len(y))
     workspace = x.new_empty(n_workspace, dtype=torch.float64)
     out = _pull_shape(x, y, rates, own, cross)
-    device_calls.run(
+    kernel_calls.run(
         module.mmd_pull,
         x.device,
         x=points[0].data_ptr(),
@@ -592,7 +592,10 @@ def _kernel_arguments(
 
 def _block_means_on_cpu(x: Tensor, y: Tensor, rates: Tensor) -> Tensor:
     means = _core.mmd_means(
-        x=host_array(x), y=host_array(y), rates=host_array(rates), n_threads=n_threads()
+        x=host_array(x),
+        y=host_array(y),
+        rates=host_array(rates),
+        n_threads=kernel_calls.n_threads(),
     )
     return torch.tensor(means, dtype=torch.float64)
 
@@ -606,7 +609,7 @@ def _pull_on_cpu(x: Tensor, y: Tensor, rates: Tensor, own: Tensor, cross: Tensor
         own=float(own),
         cross=float(cross),
         out=out.numpy(),
-        n_threads=n_threads(),
+        n_threads=kernel_calls.n_threads(),
     )
     return out
 

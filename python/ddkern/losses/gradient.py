@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from ddkern import _core, device_calls
+from ddkern import _core, kernel_calls
 from ddkern.checks import check_choice
 from ddkern.losses import trajectory_ops
 from ddkern.losses.buffers import empty_like
@@ -28,10 +28,8 @@ from ddkern.losses.lists import (
     any_needed,
     as_lists,
     dense,
-    dispatch,
     dtype_of_result,
     host_array,
-    n_threads,
 )
 
 __all__ = [
@@ -264,7 +262,7 @@ def _combination_in_torch(
 
 
 def _products(a: list[Tensor], b: list[Tensor]) -> Tensor:
-    found: Tensor = dispatch(
+    found: Tensor = kernel_calls.dispatch(
         a,
         (a, b),
         on_cpu=_products_on_cpu,
@@ -275,7 +273,7 @@ def _products(a: list[Tensor], b: list[Tensor]) -> Tensor:
 
 
 def _combination(a: list[Tensor], b: list[Tensor], of_a: Tensor, of_b: Tensor) -> list[Tensor]:
-    found: list[Tensor] = dispatch(
+    found: list[Tensor] = kernel_calls.dispatch(
         a,
         (a, b, of_a, of_b),
         on_cpu=_combination_on_cpu,
@@ -291,10 +289,10 @@ def _products_on_device(module: Any, a: list[Tensor], b: list[Tensor]) -> Tensor
     n_workspace = module.products_workspace(**shapes)
     workspace = first.new_empty(n_workspace, dtype=torch.float64)
     out = _products_shape(a, b)
-    device_calls.run(
+    kernel_calls.run(
         module.row_products,
         first.device,
-        **{name: device_calls.addresses(xs, a, name) for name, xs in flat.items()},
+        **{name: kernel_calls.addresses(xs, a, name) for name, xs in flat.items()},
         **shapes,
         bfloat16=first.dtype == torch.bfloat16,
         workspace=workspace.data_ptr(),
@@ -314,10 +312,10 @@ def _combination_on_device(
         if of.numel() != sum(shapes["n_rows"]):
             raise ValueError(f"{name} has {of.numel()} factors; it must have one for each row")
         factors[name] = of.detach().to(first.device, torch.float64).contiguous()
-    device_calls.run(
+    kernel_calls.run(
         module.row_combination,
         first.device,
-        **{name: device_calls.addresses(xs, a, name) for name, xs in flat.items()},
+        **{name: kernel_calls.addresses(xs, a, name) for name, xs in flat.items()},
         **shapes,
         bfloat16=first.dtype == torch.bfloat16,
         **{name: of.data_ptr() for name, of in factors.items()},
@@ -335,7 +333,7 @@ def _products_on_cpu(a: list[Tensor], b: list[Tensor]) -> Tensor:
         a=[host_array(x) for x in a],
         b=[host_array(x) for x in b],
         out=out.numpy(),
-        n_threads=n_threads(),
+        n_threads=kernel_calls.n_threads(),
     )
     return out
 
@@ -350,7 +348,7 @@ def _combination_on_cpu(
         of_a=host_array(of_a),
         of_b=host_array(of_b),
         out=[host_array(x) for x in out],
-        n_threads=n_threads(),
+        n_threads=kernel_calls.n_threads(),
     )
     return out
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,8 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ddkern import device_calls
-from ddkern.backend import max_threads
 from ddkern.checks import as_count, as_integer
 
 __all__ = [
@@ -21,10 +19,8 @@ __all__ = [
     "as_groups",
     "as_lists",
     "dense",
-    "dispatch",
     "dtype_of_result",
     "host_array",
-    "n_threads",
 ]
 
 Parameters: TypeAlias = Tensor | Sequence[Tensor]
@@ -105,29 +101,6 @@ def dtype_of_result(tensors: list[Tensor]) -> torch.dtype:
     return torch.float64 if tensors[0].dtype == torch.float64 else torch.float32
 
 
-def dispatch(
-    tensors: list[Tensor],
-    arguments: tuple[Any, ...],
-    *,
-    on_cpu: Callable[..., Any],
-    on_device: Callable[..., Any],
-    in_torch: Callable[..., Any],
-    dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16),
-) -> Any:
-    """Call the function that is for such tensors.
-
-    Kernels take strided tensors of these dtypes. ``on_device`` gets the module of the device before
-    the arguments; where neither it nor the CPU is meant, there is torch.
-    """
-    if all(t.dtype in dtypes and t.layout == torch.strided for t in tensors):
-        module = device_calls.module_for(tensors[0])
-        if module is not None:
-            return on_device(module, *arguments)
-        if tensors[0].is_cpu:
-            return on_cpu(*arguments)
-    return in_torch(*arguments)
-
-
 def dense(tensor: Tensor) -> Tensor:
     """As a kernel reads it: without gaps, in place where there are none.
 
@@ -142,11 +115,6 @@ def host_array(tensor: Tensor) -> NDArray[Any]:
     if values.dtype == torch.bfloat16:
         return values.view(torch.int16).numpy().view(np.uint16)
     return values.numpy()
-
-
-def n_threads() -> int:
-    """Threads of a kernel: never more than torch itself would take."""
-    return min(max_threads(), torch.get_num_threads())
 
 
 def any_needed(needed: Any) -> bool:

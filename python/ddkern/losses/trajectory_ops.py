@@ -17,14 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ddkern import _core, device_calls
+from ddkern import _core, kernel_calls
 from ddkern.losses.buffers import empty_like
 from ddkern.losses.lists import (
     any_needed,
     dense,
-    dispatch,
     dtype_of_result,
-    n_threads,
 )
 
 __all__ = ["absolute", "absolute_in_torch", "distance", "sums", "sums_in_torch"]
@@ -199,7 +197,7 @@ def _sums(
     groups: Sequence[int],
     batch_dims: int,
 ) -> Tensor:
-    found: Tensor = dispatch(
+    found: Tensor = kernel_calls.dispatch(
         student,
         (student, target, start, groups, batch_dims),
         on_cpu=_sums_on_cpu,
@@ -210,7 +208,7 @@ def _sums(
 
 
 def _absolute(a: list[Tensor], b: list[Tensor], groups: Sequence[int], batch_dims: int) -> Tensor:
-    found: Tensor = dispatch(
+    found: Tensor = kernel_calls.dispatch(
         a,
         (a, b, groups, batch_dims),
         on_cpu=_absolute_on_cpu,
@@ -223,7 +221,7 @@ def _absolute(a: list[Tensor], b: list[Tensor], groups: Sequence[int], batch_dim
 def _difference(
     a: list[Tensor], b: list[Tensor], factor: Any, groups: Sequence[int], batch_dims: int
 ) -> list[Tensor]:
-    found: list[Tensor] = dispatch(
+    found: list[Tensor] = kernel_calls.dispatch(
         a,
         (a, b, factor, groups, batch_dims),
         on_cpu=_difference_on_cpu,
@@ -241,7 +239,7 @@ def _sums_on_cpu(
     batch_dims: int,
 ) -> Tensor:
     call = _Call(groups, batch_dims, student=student, target=target, start=start)
-    found = _core.trajectory_sums(**call.arguments, n_threads=n_threads())
+    found = _core.trajectory_sums(**call.arguments, n_threads=kernel_calls.n_threads())
     return torch.from_numpy(found).view(2, *call.shape)
 
 
@@ -261,7 +259,7 @@ def _absolute_on_cpu(
     a: list[Tensor], b: list[Tensor], groups: Sequence[int], batch_dims: int
 ) -> Tensor:
     call = _Call(groups, batch_dims, student=a, target=b)
-    found = _core.absolute_sums(**call.arguments, n_threads=n_threads())
+    found = _core.absolute_sums(**call.arguments, n_threads=kernel_calls.n_threads())
     return torch.from_numpy(found).view(call.shape)
 
 
@@ -279,7 +277,7 @@ def _difference_on_cpu(
     call = _Call(groups, batch_dims, a=a, b=b, out=out)
     del call.arguments["n_totals"]
     factors = factor.reshape(-1).tolist()
-    _core.scaled_difference(**call.arguments, factors=factors, n_threads=n_threads())
+    _core.scaled_difference(**call.arguments, factors=factors, n_threads=kernel_calls.n_threads())
     return out
 
 
@@ -294,7 +292,7 @@ def _difference_on_device(
     out = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in a]
     call = _Call(groups, batch_dims, a=a, b=b, out=out)
     factors = torch.as_tensor(factor, dtype=torch.float64, device=a[0].device).detach().reshape(-1)
-    device_calls.run(
+    kernel_calls.run(
         module.scaled_difference, a[0].device, **call.arguments, factors=factors.data_ptr()
     )
     return out
@@ -324,7 +322,7 @@ class _Call:
         like = next(iter(self._lists.values()))
         self.arguments: dict[str, Any] = {
             # Only a start may be missing as a whole.
-            name: device_calls.addresses(xs, like, name) if xs else (None if like else [])
+            name: kernel_calls.addresses(xs, like, name) if xs else (None if like else [])
             for name, xs in self._lists.items()
         }
         n_members = math.prod(batch)
@@ -340,7 +338,7 @@ class _Call:
         out = self._first.new_empty(shape, dtype=torch.float64)
         size = module.trajectory_workspace(sizes=self.arguments["sizes"])
         workspace = self._first.new_empty(size, dtype=torch.float64)
-        device_calls.run(
+        kernel_calls.run(
             function,
             out.device,
             **self.arguments,

@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ddkern import _core, device_calls
+from ddkern import _core, kernel_calls
 from ddkern.checks import as_number
-from ddkern.updates.flat import array, check, kernel_takes, n_threads, wide
+from ddkern.updates.flat import array, check, kernel_takes, wide
 
 __all__ = ["sam_ascent", "sam_ascent_reference"]
 
@@ -62,19 +62,19 @@ def sam_ascent(gradient: Tensor, *, rho: float, parameters: Tensor | None = None
     out = torch.empty(g.shape, dtype=g.dtype, device=g.device)
     n = g.shape[-1]
     n_rows = g.numel() // n
-    module = device_calls.module_for(g)
+    module = kernel_calls.module_for(g)
     if module is None:
         _core.ascent_step(
             gradient=array(g).reshape(n_rows, n),
             size=None if p is None else array(p).reshape(n_rows, n),
             out=array(out).reshape(n_rows, n),
             rho=step,
-            n_threads=n_threads(),
+            n_threads=kernel_calls.n_threads(),
         )
         return out
     n_workspace = module.ascent_workspace(n_rows=n_rows, n=n)
     workspace = torch.empty(n_workspace, dtype=torch.float64, device=g.device)
-    device_calls.run(
+    kernel_calls.run(
         module.ascent_step,
         g.device,
         n_rows=n_rows,

@@ -9,10 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ddkern import device_calls
-from ddkern.backend import max_threads
+from ddkern import kernel_calls
 
-__all__ = ["array", "check", "coefficient", "kernel_takes", "n_threads", "scalar", "wide", "write"]
+__all__ = ["array", "check", "coefficient", "kernel_takes", "scalar", "wide", "write"]
 
 
 def check(**tensors: Any) -> None:
@@ -46,7 +45,7 @@ def kernel_takes(*tensors: Tensor) -> bool:
     return (
         all(x.dtype == torch.float32 and x.layout == torch.strided for x in tensors)
         and tensors[0].device.type != "meta"
-        and (tensors[0].is_cpu or device_calls.module_for(tensors[0]) is not None)
+        and (tensors[0].is_cpu or kernel_calls.module_for(tensors[0]) is not None)
     )
 
 
@@ -66,11 +65,6 @@ def coefficient(value: Tensor, device: torch.device) -> tuple[float, Tensor | No
 def wide(dtype: torch.dtype) -> torch.dtype:
     """What values of a dtype are computed in, where torch does: 16 bits are too few."""
     return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def n_threads() -> int:
-    """Threads for a kernel on the CPU."""
-    return min(max_threads(), torch.get_num_threads())
 
 
 def write(into: Tensor, values: Tensor) -> Tensor:

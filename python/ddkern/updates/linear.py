@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddkern import _core, device_calls
+from ddkern import _core, kernel_calls
 from ddkern.updates.flat import (
     array,
     check,
     coefficient,
     kernel_takes,
-    n_threads,
     scalar,
     wide,
     write,
@@ -111,7 +110,7 @@ def _update(x: Tensor, alpha: float, y: Tensor, beta: Tensor) -> Tensor:
 
 
 def _into(out: Tensor, x: Tensor, alpha: float, y: Tensor, beta: Tensor) -> None:
-    module = device_calls.module_for(x)
+    module = kernel_calls.module_for(x)
     if module is None:
         _core.linear_update(
             x=array(x),
@@ -119,11 +118,11 @@ def _into(out: Tensor, x: Tensor, alpha: float, y: Tensor, beta: Tensor) -> None
             out=array(out),
             alpha=alpha,
             beta=float(beta.detach()),
-            n_threads=n_threads(),
+            n_threads=kernel_calls.n_threads(),
         )
         return
     number, at = coefficient(beta, x.device)
-    device_calls.run(
+    kernel_calls.run(
         module.linear_update,
         x.device,
         n=x.numel(),

@@ -6,8 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ddkern import _core, device_calls
-from ddkern.updates.flat import array, check, coefficient, kernel_takes, n_threads, scalar, write
+from ddkern import _core, kernel_calls
+from ddkern.updates.flat import array, check, coefficient, kernel_takes, scalar, write
 from ddkern.updates.linear import axpy, axpy_reference
 
 __all__ = ["sgd_step", "sgd_step_reference"]
@@ -98,17 +98,17 @@ def _into(
         "theta_out": theta_out,
         "velocity_out": velocity_out,
     }
-    module = device_calls.module_for(theta)
+    module = kernel_calls.module_for(theta)
     if module is None:
         _core.momentum_update(
             **{name: array(x) for name, x in vectors.items()},
             lr=float(rate.detach()),
             momentum=momentum,
-            n_threads=n_threads(),
+            n_threads=kernel_calls.n_threads(),
         )
         return
     number, at = coefficient(rate.detach(), theta.device)
-    device_calls.run(
+    kernel_calls.run(
         module.momentum_update,
         theta.device,
         n=theta.numel(),

@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 
 import torch
 
-from ddkern import _core
+from ddkern import _core, kernel_calls
 from ddkern.layers import fused, norm_relu_pool, norm_relu_pool_reference
 from helpers.isa import forced_isa
 from reference import norm_relu_pool as twin
@@ -153,7 +153,7 @@ def test_same_bits_for_any_number_of_threads(
     given = problem(shape, dtype)
     found = []
     for n_threads in (1, 2, 3, 8):
-        monkeypatch.setattr(fused, "_n_threads", lambda n_threads=n_threads: n_threads)
+        monkeypatch.setattr(kernel_calls, "n_threads", lambda n_threads=n_threads: n_threads)
         found.append(bits(run(given)))
     assert all(other == found[0] for other in found)
 
@@ -170,7 +170,7 @@ def test_threads_of_torch_are_a_limit(
         forward(**arguments)
 
     monkeypatch.setattr(_core, "norm_relu_pool_forward", spy)
-    monkeypatch.setattr(fused, "max_threads", lambda: ours)
+    monkeypatch.setattr(_core, "max_threads", lambda: ours)
     monkeypatch.setattr(torch, "get_num_threads", lambda: of_torch)
     run(problem((1, 2, 2, 2), torch.float32))
     assert asked == [expected]

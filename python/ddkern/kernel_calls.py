@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernels on a device: which extension module works there, and what it takes out of tensors.
+"""Kernels called with tensors of torch: who works on them, with which threads and addresses.
 
-The module gets addresses and sizes, never objects, and puts its work into torch's current stream.
-Nothing here waits for the device or takes memory from elsewhere than torch, so that calls can be
-captured in a graph.
+The extension module of a device gets addresses and sizes, never objects, and puts its work into
+torch's current stream. Nothing here waits for the device or takes memory from elsewhere than torch,
+so that calls can be captured in a graph.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ddkern import _core
 from ddkern.errors import CudaError
 
-__all__ = ["addresses", "module_for", "run", "use_module"]
+__all__ = ["addresses", "dispatch", "module_for", "n_threads", "run", "use_module"]
 
 _LEAST_CAPABILITY = (8, 0)
 
@@ -67,6 +68,29 @@ def _cuda_for(index: int) -> Any:
     return module if able else None
 
 
+def dispatch(
+    tensors: list[Tensor],
+    arguments: tuple[Any, ...],
+    *,
+    on_cpu: Callable[..., Any],
+    on_device: Callable[..., Any],
+    in_torch: Callable[..., Any],
+    dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16),
+) -> Any:
+    """Call the function that is for such tensors.
+
+    Kernels take strided tensors of these dtypes. ``on_device`` gets the module of the device before
+    the arguments; where neither it nor the CPU is meant, there is torch.
+    """
+    if all(t.dtype in dtypes and t.layout == torch.strided for t in tensors):
+        module = module_for(tensors[0])
+        if module is not None:
+            return on_device(module, *arguments)
+        if tensors[0].is_cpu:
+            return on_cpu(*arguments)
+    return in_torch(*arguments)
+
+
 def addresses(tensors: list[Tensor], like: list[Tensor], name: str) -> list[int]:
     """Return where the values of tensors without gaps begin.
 
@@ -90,3 +114,8 @@ def run(function: Callable[..., None], device: torch.device, **arguments: Any) -
         function(device=device.index or 0, stream=stream, **arguments)
     except RuntimeError as error:
         raise CudaError(str(error)) from error
+
+
+def n_threads() -> int:
+    """Threads of a kernel on the CPU: never more than torch itself would take."""
+    return min(int(_core.max_threads()), torch.get_num_threads())
