@@ -10,7 +10,10 @@ PYTEST_ARGS ?=
 # Processes that share the tests, a file at a time; memory is for some. Threads of theirs that wait
 # must not spin.
 TEST_JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))
-PYTEST = OMP_WAIT_POLICY=passive $(VENV_PYTHON) -m pytest -n $(TEST_JOBS) --dist loadfile
+PYTEST = OMP_WAIT_POLICY=passive $(VENV_PYTHON) -m pytest -n $(TEST_JOBS) \
+         --dist loadfile --no-loadscope-reorder
+# In front of the others, so that at the end no process waits for another.
+LONGEST_TESTS := tests/simt tests/python/kmeans/test_exactness.py tests/python/priors tests/python/cli
 
 VENV_PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
@@ -57,7 +60,7 @@ $(INSTALLED): $(VENV)/.created $(SOURCES)
 setup: $(INSTALLED) ## create the virtual environment and install ddkern into it
 
 test: $(INSTALLED) simt ## run the whole test suite
-	DDKERN_SIMT_PATH=$(abspath $(SIMT)) $(PYTEST) $(PYTEST_ARGS) tests
+	DDKERN_SIMT_PATH=$(abspath $(SIMT)) $(PYTEST) $(PYTEST_ARGS) $(LONGEST_TESTS) tests
 
 demo: $(INSTALLED) ## distil handwritten digits through a diffusion prior, evaluate, write a report
 	$(VENV_PYTHON) -m ddkern.demo --out build/demo

@@ -4,6 +4,8 @@
 A process that dies while it writes leaves what was there before: everything is written beside its
 place under another name (``.name.<random>``) and moved there at the end, in one step of the file
 system. Such a draft may stay behind a killed process; it never has the name that readers look for.
+
+A folder that long work goes on in is reserved for one process.
 """
 
 from __future__ import annotations
@@ -15,7 +17,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-__all__ = ["folder_when_complete", "replaced_when_complete"]
+try:
+    import fcntl
+except ImportError:  # pragma: no cover  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["folder_when_complete", "replaced_when_complete", "reserved"]
+
+_LOCK = ".lock"
 
 
 @contextlib.contextmanager
@@ -53,6 +62,34 @@ def folder_when_complete(target: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+
+
+@contextlib.contextmanager
+def reserved(folder: Path) -> Iterator[None]:
+    """Keep other processes from ``folder``, made where it is not there, for the time of the block.
+
+    The system gives the lock back with the process, however that ends; the file of no bytes that
+    it is kept by stays. Where there are no such locks, as on some network file systems, nobody is
+    kept away.
+
+    Raises
+    ------
+    BlockingIOError
+        If another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("ab") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BlockingIOError(
+                    f"another process is at work in {str(folder)!r}; wait for it, or use another "
+                    "folder"
+                ) from None
+            except OSError:
+                pass
+        yield
 
 
 def _draft_of(target: Path) -> Path:

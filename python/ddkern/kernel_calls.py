@@ -25,33 +25,33 @@ __all__ = ["addresses", "dispatch", "module_for", "n_threads", "run", "use_modul
 _LEAST_CAPABILITY = (8, 0)
 
 
-class _Target(NamedTuple):
-    """Which tensors are worked on, and by which module; None means ``ddkern._cuda``."""
+class _StandIn(NamedTuple):
+    """A module that works on tensors of another type of device than its own."""
 
     device_type: str
     module: Any
 
 
-_target = _Target("cuda", None)
+_stand_in: _StandIn | None = None
 
 
 @contextlib.contextmanager
 def use_module(module: Any, device_type: str = "cpu") -> Iterator[None]:
     """Work on the tensors of a type of devices with ``module``, for tests without a GPU."""
-    global _target  # noqa: PLW0603
-    before = _target
-    _target = _Target(device_type, module)
+    global _stand_in  # noqa: PLW0603
+    before = _stand_in
+    _stand_in = _StandIn(device_type, module)
     try:
         yield
     finally:
-        _target = before
+        _stand_in = before
 
 
 def module_for(tensor: Tensor) -> Any:
     """Return the module that works where a tensor lies; None where there is none."""
-    if tensor.device.type != _target.device_type:
-        return None
-    return _cuda_for(tensor.device.index) if _target.module is None else _target.module
+    if _stand_in is None:
+        return _cuda_for(tensor.device.index) if tensor.is_cuda else None
+    return _stand_in.module if tensor.device.type == _stand_in.device_type else None
 
 
 @functools.cache
@@ -99,10 +99,14 @@ def addresses(tensors: list[Tensor], like: list[Tensor], name: str) -> list[int]
     ValueError
         If there are not as many as in ``like``, or one is of another size, dtype or device.
     """
-    dtype, device = like[0].dtype, like[0].device
-    expected = [(y.numel(), dtype, device) for y in like]
-    if [(x.numel(), x.dtype, x.device) for x in tensors] != expected:
-        raise ValueError(f"{name} has other sizes, dtypes or devices than it must")
+    if tensors is not like:
+        dtype, device = like[0].dtype, like[0].device
+        alike = len(tensors) == len(like) and all(
+            x.numel() == y.numel() and x.dtype == dtype and x.device == device
+            for x, y in zip(tensors, like, strict=True)
+        )
+        if not alike:
+            raise ValueError(f"{name} has other sizes, dtypes or devices than it must")
     return [x.data_ptr() for x in tensors]
 
 

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from ddkern.files import folder_when_complete, replaced_when_complete
+from ddkern.files import folder_when_complete, replaced_when_complete, reserved
 
 
 def test_file_takes_its_place_at_the_end(tmp_path: Path) -> None:
@@ -70,3 +72,24 @@ def test_folder_is_not_mixed_with_what_is_there(tmp_path: Path, kind: str) -> No
     ):
         pytest.fail("the block must not run")
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    folder = tmp_path / "run"
+    program = (
+        "import sys; from pathlib import Path; from ddkern.files import reserved\n"
+        "with reserved(Path(sys.argv[1])): print('mine')"
+    )
+
+    def another() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", program, str(folder)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    with reserved(folder):
+        kept_away = another()
+    assert f"BlockingIOError: another process is at work in '{folder}'" in kept_away.stderr
+    assert another().stdout == "mine\n"
+    with pytest.raises(KeyError), reserved(folder):
+        raise KeyError
+    assert another().stdout == "mine\n"

@@ -32,7 +32,7 @@ from ddkern.distill.options import Configured
 from ddkern.distill.selection import nearest_to_centroids, random_members
 from ddkern.distill.stages import StageLog, digest_of
 from ddkern.evaluate import evaluate, get_protocol
-from ddkern.files import replaced_when_complete
+from ddkern.files import replaced_when_complete, reserved
 from ddkern.models import make_model
 from ddkern.progress import ProgressArgument, report_progress
 from ddkern.training import PixelImages, choose_device
@@ -360,6 +360,8 @@ class Synthesis:
         ------
         ValueError
             If an earlier run has gone further, or a loss is not finite.
+        BlockingIOError
+            If another process is at work in the folder.
         """
         if self._kept:
             self._iteration = int(self._kept["iteration"])
@@ -372,7 +374,8 @@ class Synthesis:
             )
         began, done_before = time.monotonic(), self._iteration
         show = report_progress(progress, self._name, "iterations")
-        with self._stage() as detail, show as record:
+        alone = contextlib.nullcontext() if self._folder is None else reserved(self._folder)
+        with alone, self._stage() as detail, show as record:
             while self._iteration < iterations:
                 loss = advance(self._iteration)
                 self._average()

@@ -23,7 +23,7 @@ from ddkern.data import ImageDataset, Normalization
 from ddkern.experts.buffer import ExpertBuffer, StoredDtype, as_stored, expert_path
 from ddkern.experts.sharpness import GSAM
 from ddkern.experts.untrained import structure_of, untrained_network
-from ddkern.files import replaced_when_complete
+from ddkern.files import replaced_when_complete, reserved
 from ddkern.models import FlatNetwork, accelerate
 from ddkern.progress import ProgressArgument, RecordProgress, report_progress
 from ddkern.training import (
@@ -134,6 +134,8 @@ def train_experts(
     TypeError, ValueError
         If an argument breaks its rule, ``folder`` has a buffer of another kind, or a training
         diverges.
+    BlockingIOError
+        If another process trains experts for the same folder.
     """
     recipe = expert_recipe() if recipe is None else recipe
     _check_recipe(recipe)
@@ -179,7 +181,8 @@ def train_experts(
             one_hot(labels, dataset.n_classes),
             torch.ones(len(dataset), device=where),
         )
-        with report_progress(progress, "train experts", "epochs") as record:
+        show = report_progress(progress, "train experts", "epochs")
+        with reserved(buffer.folder), show as record:
             clock = _Clock(record, n_experts * recipe.epochs)
             clock.done = (n_experts - len(missing)) * recipe.epochs
             for group in trainer.groups(missing, at_once, clock):

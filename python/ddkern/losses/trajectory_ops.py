@@ -97,7 +97,7 @@ def distance(lists: _Lists, groups: Sequence[int], batch_dims: int) -> Tensor:
 
 
 def _check_apart(of_start: NDArray[np.float64]) -> None:
-    if not of_start.all():
+    if 0 in of_start.ravel().tolist():
         first = [int(axis[0]) for axis in np.nonzero(of_start == 0)] if of_start.ndim else []
         where = f" at {tuple(first)}" if first else ""
         raise ValueError(f"start equals target{where}; the distance between them must not be 0")
@@ -387,17 +387,19 @@ class _Distance(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         student, target, start = lists = _unflatten(ctx.n, ctx.saved_tensors)
         how, difference = (ctx.groups, ctx.batch_dims), _difference
-        given: Any = grad.double()
         distance, of_start = ctx.distance, ctx.of_start
+        given: Any
         if torch.is_grad_enabled():
             # Derivatives of these may be asked for: what torch knows how to differentiate.
             to_target, of_start = sums_in_torch(student, target, start, *how)
-            distance, difference = to_target / of_start, _difference_in_torch
-        elif given.is_cpu:
-            given = given.numpy()
+            given, distance = grad.double(), to_target / of_start
+            difference = _difference_in_torch
+        else:
+            of_torch = isinstance(of_start, Tensor)
+            given = grad.double() if of_torch else grad.resolve_neg().numpy()
         needed = [any(part) for part in _unflatten(ctx.n, ctx.needs_input_grad[3:])]
         with np.errstate(all="ignore"):
-            by_to_target = given / of_start
+            by_to_target = given / of_start  # which is float64
             by_of_start = -distance * by_to_target if needed[1] or needed[2] else by_to_target
             parts = _backward(difference, lists, by_to_target, by_of_start, needed, how)
         return (None, None, None, *[x for part in parts for x in part])

@@ -112,8 +112,21 @@ def test_an_interrupted_training_goes_on_with_the_same_bits(
     assert [r.done for r in reports] == list(range(6, 13))
     for number in range(3):
         assert torch.equal(trajectory(parted, number), trajectory(whole, number))
-    names = {path.suffix for path in tmp_path.iterdir()}
+    names = {path.suffix for path in tmp_path.iterdir() if path.name != ".lock"}
     assert names == {".bin", ".json"}
+
+
+def test_two_at_once_do_not_disturb_each_other(tmp_path: Path, whole: ExpertBuffer) -> None:
+    """A lock belongs to an open file, so one process can hold it twice, or fail to."""
+    pytest.importorskip("fcntl")
+
+    def second(report) -> None:
+        if report.done == 1:
+            with pytest.raises(BlockingIOError, match=r"another process is at work in '.*'; wait"):
+                experts(tmp_path, 3)
+
+    parted = experts(tmp_path, 3, progress=second)
+    assert torch.equal(trajectory(parted, 2), trajectory(whole, 2))
 
 
 def test_a_row_without_its_state_is_written_again(tmp_path: Path, whole: ExpertBuffer) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
 
 import numpy as np
 import pytest
@@ -83,19 +83,30 @@ def test_exact(
         assert (skipped > 0) == multiplies_bytes(isa)
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_same_bits_as_without(isa: str, dtype: str, shape: tuple[int, int, int]) -> None:
-    """To convergence, from seeds, with weights of which some are 0; `base` knows no heads."""
+def converged(dtype: str, shape: tuple[int, int, int]) -> ddkern.QuantizeResult:
+    """Quantize from seeds, with weights of which some are 0."""
     n, d, k = shape
     x = with_spectrum(n, d, seed=1).astype(dtype)
     weights = np.random.default_rng(2).choice([0.0, 0.5, 1.0, 3.0], n)
-    options: dict[str, Any] = {"sample_weight": weights, "random_state": 3, "n_threads": 2}
-    result = ddkern.quantize(x, k, algorithm="streaming", **options)
+    return ddkern.quantize(
+        x, k, algorithm="streaming", sample_weight=weights, random_state=3, n_threads=2
+    )
+
+
+@functools.cache
+def converged_without(dtype: str, shape: tuple[int, int, int]) -> ddkern.QuantizeResult:
+    """The same by `base`, which knows no heads."""
     with forced_isa("base"):
-        expected = ddkern.quantize(x, k, algorithm="streaming", **options)
-    assert_same_bits(result, expected)
+        return converged(dtype, shape)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_same_bits_as_without(isa: str, dtype: str, shape: tuple[int, int, int]) -> None:
+    expected = converged_without(dtype, shape)
     assert expected.stats.products_skipped.item() == 0
+    if isa != "base":
+        assert_same_bits(converged(dtype, shape), expected)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -116,9 +127,9 @@ def test_features_that_are_alike_have_no_head(isa: str) -> None:
 
 def test_rows_of_any_size(isa: str, answers: Answers) -> None:
     """Rows far beyond those that the layout was made from leave nothing to heads."""
-    x = with_spectrum(800, 96)
+    x = with_spectrum(500, 96)
     x[1] = 1e20
-    x[701] = -1e25
+    x[401] = -1e25
     result = ddkern.quantize(x, 70, algorithm="streaming", random_state=0, max_iter=3)
     np.testing.assert_array_equal(result.assignment, answers.nearest(x, result.centroids))
 

@@ -93,21 +93,27 @@ def test_a_second_call_changes_nothing(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "p").rglob("*")} == before
 
 
+STAGES = ("autoencoder:4", "diffusion:4", "_look_at:0")
+
+# A process for each stage, which kills itself there; what is imported, is for all of them.
 RUN = """
 import os, signal, sys
 from pathlib import Path
 from ddkern.priors import fit, steps
 from python.priors.test_fit import make
-stage, at = sys.argv[2].split(":")
 steps._SECONDS_BETWEEN_CHECKPOINTS = -1.0
-name = {"autoencoder": "train_autoencoder", "diffusion": "train_transformer"}.get(stage)
-if name:
+
+def run(stage, at, folder):
+    name = {"autoencoder": "train_autoencoder", "diffusion": "train_transformer"}.get(stage)
+    if name is None:
+        setattr(fit, stage, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+        make(folder)
     inner = getattr(fit, name)
     def outer(model, *arguments, **options):
         count = [0]
         def die(*_):
             count[0] += 1
-            if count[0] == int(at):
+            if count[0] == at:
                 os.kill(os.getpid(), signal.SIGKILL)
         model.register_forward_pre_hook(die)
         encode = getattr(model, "encode", None)
@@ -118,9 +124,15 @@ if name:
             model.encode = counted
         return inner(model, *arguments, **options)
     setattr(fit, name, outer)
-else:
-    setattr(fit, stage, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
-make(Path(sys.argv[1]))
+    make(folder)
+
+for stage in sys.argv[2:]:
+    child = os.fork()
+    if child == 0:
+        name, at = stage.split(":")
+        run(name, int(at), Path(sys.argv[1]) / name)
+        os._exit(0)
+    print(stage, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
@@ -132,20 +144,29 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     return weights(folder)
 
 
-@pytest.mark.parametrize("stage", ["autoencoder:4", "diffusion:4", "_look_at:0"])
-def test_kill_9_and_go_on(stage: str, tmp_path: Path, whole: list[bytes]) -> None:
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of folders, one for each stage that a fit was killed in."""
+    folder = tmp_path_factory.mktemp("killed")
     tests = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])
-    killed = subprocess.run(
-        [sys.executable, "-c", RUN, str(tmp_path / "p"), stage],
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, str(folder), *STAGES],
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    make(tmp_path / "p")
-    assert weights(tmp_path / "p") == whole
+    told = [f"{stage} {-signal.SIGKILL}" for stage in STAGES]
+    assert done.stdout.splitlines() == told, (done.stdout, done.stderr)
+    return folder
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_kill_9_and_go_on(stage: str, killed: Path, whole: list[bytes]) -> None:
+    folder = killed / stage.partition(":")[0]
+    make(folder)
+    assert weights(folder) == whole
 
 
 @pytest.mark.parametrize("finished", [True, False])
