@@ -5,8 +5,9 @@
 
 PY ?= python3
 VENV ?= .venv
-# Extra arguments for pytest, for example PYTEST_ARGS="-k ties -x".
+# Extra arguments for pytest, for example PYTEST_ARGS="-k ties -x", and for the demo.
 PYTEST_ARGS ?=
+DEMO_ARGS ?=
 # Processes that share the tests, a file at a time; memory is for some. Threads of theirs that wait
 # must not spin.
 TEST_JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))
@@ -63,7 +64,7 @@ test: $(INSTALLED) simt ## run the whole test suite
 	DDKERN_SIMT_PATH=$(abspath $(SIMT)) $(PYTEST) $(PYTEST_ARGS) $(LONGEST_TESTS) tests
 
 demo: $(INSTALLED) ## distil handwritten digits through a diffusion prior, evaluate, write a report
-	$(VENV_PYTHON) -m ddkern.demo --out build/demo
+	$(VENV_PYTHON) -m ddkern.demo --out build/demo $(DEMO_ARGS)
 
 lint: $(INSTALLED) ## ruff, mypy and clang-format, changing nothing
 	$(VENV)/bin/ruff check .
@@ -109,7 +110,7 @@ asan: $(INSTALLED) ## run the tests marked `sanitize` under ASan and UBSan (need
 	LD_PRELOAD="$(SANITIZER_RUNTIMES)" PYTHONPATH=$(abspath $(ASAN)/package) \
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	    $(PYTEST) -m sanitize -p no:cacheprovider --capture=sys \
-	    $(PYTEST_ARGS) tests
+	    $(PYTEST_ARGS) $(shell grep -rl mark.sanitize tests)
 
 # ------------------------------------------------------------------------- CUDA kernels on the CPU
 # The .cu files compiled by the C++ compiler for the threads of tests/simt: no GPU and no nvcc.
