@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import io
-import os
 import struct
 import zlib
 from collections import deque
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ddkern.backend import max_threads
 from ddkern.checks import as_count, as_integer
 from ddkern.optional import import_optional
 
@@ -179,13 +179,13 @@ class EncodedImages:
         return cls(store, fixed, (channels, height, width), first)
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Decode these rows, on as many threads as pay."""
+        """Decode these rows, on as many threads as pay; OpenMP's limit is that of these too."""
         images = np.empty((len(rows), *self.image_shape), np.uint8)
 
         def decode(position: int, data: bytes) -> None:
             images[position] = self._decode(int(rows[position]), data)
 
-        threads = min(_available_cpus(), _MOST_THREADS, len(rows))
+        threads = min(max_threads(), _MOST_THREADS, len(rows))
         coming: deque[Future[None]] = deque()
         with ThreadPoolExecutor(max(1, threads)) as pool:
             for position, data in self.store.fetch(rows):
@@ -217,9 +217,3 @@ class EncodedImages:
     def name_row(self, row: int) -> str:
         """As the store names it."""
         return self.store.name_row(row)
-
-
-def _available_cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -61,7 +61,7 @@ def test_palette_transparency_and_cmyk_become_rgb() -> None:
 def test_threads_decode_into_the_rows_that_were_asked_for(
     threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoding, "_available_cpus", lambda: threads)
+    monkeypatch.setattr(decoding, "max_threads", lambda: threads)
     monkeypatch.setattr(decoding, "_BYTES_WORTH_A_THREAD", 100)
     images = np.random.default_rng(0).integers(0, 256, (40, 3, 9, 9), np.uint8)
     images[::3] = 7  # in files of fewer bytes
@@ -82,7 +82,7 @@ def test_threads_decode_into_the_rows_that_were_asked_for(
 def test_threads_work_at_once_on_a_few_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoding, "_available_cpus", lambda: 3)
+    monkeypatch.setattr(decoding, "max_threads", lambda: 3)
     monkeypatch.setattr(decoding, "_BYTES_WORTH_A_THREAD", 0)
     (tmp_path / "a").mkdir()
     for number in range(60):
