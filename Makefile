@@ -33,6 +33,10 @@ SOURCES := CMakeLists.txt pyproject.toml constraints-ci.txt README.md LICENSE \
            $(shell find python/ddkern -type f ! -name '*.pyc' ! -name '*.so')
 CXX_FILES := $(shell find csrc tests/simt -type f \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \))
 
+# Byte code of what is installed is written with its first import: most modules of torch never have one.
+# Without, every process of the tests would compile torch again.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Nothing that runs here may fetch a model or a data set.
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -53,7 +57,6 @@ $(VENV)/.created:
 	@touch $@
 
 # Without isolation the paths of the build tools stay the same, and with them what is compiled already.
-# Byte code comes with the first import: most modules of torch never have one.
 $(INSTALLED): $(VENV)/.created $(SOURCES)
 	DDKERN_CUDA=$(DDKERN_CUDA) $(VENV_PYTHON) -m pip install --quiet --no-compile --no-build-isolation '$(WHEEL)[$(EXTRAS)]'
 	@touch $@
