@@ -45,17 +45,27 @@ int cpus_of_container() {
 }
 #endif
 
+// What the system is asked takes as long as a small kernel: files are read once, and which CPUs the
+// process may use, which may change, is asked again after a while.
 [[maybe_unused]] int usable_cpus() {
-  // What is read from files is read once: that takes as long as a small kernel.
   static const int of_machine = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
 #if defined(__linux__)
+  using Clock = std::chrono::steady_clock;
+  constexpr auto kAWhile = std::chrono::milliseconds(20);
   static const int of_container = cpus_of_container();
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) {
-    return std::min(std::max(1, CPU_COUNT(&set)), of_container);
+  thread_local int of_process = 0;
+  thread_local Clock::time_point asked_at;
+  const auto now = Clock::now();
+  if (of_process == 0 || now - asked_at > kAWhile) {
+    cpu_set_t set;
+    of_process =
+        sched_getaffinity(0, sizeof(set), &set) == 0 ? std::max(1, CPU_COUNT(&set)) : of_machine;
+    asked_at = now;
   }
-#endif
+  return std::min(of_process, of_container);
+#else
   return of_machine;
+#endif
 }
 
 }  // namespace

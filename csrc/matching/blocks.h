@@ -15,6 +15,9 @@ namespace ddkern::matching {
 constexpr std::int64_t kBlock = kTrajectoryBlock;
 // Blocks for which it is worth waking another thread, which takes some microseconds.
 constexpr std::int64_t kBlocksPerThread = 4;
+// Up to so many blocks a thread, each has one run of them: what is still in its cache from the last
+// call is worth more than that nobody waits. A block of three tensors is 192 KB.
+constexpr std::int64_t kMostBlocksInCache = 16;
 
 inline std::int64_t blocks_of(std::int64_t n) { return (n + kBlock - 1) / kBlock; }
 
@@ -26,7 +29,9 @@ void for_blocks(const std::vector<Tensor>& tensors, std::int64_t n_blocks, int n
   const int n_workers = static_cast<int>(std::min<std::int64_t>(safe_threads(n_threads), useful));
   std::atomic<bool> cancelled{false};
   const Team team(n_workers, nullptr, &cancelled);
-  const std::int64_t grain = std::max<std::int64_t>(1, n_blocks / (8 * n_workers));
+  const std::int64_t each = (n_blocks + n_workers - 1) / n_workers;
+  const std::int64_t grain =
+      each <= kMostBlocksInCache ? each : std::max<std::int64_t>(1, n_blocks / (8 * n_workers));
   team.for_ranges(n_blocks, grain, [&](std::int64_t begin, std::int64_t end, int) {
     std::size_t tensor = 0;
     std::int64_t before = 0;

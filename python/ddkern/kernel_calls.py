@@ -101,11 +101,8 @@ def addresses(tensors: list[Tensor], like: list[Tensor], name: str) -> list[int]
     """
     if tensors is not like:
         dtype, device = like[0].dtype, like[0].device
-        alike = len(tensors) == len(like) and all(
-            x.numel() == y.numel() and x.dtype == dtype and x.device == device
-            for x, y in zip(tensors, like, strict=True)
-        )
-        if not alike:
+        alike = [x.numel() for x in tensors] == [x.numel() for x in like]
+        if not alike or any(x.dtype is not dtype or x.device != device for x in tensors):
             raise ValueError(f"{name} has other sizes, dtypes or devices than it must")
     return [x.data_ptr() for x in tensors]
 

@@ -33,6 +33,8 @@ def as_lists(arguments: dict[str, Any], batch_dims: int = 0) -> list[list[Tensor
     The first ``batch_dims`` axes of all tensors are expanded to a common shape.
     """
     as_count("batch_dims", batch_dims, at_least=0)
+    if batch_dims == 0 and _one_each(*arguments.values()):
+        return [[value] for value in arguments.values()]
     lists = {
         name: [value] if isinstance(value, Tensor) else list(value)
         for name, value in arguments.items()
@@ -60,6 +62,17 @@ def as_lists(arguments: dict[str, Any], batch_dims: int = 0) -> list[list[Tensor
                     f"{first[0].dtype} on {first[0].device}, as {first_name}"
                 )
     return _expand(lists, batch_dims) if batch_dims else list(lists.values())
+
+
+def _one_each(first: Any, *others: Any) -> bool:
+    """Whether all are single tensors with which nothing is wrong: known sooner than what is."""
+    if not isinstance(first, Tensor) or not first.is_floating_point():
+        return False
+    shape, dtype, device = first.shape, first.dtype, first.device
+    for x in others:
+        if not isinstance(x, Tensor) or x.shape != shape or x.dtype != dtype or x.device != device:
+            return False
+    return True
 
 
 def _alike(tensor: Tensor, other: Tensor, first: Tensor, batch_dims: int) -> bool:

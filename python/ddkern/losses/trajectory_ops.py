@@ -240,7 +240,7 @@ def _sums_on_cpu(
 ) -> Tensor:
     call = _Call(groups, batch_dims, student=student, target=target, start=start)
     found = _core.trajectory_sums(**call.arguments, n_threads=kernel_calls.n_threads())
-    return torch.from_numpy(found).view(2, *call.shape)
+    return torch.from_numpy(found.reshape(2, *call.shape))
 
 
 def _sums_on_device(
@@ -314,24 +314,30 @@ class _Call:
     def __init__(self, groups: Sequence[int], batch_dims: int, **lists: list[Tensor]) -> None:
         first = next(iter(lists.values()))
         self._first = first[0]
-        batch = list(self._first.shape[:batch_dims])
         n_groups = max(groups) + 1 if groups else 1
+        self.shape: list[int] = []
+        n_members = 1
+        if batch_dims:
+            self.shape = list(self._first.shape[:batch_dims])
+            n_members = math.prod(self.shape)
+            lists = {name: _members(xs, batch_dims) for name, xs in lists.items()}
+        if groups:
+            self.shape.append(n_groups)
         in_member = groups or [0] * len(first)
-        self.shape = [*batch, n_groups] if groups else batch
-        self._lists = {name: _members(xs, batch_dims) for name, xs in lists.items()}
+        total_of = in_member
+        if n_members != 1:
+            total_of = [g + n_groups * m for m in range(n_members) for g in in_member]
+        self._lists = {name: [dense(x) for x in xs] for name, xs in lists.items()}
         like = next(iter(self._lists.values()))
         self.arguments: dict[str, Any] = {
             # Only a start may be missing as a whole.
             name: kernel_calls.addresses(xs, like, name) if xs else (None if like else [])
             for name, xs in self._lists.items()
         }
-        n_members = math.prod(batch)
-        self.arguments |= {
-            "sizes": [x.numel() for x in like],
-            "total_of": [g + n_groups * m for m in range(n_members) for g in in_member],
-            "n_totals": n_groups * n_members,
-            "bfloat16": self._first.dtype == torch.bfloat16,
-        }
+        self.arguments["sizes"] = [x.numel() for x in like]
+        self.arguments["total_of"] = total_of
+        self.arguments["n_totals"] = n_groups * n_members
+        self.arguments["bfloat16"] = self._first.dtype == torch.bfloat16
 
     def sums(self, module: Any, function: Callable[..., None], shape: Sequence[int]) -> Tensor:
         """What a function of the module for a device sums up, float64 of a shape."""
@@ -349,11 +355,9 @@ class _Call:
 
 
 def _members(tensors: list[Tensor], batch_dims: int) -> list[Tensor]:
-    """The tensors of each member of a batch, without gaps; views where they have none."""
-    if batch_dims:
-        members = itertools.product(*map(range, tensors[0].shape[:batch_dims])) if tensors else ()
-        tensors = [x[member] for member in members for x in tensors]
-    return [dense(x) for x in tensors]
+    """The tensors of each member of a batch."""
+    members = itertools.product(*map(range, tensors[0].shape[:batch_dims])) if tensors else ()
+    return [x[member] for member in members for x in tensors]
 
 
 # ------------------------------------------------------------------------------------- derivatives
