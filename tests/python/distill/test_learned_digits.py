@@ -67,7 +67,7 @@ def test_one_image_a_class(tmp_path: Path) -> None:
     mtt = MTT(
         ipc=1,
         experts=experts_of(tmp_path, 4, 4, model_options=narrow),
-        iterations=50,
+        iterations=30,
         student_steps=15,
         expert_epochs=2,
         max_start_epoch=3,
@@ -77,7 +77,7 @@ def test_one_image_a_class(tmp_path: Path) -> None:
         augment=None,
         device="cpu",
     )
-    dc = DC(ipc=1, iterations=30, model_options=narrow, device="cpu")
+    dc = DC(ipc=1, iterations=20, model_options=narrow, device="cpu")
 
     def score(method: object) -> float:
         network = {"model": "convnet-d3", "model_options": {"width": 64, **CONVNET}}

@@ -99,6 +99,10 @@ STAGES = ("autoencoder:4", "diffusion:4", "_look_at:0")
 RUN = """
 import os, signal, sys
 from pathlib import Path
+import matplotlib.pyplot
+from diffusers import (
+    AutoencoderKL, DiTPipeline, DiTTransformer2DModel, DPMSolverMultistepScheduler
+)
 from ddkern.priors import fit, steps
 from python.priors.test_fit import make
 steps._SECONDS_BETWEEN_CHECKPOINTS = -1.0
