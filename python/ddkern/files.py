@@ -11,6 +11,7 @@ A folder that long work goes on in is reserved for one process.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ except ImportError:  # pragma: no cover  # Windows
 __all__ = ["folder_when_complete", "replaced_when_complete", "reserved"]
 
 _LOCK = ".lock"
+# What file systems without locks answer.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
 @contextlib.contextmanager
@@ -87,8 +90,9 @@ def reserved(folder: Path) -> Iterator[None]:
                     f"another process is at work in {str(folder)!r}; wait for it, or use another "
                     "folder"
                 ) from None
-            except OSError:
-                pass
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
         yield
 
 

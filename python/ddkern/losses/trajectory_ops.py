@@ -260,7 +260,7 @@ def _absolute_on_cpu(
 ) -> Tensor:
     call = _Call(groups, batch_dims, student=a, target=b)
     found = _core.absolute_sums(**call.arguments, n_threads=kernel_calls.n_threads())
-    return torch.from_numpy(found).view(call.shape)
+    return torch.from_numpy(found.reshape(call.shape))
 
 
 def _absolute_on_device(
