@@ -400,11 +400,3 @@ def test_memory_of_results_is_used_again_once_it_is_free() -> None:
     (fifth,) = OPS.scaled_difference([a], [a], one, [], 0)
     assert fifth.data_ptr() != address, "an array holds it"
     np.testing.assert_array_equal(array, (a - b).numpy())
-
-
-def test_what_it_is_multiplied_by_may_need_a_gradient_itself() -> None:
-    student, target, start = (torch.randn(7, requires_grad=i == 0) for i in range(3))
-    factor = torch.tensor(3.0, requires_grad=True)
-    (found,) = torch.autograd.grad(trajectory_distance(student, target, start), student, factor)
-    (once,) = torch.autograd.grad(trajectory_distance(student, target, start), student)
-    torch.testing.assert_close(found, 3 * once)
