@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeAlias
 
-__all__ = ["Algorithm", "Array", "ArrayLike", "InitMethod", "IsaLevel"]
+__all__ = ["Algorithm", "Array", "ArrayLike", "DeviceArgument", "InitMethod", "IsaLevel"]
 
 Array: TypeAlias = Any
 """An array of the library that the caller's data came in: numpy, torch, or one that speaks DLPack
@@ -13,6 +13,9 @@ and has ``__array_namespace__``. There is no common static type for these."""
 
 ArrayLike: TypeAlias = Any
 """An :data:`Array`, or anything that ``numpy.asarray`` understands, such as nested lists."""
+
+DeviceArgument: TypeAlias = Any
+"""A device of torch or its name, a list of these, ``"all"``, or None."""
 
 InitMethod: TypeAlias = Literal["k-means++", "random"]
 """How starting centroids are drawn."""

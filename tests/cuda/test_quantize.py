@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 
 import ddkern
+from ddkern.kmeans import shards
 from helpers.bits import ANSWER_FIELDS, assert_same_array_bits
 from helpers.device import (
+    SEED,
     assert_for_all,
     assert_same_as_on_the_cpu,
     assert_same_assignment_as_on_the_cpu,
     assert_same_seeds_as_on_the_cpu,
     cases,
     family_cases,
+    on_the_cpu,
 )
 from helpers.problems import DTYPES
 
@@ -103,6 +106,31 @@ def test_two_runs_agree() -> None:
     x = torch.from_numpy(PLAIN).cuda()
     a, b = (ddkern.quantize(x, 20, random_state=0, n_init=2) for _ in range(2))
     assert all(torch.equal(getattr(a, n), getattr(b, n)) for n in ("centroids", "assignment"))
+
+
+@pytest.mark.parametrize("name", cases())
+def test_rows_of_the_host(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "_LEAST_BYTES", 1)
+    case = cases()[name]
+    options = {"random_state": SEED, **case.options, "device": "all"}
+    q = ddkern.quantize(case.rows("cpu"), case.k, **options)
+    assert q.centroids.device.type == "cpu"
+    _expect(q, on_the_cpu(case))
+
+
+def test_rows_of_the_host_in_many_shards() -> None:
+    """More than the page-locked blocks hold, and copies while kernels run."""
+    rng = np.random.default_rng(6)
+    x = rng.normal(size=(40 * 700, 1024)).astype(np.float32)
+    ids = rng.permutation(np.repeat(np.arange(40), 700))
+    options = {"groups": ids, "random_state": 3, "max_iter": 5}
+    q = ddkern.quantize(x, 20, device="cuda", max_memory=64 << 20, **options)
+    _expect(q, ddkern.quantize(x, 20, **options))
+    centroids, owners = q.centroids, q.groups
+    found = ddkern.assign(
+        x, centroids, groups=ids, centroid_groups=owners, device="all", max_memory=64 << 20
+    )
+    assert_same_array_bits(found, q.assignment, "assignment")
 
 
 # --- Where things lie -----------------------------------------------------------------------------

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 import ddkern
-from ddkern.kmeans import device
+from ddkern.kmeans import device, shards
 from helpers.bits import assert_same_array_bits, assert_same_bits
 from helpers.device import (
+    SEED,
     Case,
     assert_for_all,
     assert_same_as_on_the_cpu,
@@ -23,6 +24,7 @@ from helpers.device import (
     assert_same_seeds_as_on_the_cpu,
     cases,
     family_cases,
+    on_the_cpu,
 )
 from helpers.problems import DTYPES
 from helpers.simt import load_simt, simt_options
@@ -122,6 +124,15 @@ def test_assign_families(dtype: str) -> None:
 def test_little_shared_memory(name: str, algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDKERN_CUDA_VARIANT", "sm80")
     assert_same_as_on_the_cpu(cases()[name], "cpu", algorithm=algorithm)
+
+
+@pytest.mark.parametrize("name", ["ragged-shuffled", "ragged-weighted", "batch-seeds", "uint8"])
+def test_rows_of_the_host(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads launch kernels, each for the groups that it has been given."""
+    monkeypatch.setattr(shards, "_LEAST_BYTES", 1)
+    case = cases()[name]
+    options = {"random_state": SEED, **case.options, "device": ["cpu:0", "cpu:1"]}
+    assert_same_bits(ddkern.quantize(case.x, case.k, **options), on_the_cpu(case))
 
 
 def test_fewer_rows_than_centroids() -> None:

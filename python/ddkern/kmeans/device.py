@@ -29,7 +29,7 @@ from ddkern.typing import ArrayLike
 if TYPE_CHECKING:
     from ddkern.kmeans.problem import Problem
 
-__all__ = ["assign", "fit", "see", "seed", "use_module", "workspace_bytes"]
+__all__ = ["assign", "fit", "parse_device", "see", "seed", "use_module", "workspace_bytes"]
 
 _ALIGNMENT = 256  # of the workspace, in bytes
 
@@ -84,6 +84,39 @@ def see(x: ArrayLike, name: str) -> HostArray | DeviceArray:
     if _target.module is None:
         _require_cuda(name, device_of(x))
     return to_device_array(x, name)
+
+
+def parse_device(device: Any, x: HostArray | DeviceArray) -> list[Any]:
+    """The devices that ``x`` is to be brought to; none where it is worked on where it lies.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``device`` is not one of torch's devices, a list of different ones, or ``"all"``, or if
+        ``x`` lies on another one.
+    UnsupportedError
+        If this build or machine cannot work on it.
+    """
+    if device is None:
+        return []
+    if isinstance(x, HostArray) and str(device) == "cpu" != _target.device_type:
+        return []
+    named = list(device) if isinstance(device, (list, tuple)) else [device]
+    torch = _torch_for(device)
+    if named == ["all"]:
+        named = _every_device(device)
+    places = [_parse_place(torch, one, device) for one in named]
+    if not places or len(set(places)) < len(places):
+        raise ValueError(f"device={device!r}; a list must name one device or more, each once")
+    if isinstance(x, DeviceArray):
+        own = x.tensor.device
+        if places != [own]:
+            raise ValueError(
+                f"device={device!r}, but x lies on {own}; only rows in CPU memory are brought to "
+                "other devices: leave device out, or pass x.cpu()"
+            )
+        return []
+    return places
 
 
 def fit(
@@ -143,12 +176,11 @@ def assign(
     return {"assignment": assignment, "distance": distance}
 
 
-def workspace_bytes(x: DeviceArray, max_memory: Any) -> int:
-    """``max_memory`` as an int; None is three quarters of what is free on the device of ``x``.
+def workspace_bytes(device: Any, max_memory: Any) -> int:
+    """``max_memory`` as an int; None is three quarters of what is free on a device of torch.
 
     Memory that torch holds without using it is free: the workspace comes out of it first.
     """
-    device = x.tensor.device
     if max_memory is not None or device.type != "cuda":
         return options.workspace_bytes(max_memory)
     cuda = sys.modules["torch"].cuda
@@ -167,7 +199,7 @@ def _call(
     x = _device_array(problem)
     torch = sys.modules["torch"]
     device = x.tensor.device
-    budget = workspace_bytes(x, max_memory)
+    budget = workspace_bytes(device, max_memory)
     on_cuda = device.type == "cuda"
     workspace: list[Any] = []
     raised_by_caller: list[BaseException] = []
@@ -236,6 +268,54 @@ def _device_array(problem: Problem) -> DeviceArray:
 
 def _module() -> Any:
     return importlib.import_module("ddkern._cuda") if _target.module is None else _target.module
+
+
+def _torch_for(device: Any) -> Any:
+    try:
+        return importlib.import_module("torch")
+    except ImportError as error:
+        raise UnsupportedError(
+            f"device={device!r} takes torch, which cannot be imported ({error}): "
+            "pip install 'ddkern[torch]'"
+        ) from error
+
+
+def _every_device(device: Any) -> list[str]:
+    kind = _target.device_type
+    _require_device(device)
+    n = sys.modules["torch"].cuda.device_count() if kind == "cuda" else 1
+    return [f"{kind}:{i}" for i in range(n)]
+
+
+def _parse_place(torch: Any, one: Any, device: Any) -> Any:
+    """One device of torch, with its number."""
+    kind = _target.device_type
+    rule = f"it must be '{kind}', '{kind}:0' and so on, a list of these, or 'all'"
+    if not isinstance(one, (str, torch.device)):
+        raise TypeError(f"device={device!r}; {rule}")
+    try:
+        place = torch.device(one)
+    except RuntimeError as error:
+        raise ValueError(f"device={device!r}; {rule}") from error
+    if place.type != kind:
+        raise ValueError(f"device={device!r}; {rule}")
+    if kind != "cuda":
+        return place
+    _require_device(device)
+    n = torch.cuda.device_count()
+    place = torch.device(kind, torch.cuda.current_device() if place.index is None else place.index)
+    if place.index >= n:
+        raise ValueError(f"device={device!r}; there are {n} CUDA devices, numbered from 0")
+    return place
+
+
+def _require_device(device: Any) -> None:
+    obstacle = "" if _target.module is not None else _obstacle()
+    if obstacle:
+        raise UnsupportedError(
+            f"device={device!r}, but ddkern cannot work there: {obstacle} "
+            "(ddkern.backend.cuda_status() tells more)"
+        )
 
 
 def _require_cuda(name: str, device: str | None) -> None:

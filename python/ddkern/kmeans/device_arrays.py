@@ -21,7 +21,14 @@ from numpy.typing import DTypeLike, NDArray
 from ddkern.arrays import DTYPE_RULE, HostArray, device_of, to_host
 from ddkern.typing import Array, ArrayLike
 
-__all__ = ["DeviceArray", "ascending_runs", "fetch", "lack_of_memory", "to_device_array"]
+__all__ = [
+    "DeviceArray",
+    "ascending_runs",
+    "fetch",
+    "lack_of_memory",
+    "to_device_array",
+    "torch_dtype",
+]
 
 # float64 holds all integers up to here.
 _LARGEST_EXACT = 1 << 53
@@ -79,7 +86,7 @@ class DeviceArray:
 
         Values beyond the range of ``dtype`` become infinite: the caller checks.
         """
-        return self.tensor.to(_torch_dtype(dtype)).contiguous()
+        return self.tensor.to(torch_dtype(dtype)).contiguous()
 
     def largest_magnitude(self) -> int:
         """The largest magnitude among integers."""
@@ -102,7 +109,7 @@ class DeviceArray:
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
         """A tensor for results on this device."""
         torch = sys.modules["torch"]
-        return torch.empty(shape, dtype=_torch_dtype(dtype), device=self.tensor.device)
+        return torch.empty(shape, dtype=torch_dtype(dtype), device=self.tensor.device)
 
     def repeat(self, values: NDArray[Any], counts: NDArray[np.int64]) -> Any:
         """``numpy.repeat``, as a tensor on this device."""
@@ -122,7 +129,7 @@ class DeviceArray:
 
     def narrowed(self, values: Any, dtype: DTypeLike) -> Any:
         """``values`` as ``dtype`` if that holds every one of them, as they are otherwise."""
-        cast = values.to(_torch_dtype(dtype))
+        cast = values.to(torch_dtype(dtype))
         return cast if bool((cast.to(values.dtype) == values).all()) else values
 
     def finite_rows(self, values: Any) -> NDArray[np.bool_]:
@@ -142,7 +149,7 @@ class DeviceArray:
             return other
         host = to_host(x, name)
         values = self.native(host.values.view(np.int16) if host.bfloat16 else host.values)
-        return self.like(values.view(_torch_dtype("bfloat16")) if host.bfloat16 else values)
+        return self.like(values.view(torch_dtype("bfloat16")) if host.bfloat16 else values)
 
     def rows(self, n_rows: int) -> Any:
         """The values as a tensor (n_rows, n_features) of the points' type, features side by side.
@@ -150,7 +157,7 @@ class DeviceArray:
         In place wherever the strides and the type allow it.
         """
         values = self.tensor
-        dtype = _torch_dtype(self.point_dtype)
+        dtype = torch_dtype(self.point_dtype)
         if values.dtype != dtype:
             values = self.as_dtype(dtype)
         values = values.reshape(n_rows, -1)
@@ -222,6 +229,14 @@ def ascending_runs(
     return values.cpu().numpy().astype(np.int64), counts.cpu().numpy()
 
 
+def torch_dtype(dtype: Any) -> Any:
+    """What torch calls a type of numpy, or ``"bfloat16"``."""
+    torch = sys.modules["torch"]
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    return getattr(torch, dtype if dtype == "bfloat16" else np.dtype(dtype).name)
+
+
 @contextlib.contextmanager
 def lack_of_memory() -> Iterator[None]:
     """Turn torch's error for a lack of device memory into ``MemoryError``."""
@@ -284,14 +299,7 @@ def _name_of(dtype: Any) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _torch_dtype(dtype: Any) -> Any:
-    torch = sys.modules["torch"]
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    return getattr(torch, dtype if dtype == "bfloat16" else np.dtype(dtype).name)
-
-
 def _signed(tensor: Any) -> Any:
     """Unsigned integers of more than 8 bits as signed ones of the same bits; others as they are."""
     name = _name_of(tensor.dtype)
-    return tensor.view(_torch_dtype(name[1:])) if name in ("uint16", "uint32", "uint64") else tensor
+    return tensor.view(torch_dtype(name[1:])) if name in ("uint16", "uint32", "uint64") else tensor

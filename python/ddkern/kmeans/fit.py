@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ddkern import _core
 from ddkern.checks import as_count, as_number, check_choice
 from ddkern.errors import ConvergenceWarning, EmptyCellWarning
-from ddkern.kmeans import device
+from ddkern.kmeans import device as on_device
 from ddkern.kmeans.device_arrays import DeviceArray
 from ddkern.kmeans.options import MOST_RESTARTS, as_n_threads, workspace_bytes
 from ddkern.kmeans.problem import (
@@ -28,7 +28,7 @@ from ddkern.kmeans.problem import (
 )
 from ddkern.kmeans.result import QuantizeResult, QuantizeStats
 from ddkern.progress import ProgressArgument, report_progress
-from ddkern.typing import Algorithm, ArrayLike, InitMethod
+from ddkern.typing import Algorithm, ArrayLike, DeviceArgument, InitMethod
 
 __all__ = ["ALGORITHMS", "INIT_METHODS", "quantize"]
 
@@ -51,6 +51,7 @@ def quantize(
     random_state: int | ArrayLike | None = None,
     n_threads: int | None = None,
     max_memory: int | None = None,
+    device: DeviceArgument = None,
     progress: ProgressArgument = None,
 ) -> QuantizeResult:
     """Quantize every group of rows: k centroids, their cell masses, exact assignments.
@@ -111,7 +112,10 @@ def quantize(
         Bound on the workspace in bytes; by default a quarter of the memory that is free, and three
         quarters of what is free on the device where ``x`` lies in CUDA memory. Only a
         group whose sums, seeds and labels alone need more gets that. A small budget makes the call
-        slower, never different.
+        slower, never different. With ``device``, it bounds what lies on each device, rows included.
+    device : str, torch.device or list of these, optional
+        Where rows in CPU memory are worked on: ``"cuda"``, ``"cuda:1"``, a list of devices, or
+        ``"all"`` for every GPU that is visible. By default, where ``x`` lies. See the Notes.
     progress : bool or callable, optional
         True shows groups done and time left on standard error: a bar where rich is installed and
         standard error is a terminal, lines of text otherwise. A callable receives a
@@ -129,7 +133,8 @@ def quantize(
     MemoryError
         If what ``algorithm`` forces cannot be allocated.
     UnsupportedError
-        If ``x`` lies in CUDA memory and this build or machine cannot work on it there.
+        If ``x`` lies in CUDA memory, or ``device`` asks for it, and this build or machine cannot
+        work on it there.
     CudaError
         If the CUDA runtime reports an error.
 
@@ -161,6 +166,12 @@ def quantize(
     when the result is there. ``groups``, ``k``, ``sample_weight`` and ``random_state`` may lie in
     either memory and are brought to the host.
 
+    With ``device``, whole groups of rows in CPU memory are brought to the devices, some at a time
+    through page-locked memory, and the next ones while those are worked on, so that ``x`` may be
+    larger than the memory of all of them: a memory-mapped file, say. Each device takes the next
+    groups when it is done with some. The largest group must fit on each device. Results lie in CPU
+    memory.
+
     The call releases the GIL, can be interrupted with Ctrl-C, touches no global random state, and
     works in a forked child (there with one thread by default).
 
@@ -187,6 +198,7 @@ def quantize(
     """
     started = time.perf_counter()
     problem = parse_problem(x, groups, batch_dims)
+    devices = on_device.parse_device(device, problem.x)
     counts = parse_k(k, problem)
     weight = parse_sample_weight(sample_weight, problem)
     require_rows(counts, weight, problem)
@@ -214,8 +226,12 @@ def quantize(
             "algorithm": check_choice("algorithm", algorithm, ALGORITHMS),
             "progress": core_progress,
         }
-        if isinstance(problem.x, DeviceArray):
-            fitted = device.fit(problem, max_memory=max_memory, **arguments)
+        if devices:
+            from ddkern.kmeans import shards
+
+            fitted = shards.fit(problem, devices, max_memory, **arguments)
+        elif isinstance(problem.x, DeviceArray):
+            fitted = on_device.fit(problem, max_memory=max_memory, **arguments)
         else:
             fitted = _core.fit(
                 **problem.core_arguments(),

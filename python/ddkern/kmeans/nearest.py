@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ddkern import _core
 from ddkern.checks import as_count
-from ddkern.kmeans import device
+from ddkern.kmeans import device as on_device
 from ddkern.kmeans.device_arrays import DeviceArray
 from ddkern.kmeans.options import as_n_threads, workspace_bytes
 from ddkern.kmeans.problem import (
@@ -23,7 +23,11 @@ from ddkern.kmeans.problem import (
     parse_problem,
     partition_ids,
 )
-from ddkern.typing import Array, ArrayLike
+from ddkern.progress import RecordProgress
+from ddkern.typing import Array, ArrayLike, DeviceArgument
+
+if TYPE_CHECKING:
+    from ddkern.kmeans.shards import Shard
 
 __all__ = ["assign"]
 
@@ -40,6 +44,7 @@ def assign(
     n_nearest: int = ...,
     n_threads: int | None = ...,
     max_memory: int | None = ...,
+    device: DeviceArgument = ...,
 ) -> Array: ...
 
 
@@ -55,6 +60,7 @@ def assign(
     n_nearest: int = ...,
     n_threads: int | None = ...,
     max_memory: int | None = ...,
+    device: DeviceArgument = ...,
 ) -> tuple[Array, Array]: ...
 
 
@@ -69,6 +75,7 @@ def assign(
     n_nearest: int = 1,
     n_threads: int | None = None,
     max_memory: int | None = None,
+    device: DeviceArgument = None,
 ) -> Array | tuple[Array, Array]:
     """Find the nearest centroid, or the nearest few, of every row, exactly.
 
@@ -89,7 +96,7 @@ def assign(
     n_nearest : int
         How many centroids to return for each row, nearest first; at most the smallest number of
         centroids in a group. 1 where ``x`` lies in CUDA memory.
-    n_threads, max_memory
+    n_threads, max_memory, device
         As in :func:`ddkern.quantize`.
 
     Returns
@@ -105,14 +112,16 @@ def assign(
     TypeError, ValueError
         If an argument is not as described; the message names it, its value and the rule.
     UnsupportedError
-        If ``x`` lies in CUDA memory and this build or machine cannot work on it there.
+        If ``x`` lies in CUDA memory, or ``device`` asks for it, and this build or machine cannot
+        work on it there.
     CudaError
         If the CUDA runtime reports an error.
 
     Notes
     -----
     Rows in CUDA memory are worked on where they lie, as :func:`ddkern.quantize` describes, and the
-    arrays that are returned lie there too.
+    arrays that are returned lie there too. With ``device``, rows in CPU memory are brought to the
+    devices some at a time, of a large group too.
 
     The comparison is made in the type of the centroids that ``x`` would have in
     :func:`ddkern.quantize`. Where that is float32 and ``centroids`` hold values that float32
@@ -126,6 +135,7 @@ def assign(
     array([0, 0, 1])
     """
     problem = parse_problem(x, groups, batch_dims)
+    devices = on_device.parse_device(device, problem.x)
     book = _parse_codebook(centroids, centroid_groups, groups is not None, problem)
     n_nearest = as_count("n_nearest", n_nearest)
     if n_nearest > int(book.counts.min()):
@@ -134,20 +144,18 @@ def assign(
             f"n_nearest={n_nearest}, but {problem.name_group(g)} has {book.counts[g]} centroids; "
             "n_nearest must not exceed the number of centroids of any group"
         )
-    if isinstance(problem.x, DeviceArray):
-        budget = device.workspace_bytes(problem.x, max_memory)
-    else:
-        budget = workspace_bytes(max_memory)
     options = {
         "n_nearest": n_nearest,
         "return_distance": bool(return_distance),
         "n_threads": as_n_threads(n_threads, problem.multiply_adds(book.counts)),
-        "max_memory": budget,
     }
-    if book.in_row_type:
-        assignment, distance = _assign_in_place(problem, book, options)
+    if devices:
+        assignment, distance = _assign_on_devices(problem, book, options, devices, max_memory)
+    elif isinstance(problem.x, DeviceArray):
+        budget = on_device.workspace_bytes(problem.x.tensor.device, max_memory)
+        assignment, distance = _assign_here(problem, book, options, budget)
     else:
-        assignment, distance = _assign_upcast(problem, book, options, budget)
+        assignment, distance = _assign_here(problem, book, options, workspace_bytes(max_memory))
     shape = problem.rows_shape + ((n_nearest,) if n_nearest > 1 else ())
     wrapped = problem.x.wrap(assignment.reshape(shape))
     if distance is None:
@@ -226,12 +234,49 @@ def _select_groups(
     return rows, own.counts[position]
 
 
-def _assign_in_place(problem: Problem, book: _Codebook, options: dict[str, Any]) -> tuple[Any, Any]:
+def _assign_here(
+    problem: Problem, book: _Codebook, options: dict[str, Any], budget: int
+) -> tuple[Any, Any]:
     """Assignment as rows of the caller's centroids, and distances; both (n, n_nearest)."""
+    if book.in_row_type:
+        return _assign_in_place(problem, book, {**options, "max_memory": budget})
+    return _assign_upcast(problem, book, options, budget)
+
+
+def _assign_on_devices(
+    problem: Problem, book: _Codebook, options: dict[str, Any], devices: list[Any], max_memory: Any
+) -> tuple[Any, Any]:
+    """The same, with rows brought to the devices some at a time, and results to the host."""
+    from ddkern.kmeans import shards
+
+    shape = (problem.n_rows, options["n_nearest"])
+    assignment = np.empty(shape, np.int64)
+    distance = np.empty(shape, np.float64) if options["return_distance"] else None
+    row_shards, budget = shards.split_rows(problem, devices, 24 * shape[1], max_memory)
+
+    def work(number: int, shard: Shard, part: Problem, report: RecordProgress) -> None:
+        del number
+        counts = book.counts[shard.groups]
+        begin = int(book.first[shard.groups.start])
+        own = slice(begin, begin + int(counts.sum()))
+        points = part.x.native(book.points[own])
+        own_book = _Codebook(points, book.in_row_type, book.rows[own], counts)
+        found, away = _assign_here(part, own_book, {**options, "progress": report}, budget)
+        rows = shards.row_numbers(problem, shard)
+        assignment[rows] = found.cpu().numpy()
+        if distance is not None:
+            distance[rows] = away.cpu().numpy()
+
+    shards.work_on(problem, devices, row_shards, work, None)
+    return assignment, distance
+
+
+def _assign_in_place(problem: Problem, book: _Codebook, options: dict[str, Any]) -> tuple[Any, Any]:
+    """The same, in the type of the rows."""
     arguments = {"centroids": book.points, "k": book.counts, "progress": None, **options}
     if isinstance(problem.x, DeviceArray):
         del arguments["n_threads"]
-        found = device.assign(problem, **arguments)
+        found = on_device.assign(problem, **arguments)
     else:
         found = _core.assign(**problem.core_arguments(), **arguments)
     first = book.first if problem.batch is None else np.zeros(problem.n_groups, np.int64)

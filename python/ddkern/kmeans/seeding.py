@@ -10,7 +10,7 @@ import numpy as np
 
 from ddkern import _core
 from ddkern.checks import check_choice
-from ddkern.kmeans import device
+from ddkern.kmeans import device as on_device
 from ddkern.kmeans.device_arrays import DeviceArray
 from ddkern.kmeans.fit import ALGORITHMS, INIT_METHODS
 from ddkern.kmeans.options import as_n_threads, workspace_bytes
@@ -24,7 +24,7 @@ from ddkern.kmeans.problem import (
 )
 from ddkern.kmeans.result import SeedResult
 from ddkern.progress import ProgressArgument, report_progress
-from ddkern.typing import Algorithm, ArrayLike, InitMethod
+from ddkern.typing import Algorithm, ArrayLike, DeviceArgument, InitMethod
 
 __all__ = ["seed_centroids"]
 
@@ -41,6 +41,7 @@ def seed_centroids(
     random_state: int | ArrayLike | None = None,
     n_threads: int | None = None,
     max_memory: int | None = None,
+    device: DeviceArgument = None,
     progress: ProgressArgument = None,
 ) -> SeedResult:
     """Draw starting centroids among the rows of every group.
@@ -50,7 +51,7 @@ def seed_centroids(
 
     Parameters
     ----------
-    x, k, groups, batch_dims, sample_weight, random_state, n_threads, max_memory, progress
+    x, k, groups, batch_dims, sample_weight, random_state, n_threads, max_memory, device, progress
         As in :func:`ddkern.quantize`.
     init : {"k-means++", "random"}
         ``"k-means++"`` draws a row in proportion to weight times squared distance to the nearest
@@ -71,7 +72,8 @@ def seed_centroids(
     TypeError, ValueError
         If an argument is not as described; the message names it, its value and the rule.
     UnsupportedError
-        If ``x`` lies in CUDA memory and this build or machine cannot work on it there.
+        If ``x`` lies in CUDA memory, or ``device`` asks for it, and this build or machine cannot
+        work on it there.
     CudaError
         If the CUDA runtime reports an error.
 
@@ -96,6 +98,7 @@ def seed_centroids(
     array([0.])
     """
     problem = parse_problem(x, groups, batch_dims)
+    devices = on_device.parse_device(device, problem.x)
     counts = parse_k(k, problem)
     weight = parse_sample_weight(sample_weight, problem)
     require_rows(counts, weight, problem)
@@ -111,8 +114,12 @@ def seed_centroids(
             "algorithm": check_choice("algorithm", algorithm, ALGORITHMS),
             "progress": core_progress,
         }
-        if isinstance(problem.x, DeviceArray):
-            seeded = device.seed(problem, max_memory=max_memory, **arguments)
+        if devices:
+            from ddkern.kmeans import shards
+
+            seeded = shards.seed(problem, devices, max_memory, **arguments)
+        elif isinstance(problem.x, DeviceArray):
+            seeded = on_device.seed(problem, max_memory=max_memory, **arguments)
         else:
             seeded = _core.seed(
                 **problem.core_arguments(),

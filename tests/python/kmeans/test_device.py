@@ -18,7 +18,7 @@ import pytest
 
 import ddkern
 from ddkern.kmeans import device
-from ddkern.kmeans.device_arrays import DeviceArray, to_device_array
+from ddkern.kmeans.device_arrays import to_device_array
 from helpers.bits import ANSWER_FIELDS, assert_same_array_bits, assert_same_bits
 from helpers.device import (
     HostModule,
@@ -229,9 +229,8 @@ def test_default_max_memory_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     by_device = {"mem_get_info": (800, 9999), "memory_reserved": 500, "memory_allocated": 100}
     for name, value in by_device.items():
         monkeypatch.setattr(torch.cuda, name, lambda d, value=value: value if d == here else None)
-    x = DeviceArray(SimpleNamespace(device=here), lambda tensor: tensor)
-    assert device.workspace_bytes(x, None) == 900
-    assert device.workspace_bytes(x, 77) == 77
+    assert device.workspace_bytes(here, None) == 900
+    assert device.workspace_bytes(here, 77) == 77
 
 
 # --- Workspace ------------------------------------------------------------------------------------
