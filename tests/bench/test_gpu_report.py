@@ -118,6 +118,16 @@ def test_run_writes_a_document(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "lloyd: 6 x 30-70 x 32, k=5" in capsys.readouterr().out
 
 
+def test_rows_in_cpu_memory(tmp_path: Path) -> None:
+    out = tmp_path / "end_to_end.json"
+    arguments = ["--suite", "end_to_end", "--smoke", "--device", "cpu", "--out", str(out)]
+    assert gpu_peers.main([*arguments, "--peers", "ddkern_host", "--rounds", "1"]) == 0
+    for line in json.loads(out.read_text())["lines"]:
+        own, there = line["results"]["ddkern"], line["results"]["ddkern_host"]
+        assert there["seconds"]
+        assert own["notes"]["distortion"] == there["notes"]["distortion"]
+
+
 def test_budget_leaves_lines_out(tmp_path: Path) -> None:
     out = tmp_path / "lloyd.json"
     arguments = ["--suite", "lloyd", "--smoke", "--device", "cpu", "--out", str(out)]

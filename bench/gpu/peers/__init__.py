@@ -7,7 +7,7 @@ from bench.gpu.peers.cuvs import Cuvs
 from bench.gpu.peers.faiss import Faiss
 from bench.gpu.peers.flash import Flash
 from bench.gpu.peers.interface import Contestant
-from bench.gpu.peers.subject import Subject
+from bench.gpu.peers.subject import HostSubject, Subject
 from bench.gpu.peers.torch_lines import TorchLines
 
 SUBJECT_KEY = "ddkern"
@@ -19,12 +19,13 @@ def contestants(keys: list[str] | None = None) -> list[Contestant]:
     Raises
     ------
     ValueError
-        For a name that is not there; the forced algorithms of ddkern run only where they are named.
+        For a name that is not there; other forms of ddkern run only where they are named.
     """
     every: list[Contestant] = [
         Subject(),
         Subject("streaming"),
         Subject("gram"),
+        HostSubject(),
         *(TorchLines(key) for key in ("fp32", "tf32", "bf16")),
         *(Flash(key) for key in ("tf32", "bf16")),
         Cuvs(),

@@ -46,18 +46,39 @@ class Subject:
 
     def _fit(self, x: torch.Tensor, problem: Problem, **arguments: Any) -> Fit:
         shape = problem.shape
+        ids = problem.ids.to(x.device)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ddkern.ConvergenceWarning)
             result = ddkern.quantize(
                 x,
                 shape.k,
-                groups=problem.ids,
+                groups=ids,
                 tol=0,
                 algorithm=self._algorithm,  # type: ignore[arg-type]
                 **arguments,
             )
-        labels = result.assignment - shape.k * problem.ids
+        labels = result.assignment - shape.k * ids
         return Fit(result.centroids.reshape(-1, shape.k, shape.d), labels, _notes(result))
+
+
+class HostSubject(Subject):
+    """The same with rows in CPU memory, which are brought to the device inside the time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.key = "ddkern_host"
+        self.title = "ddkern, rows in CPU memory"
+
+    def prepare(self, problem: Problem) -> torch.Tensor:
+        return problem.x.cpu()
+
+    def _fit(self, x: torch.Tensor, problem: Problem, **arguments: Any) -> Fit:
+        if isinstance(arguments["init"], torch.Tensor):
+            arguments["init"] = arguments["init"].cpu()
+        fit = super()._fit(x, problem, device=problem.x.device, **arguments)
+        assert fit.labels is not None
+        here = problem.x.device
+        return Fit(fit.centroids.to(here), fit.labels.to(here), fit.notes)
 
 
 def _notes(result: Any) -> dict[str, Any]:
