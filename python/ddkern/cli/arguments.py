@@ -28,6 +28,7 @@ __all__ = [
     "Normalizing",
     "Quiet",
     "Seed",
+    "SetPath",
     "Size",
     "command_of",
     "naming",
@@ -35,6 +36,12 @@ __all__ = [
     "read_config",
     "refuse_existing",
 ]
+
+
+def _set_of_run(path: Path) -> Path:
+    """The set in the folder of a run, or what else is meant."""
+    own = path / "set.safetensors"
+    return own if own.is_file() else path
 
 
 def read_config(context: typer.Context, path: Path | None) -> Path | None:
@@ -116,6 +123,14 @@ Channels = Annotated[
     int | None,
     typer.Option(
         help="Read encoded images as grey (1) or RGB (3); as the first one is by default."
+    ),
+]
+SetPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="SET",
+        help="A .safetensors file, the folder of a run that has one, or a folder of .pt files.",
+        callback=_set_of_run,
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Decides everything that is random.")]

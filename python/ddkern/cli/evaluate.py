@@ -20,6 +20,7 @@ from ddkern.cli.arguments import (
     Device,
     Quiet,
     Seed,
+    SetPath,
     Size,
     naming,
     parse_arch,
@@ -38,9 +39,7 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    path: Annotated[
-        Path, typer.Argument(metavar="SET", help="A .safetensors file, or a folder of .pt files.")
-    ],
+    path: SetPath,
     dataset: Dataset,
     size: Size = None,
     channels: Channels = None,

@@ -14,6 +14,7 @@ from ddkern.cli.arguments import (
     Channels,
     Force,
     Quiet,
+    SetPath,
     Size,
     naming,
     refuse_existing,
@@ -29,9 +30,7 @@ __all__ = ["inspect"]
 
 
 def inspect(
-    path: Annotated[
-        Path, typer.Argument(metavar="SET", help="A .safetensors file, or a folder of .pt files.")
-    ],
+    path: SetPath,
     sheet: Annotated[Path | None, typer.Option(help="Draw all images into this .png file.")] = None,
     normalization: Annotated[
         str | None,

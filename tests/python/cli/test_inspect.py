@@ -37,6 +37,14 @@ def published(tmp_path: Path) -> Path:
     return tmp_path / "mtt"
 
 
+def test_the_folder_of_a_run_is_its_set(run, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    make_set().save(tmp_path / "run" / "set.safetensors")
+    (tmp_path / "run" / "notes.pt").write_bytes(b"not a set")
+    shown = json.loads(run("inspect", tmp_path / "run", "--json").stdout)
+    assert shown["set"] == str(tmp_path / "run" / "set.safetensors")
+
+
 def test_json_is_the_set(run, full: Path) -> None:
     shown = json.loads(run("inspect", full, "--json").stdout)
     distilled = DistilledSet.load(full)
