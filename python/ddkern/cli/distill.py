@@ -25,7 +25,7 @@ from ddkern.cli.arguments import (
     command_of,
 )
 from ddkern.cli.output import print_json, print_pairs
-from ddkern.cli.set_files import RUN_RECORD, SetFiles, write_run
+from ddkern.cli.set_files import SetFiles, forget_run, write_run
 
 if TYPE_CHECKING:
     from ddkern.cli.latents import LatentOptions
@@ -357,7 +357,7 @@ class _Job:
 
         start = time.perf_counter()
         if write and self.files.contact_sheet is not None:
-            (out / RUN_RECORD).unlink(missing_ok=True)
+            forget_run(out, has_stages)
         chosen = choose_normalization(self.normalization, self.train, self.train.image_shape[0])
         made = run_method(
             self.train,

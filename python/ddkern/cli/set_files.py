@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from ddkern.cli.arguments import refuse_existing
 if TYPE_CHECKING:
     from ddkern.data import DistilledSet
 
-__all__ = ["RUN_RECORD", "SetFiles", "write_run"]
+__all__ = ["RUN_RECORD", "SetFiles", "forget_run", "write_run"]
 
 RUN_RECORD = "run.json"
 """Is written after everything else in the folder of a run."""
@@ -79,12 +80,19 @@ class SetFiles:
             import_optional("torch", "writing .pt files", "torch")
 
     def write(self, made: DistilledSet, drop_weights: bool) -> None:
-        """Write the set, its contact sheet and its exports."""
+        """Write the set, its contact sheet and its exports.
+
+        Accuracies of another set in the folder of a run go with that set.
+        """
         from ddkern.data import save_image_folder, save_parquet, save_pt_files
         from ddkern.files import replaced_when_complete
 
         self.set.parent.mkdir(parents=True, exist_ok=True)
+        before = _content_of(self.set)
         made.save(self.set)
+        if self.contact_sheet is not None and _content_of(self.set) != before:
+            for accuracy in self.set.parent.glob("accuracies/*.json"):
+                accuracy.unlink()
         if self.contact_sheet is not None:
             from ddkern.report import draw_distilled_set
 
@@ -112,6 +120,28 @@ class SetFiles:
         sheet = None if self.contact_sheet is None else str(self.contact_sheet)
         exports = {name: str(path) for name, path in self.exports.items()}
         return {"set": str(self.set), "contact_sheet": sheet, "exports": exports}
+
+
+def _content_of(path: Path) -> str:
+    """A digest of a file; empty where there is none."""
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+        return digest.hexdigest()
+
+
+def forget_run(run: Path, has_stages: bool) -> None:
+    """Remove what an earlier run in the folder said, as far as the next one does not say it anew.
+
+    A method with stages keeps what it has found out; a coreset finds out nothing.
+    """
+    (run / RUN_RECORD).unlink(missing_ok=True)
+    if not has_stages:
+        for name in ("measures.json", "nearest_real.npy"):
+            (run / name).unlink(missing_ok=True)
 
 
 def write_run(made: DistilledSet, run: Path, command: str, has_stages: bool) -> None:

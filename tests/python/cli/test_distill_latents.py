@@ -114,15 +114,26 @@ def test_images_of_several_sizes(
     assert "image_shape=(3, 8, 8)" in fit.stdout
 
 
-def test_a_coreset_has_no_stages_of_another_run(run: Run, tmp_path: Path) -> None:
+def test_a_coreset_has_nothing_of_another_run(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "r"
-    assert run("distill", "--method", "ddoq", *PIXELS, "--out", out).exit_code == 0
+    ddoq = ("distill", "--method", "ddoq", *PIXELS, "--out", out)
+    assert run(*ddoq).exit_code == 0
+    found = {name: (out / name).read_bytes() for name in ("measures.json", "nearest_real.npy")}
+    accuracy = out / "accuracies" / "ours.json"
+    accuracy.parent.mkdir()
+    accuracy.write_text("{}")
+    assert run(*ddoq, "--force").exit_code == 0
+    assert accuracy.exists(), "the same set has the same accuracies"
     coreset = ("distill", "--method", "random", "--dataset", "digits", "--ipc", 2, "--out", out)
     assert run(*coreset, "--quiet").exit_code == 1
     assert run(*coreset, "--quiet", "--force").exit_code == 0
     record = json.loads((out / "run.json").read_text())
     assert (record["method"], record["stages"]) == ("random", [])
     assert record["command"].startswith("ddkern distill --method random --dataset digits")
+    assert not accuracy.exists()
+    assert not [name for name in found if (out / name).exists()]
+    assert run(*ddoq, "--force").exit_code == 0
+    assert {name: (out / name).read_bytes() for name in found} == found
 
 
 def test_json_is_all_there_is_on_standard_output(run: Run, tmp_path: Path) -> None:
