@@ -345,10 +345,11 @@ class HostModule:
         found = _core.assign(
             **self._shared(a), **{name: a[name] for name in names}, centroids=centroids
         )
-        at(a["assignment"], (a["n_rows"],), np.int64)[:] = found["assignment"][:, 0]
+        shape = (a["n_rows"], a["n_nearest"])
+        at(a["assignment"], shape, np.int64)[:] = found["assignment"]
         assert (a["distance"] != 0) == a["return_distance"]
         if a["distance"]:
-            at(a["distance"], (a["n_rows"],), np.float64)[:] = found["distance"][:, 0]
+            at(a["distance"], shape, np.float64)[:] = found["distance"]
         return {}
 
     def _begin(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
