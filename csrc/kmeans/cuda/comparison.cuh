@@ -128,12 +128,16 @@ struct Comparison {
     distances_by_warp(x, vectors, scale, n, found);
   }
 
+  // Whether float64 tells which distance is the smaller one.
+  __device__ bool clear(double distance_a, double distance_b) const {
+    const double low = fmin(distance_a, distance_b), high = fmax(distance_a, distance_b);
+    return low * (1 + relative_error) < high * (1 - relative_error) && high > kSmallestCertain &&
+           distance_a == distance_a;
+  }
+
   // Whether cell a is nearer than b, given their distances. Without limbs a guess if `unclear`.
   __device__ bool nearer(int a, double distance_a, int b, double distance_b) {
-    const double low = fmin(distance_a, distance_b), high = fmax(distance_a, distance_b);
-    const bool clear = low * (1 + relative_error) < high * (1 - relative_error) &&
-                       high > kSmallestCertain && distance_a == distance_a;
-    if (clear) return distance_a < distance_b;
+    if (clear(distance_a, distance_b)) return distance_a < distance_b;
     unclear = true;
     return limbs != nullptr && compare_exactly(x, cell(a), cell(b), n, limbs) < 0;
   }

@@ -75,6 +75,16 @@ __global__ void __launch_bounds__(kTileRows)
 
 // --- order -------------------------------------------------------------------------------------
 
+// Vectors as numbers: -0 equals 0.
+template <class T>
+__device__ bool equal_by_warp(const T* a, const T* b, int n) {
+  bool equal = true;
+  for (int j = static_cast<int>(threadIdx.x) % kWarp; j < n; j += kWarp) {
+    equal = equal && a[j] == b[j];
+  }
+  return __all_sync(kAllLanes, equal) != 0;
+}
+
 // The nearest so far, in order. By a warp.
 template <class T>
 struct Ranking {
@@ -84,9 +94,16 @@ struct Ranking {
   double* distances;      // [n_wanted]
   int n_found = 0;
 
-  // Whether a column is nearer than the one in a place.
+  // Whether a column is nearer than the one in a place. Copies, which are as near, take no real
+  // arithmetic.
   __device__ bool goes_before(int place, int c, double distance) {
-    return comparison.nearer(c, distance, static_cast<int>(columns[place]), distances[place]);
+    const int other = static_cast<int>(columns[place]);
+    const double far = distances[place];
+    if (!comparison.clear(distance, far) &&
+        equal_by_warp(comparison.cell(c), comparison.cell(other), comparison.n)) {
+      return false;
+    }
+    return comparison.nearer(c, distance, other, far);
   }
 
   // Columns come in ascending order and go behind those that are as near, which are lower.
@@ -139,7 +156,7 @@ struct Ranking {
 
 // A warp a row. Without limbs, rows that float64 cannot settle go on to chunk.ties.
 template <class T, bool kExact>
-__global__ void __launch_bounds__(kExact ? kWarp : kWarp * kRankedABlock, kExact ? 1 : 4)
+__global__ void __launch_bounds__(kExact ? kWarp : kWarp * kRankedABlock, kExact ? 1 : 3)
     rank_kernel(Chunk<T> chunk, int n_nearest, std::int64_t* columns, double* distances) {
   DDKERN_DYNAMIC_SHARED(std::int64_t, limbs);
   constexpr int kAtOnce = kExact ? 1 : 4;
@@ -156,9 +173,17 @@ __global__ void __launch_bounds__(kExact ? kWarp : kWarp * kRankedABlock, kExact
     visit_candidates<kAtOnce>(chunk, entry, [&](const int (&candidates)[kAtOnce]) {
       double found[kAtOnce];
       ranking.comparison.distances(candidates, found);
-#pragma unroll
+#pragma unroll 1
       for (int a = 0; a < kAtOnce; ++a) {
-        if (candidates[a] >= 0) ranking.enter(candidates[a], found[a]);
+        // Chosen, not indexed, and not unrolled: one copy of the code, in registers.
+        int candidate = -1;
+        double distance = 0;
+#pragma unroll
+        for (int s = 0; s < kAtOnce; ++s) {
+          candidate = s == a ? candidates[s] : candidate;
+          distance = s == a ? found[s] : distance;
+        }
+        if (candidate >= 0) ranking.enter(candidate, distance);
       }
       return kExact || !ranking.comparison.unclear;
     });
