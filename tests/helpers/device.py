@@ -281,6 +281,7 @@ def few_cases() -> dict[str, FewCase]:
     book, tall = _blobs(51, 40, 7), _blobs(52, 150, 7)
     copies = _copies(53, 24, 5, 6)
     line = _blobs(54, 90, 1)
+    integers = np.random.default_rng(61).integers(0, 3, (110, 16)).astype(np.uint8)
     wide = _blobs(55, 50, 7, dtype="float64")
     # Columns that differ by a step of float64, and so in their distances by less than its sums see.
     twins = one_step(wide[:12], np.ones((12, 7), np.int64), "float64")
@@ -299,6 +300,8 @@ def few_cases() -> dict[str, FewCase]:
         "more-rows-than-warps": FewCase(_blobs(58, 8400, 1), line[:3], 2),
         "line": FewCase(line, line[::2], 7),
         "long": FewCase(_blobs(59, 40, 640), _blobs(60, 20, 640), 4),
+        # Many rows with more columns as near as the last on the list than it has room for.
+        "grid": FewCase(integers[:60], integers[60:], 6, {}, "uint8"),
         "copies": FewCase(copies, np.concatenate([copies, copies]), 11),
         "one-value": FewCase(np.full((20, 3), 0.1, np.float32), np.full((70, 3), 0.3, "f4"), 35),
         "far": FewCase(tall, far, 9),
@@ -312,9 +315,7 @@ def few_cases() -> dict[str, FewCase]:
         "groups": FewCase(tall, book[:33], 2, grouped),
         "groups-all": FewCase(tall, book[:33], 3, grouped),
         "groups-one-by-one": FewCase(tall, book[:33], 3, {**grouped, "max_memory": 3 << 15}),
-        "batch": FewCase(
-            tall.reshape(3, 50, 7), book[:36].reshape(3, 12, 7), 5, {"batch_dims": 1}
-        ),
+        "batch": FewCase(tall.reshape(3, 50, 7), book[:36].reshape(3, 12, 7), 5, {"batch_dims": 1}),
     }
 
 
