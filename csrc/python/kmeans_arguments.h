@@ -102,6 +102,16 @@ struct GroupArrays {
   }
 };
 
+inline void check_n_nearest(std::int64_t n_nearest, const Groups& groups) {
+  for (std::int64_t g = 0; g < groups.n_groups; ++g) {
+    if (n_nearest < 1 || n_nearest > groups.k[g]) {
+      throw InvalidArgument("n_nearest is " + std::to_string(n_nearest) +
+                            "; it must be at least 1 and at most the number of centroids of "
+                            "every group");
+    }
+  }
+}
+
 // Signals and progress, on the calling thread, with the GIL.
 class Attendant {
  public:

@@ -161,13 +161,7 @@ py::dict assign(const py::array& x, bool bfloat16, int batch_dims, std::optional
   std::fill(seeds.mutable_data(), seeds.mutable_data() + seeds.size(), 0);
   const GroupArrays arrays{std::move(order), std::move(offsets), std::move(k), ids, seeds, {}};
   const Groups groups = arrays.view(source.n_rows);
-  for (std::int64_t g = 0; g < n_groups; ++g) {
-    if (n_nearest < 1 || n_nearest > groups.k[g]) {
-      throw InvalidArgument("n_nearest is " + std::to_string(n_nearest) +
-                            "; it must be at least 1 and at most the number of centroids of "
-                            "every group");
-    }
-  }
+  check_n_nearest(n_nearest, groups);
   FitOptions options;
   options.n_threads = n_threads;
   options.max_memory_in_bytes = max_memory;

@@ -126,9 +126,6 @@ py::dict assign(std::uintptr_t x, bool float64, std::int64_t n_rows, std::int64_
                 std::int64_t max_memory, int device, std::uintptr_t stream,
                 const py::object& allocate, std::uintptr_t assignment, std::uintptr_t distance,
                 const py::object& progress) {
-  if (n_nearest != 1) {
-    throw InvalidArgument("n_nearest is " + std::to_string(n_nearest) + "; on CUDA it must be 1");
-  }
   const std::int64_t n_groups = offsets.size() - 1;
   Int64s ids(std::max<std::int64_t>(n_groups, 0));
   UInt64s seeds(std::max<std::int64_t>(n_groups, 0));
@@ -136,6 +133,7 @@ py::dict assign(std::uintptr_t x, bool float64, std::int64_t n_rows, std::int64_
   std::fill(seeds.mutable_data(), seeds.mutable_data() + seeds.size(), 0);
   const GroupArrays arrays{std::move(order), std::move(offsets), std::move(k), ids, seeds, {}};
   const Groups groups = arrays.view(n_rows);
+  check_n_nearest(n_nearest, groups);
   Attendant attendant(progress, groups.n_groups);
   const kmeans::cuda::DeviceCall call =
       device_call(device, stream, allocate, max_memory, attendant);
@@ -145,10 +143,10 @@ py::dict assign(std::uintptr_t x, bool float64, std::int64_t n_rows, std::int64_
     auto* distances = return_distance ? pointer<double>(distance) : nullptr;
     if (float64) {
       kmeans::cuda::assign(device_rows<double>(x, n_rows, n_features, row_stride), groups,
-                           pointer<const double>(centroids), out, distances, call);
+                           pointer<const double>(centroids), n_nearest, out, distances, call);
     } else {
       kmeans::cuda::assign(device_rows<float>(x, n_rows, n_features, row_stride), groups,
-                           pointer<const float>(centroids), out, distances, call);
+                           pointer<const float>(centroids), n_nearest, out, distances, call);
     }
   }
   attendant.finish();
@@ -177,7 +175,7 @@ void register_kmeans_cuda(py::module_& module) {
              py::arg("centroids"), py::arg("k"), py::arg("n_nearest"), py::arg("return_distance"),
              py::arg("max_memory"), py::arg("device"), py::arg("stream"), py::arg("allocate"),
              py::arg("assignment"), py::arg("distance"), py::arg("progress"),
-             "The nearest centroid of every row: see ddkern.assign.");
+             "The nearest centroids of every row: see ddkern.assign.");
 }
 
 }  // namespace ddkern::python

@@ -99,7 +99,7 @@ def assign(
     progress: typing.Any,
 ) -> dict[str, typing.Any]:
     """
-    The nearest centroid of every row: see ddkern.assign.
+    The nearest centroids of every row: see ddkern.assign.
     """
 
 def fit(

@@ -16,9 +16,12 @@ from helpers.device import (
     assert_for_all,
     assert_same_as_on_the_cpu,
     assert_same_assignment_as_on_the_cpu,
+    assert_same_few_as_on_the_cpu,
     assert_same_seeds_as_on_the_cpu,
     cases,
     family_cases,
+    few_cases,
+    few_family_cases,
     on_the_cpu,
 )
 from helpers.problems import DTYPES
@@ -86,6 +89,42 @@ def test_assign_families(dtype: str) -> None:
     assert_for_all(
         family_cases(dtype), lambda case: assert_same_assignment_as_on_the_cpu(case, "cuda")
     )
+
+
+@pytest.mark.parametrize("name", few_cases())
+def test_nearest_few(name: str) -> None:
+    assert_same_few_as_on_the_cpu(few_cases()[name], "cuda")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nearest_few_families(dtype: str) -> None:
+    assert_for_all(
+        few_family_cases(dtype), lambda case: assert_same_few_as_on_the_cpu(case, "cuda")
+    )
+
+
+def test_nearest_few_without_distances() -> None:
+    case = few_cases()["groups"]
+    options = {"n_nearest": 3, **case.options}
+    found = ddkern.assign(torch.from_numpy(case.x).cuda(), case.centroids, **options)
+    expected = ddkern.assign(case.x, case.centroids, **options)
+    assert_same_array_bits(found.cpu(), expected, "assignment")
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "k", "n_nearest"),
+    [(3000, 100, 2000, 2000), (20000, 64, 1000, 10), (1300, 4096, 200, 3), (70000, 3, 300, 299)],
+)
+def test_nearest_few_of_many(n: int, d: int, k: int, n_nearest: int) -> None:
+    rng = np.random.default_rng([6, n])
+    x, centroids = (rng.normal(size=(m, d)).astype("f4") for m in (n, k))
+    centroids[k // 2 :: 7] = centroids[: len(centroids[k // 2 :: 7])]
+    options = {"n_nearest": n_nearest, "return_distance": True}
+    found = ddkern.assign(torch.from_numpy(x).cuda(), centroids, **options)
+    for name, a, e in zip(
+        ("assignment", "distance"), found, ddkern.assign(x, centroids, **options), strict=True
+    ):
+        assert_same_array_bits(a.cpu(), e, name)
 
 
 @pytest.mark.parametrize("algorithm", ["gram", "streaming"])
@@ -289,12 +328,6 @@ def test_integers_beyond_float64() -> None:
     x = torch.tensor([[1], [2], [1 << 54]], device="cuda")
     with pytest.raises(ValueError, match=r"x holds an integer beyond 2\^53 in row 2;"):
         ddkern.quantize(x, 1)
-
-
-def test_more_than_one_nearest() -> None:
-    x = torch.from_numpy(PLAIN).cuda()
-    with pytest.raises(ValueError, match="n_nearest=2 on CUDA; it must be 1"):
-        ddkern.assign(x, x[:3], n_nearest=2)
 
 
 def test_rows_on_the_host_and_centroids_on_the_device() -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 import ddkern
 from ddkern import _core
 from helpers.bits import assert_same_array_bits, assert_same_bits
-from helpers.problems import FAMILIES, FEATURES, ROWS, cast, problems
+from helpers.problems import FAMILIES, FEATURES, ROWS, cast, one_step, problems
 
 SEED = 7
 
@@ -252,14 +252,108 @@ def assert_same_assignment_as_on_the_cpu(case: Case, device: str) -> None:
         assert_same_array_bits(a.cpu(), e, name)
 
 
-def assert_for_all(named: dict[str, Case], check: Callable[[Case], None]) -> None:
+@dataclass(frozen=True)
+class FewCase:
+    """Rows and centroids, and how many of these `ddkern.assign` is asked for.
+
+    Attributes
+    ----------
+    x : array
+        As in `Case`.
+    centroids : array
+    n_nearest : int
+    options : dict
+        Of `ddkern.assign`.
+    dtype : str
+        What torch calls the type that the rows are passed in.
+    """
+
+    x: NDArray[Any]
+    centroids: NDArray[Any]
+    n_nearest: int
+    options: dict[str, Any] = field(default_factory=dict)
+    dtype: str = "float32"
+
+
+@cache
+def few_cases() -> dict[str, FewCase]:
+    """Return problems by name; with several groups, every group has its own number of centroids."""
+    book, tall = _blobs(51, 40, 7), _blobs(52, 150, 7)
+    copies = _copies(53, 24, 5, 6)
+    line = _blobs(54, 90, 1)
+    integers = np.random.default_rng(61).integers(0, 3, (110, 16)).astype(np.uint8)
+    wide = _blobs(55, 50, 7, dtype="float64")
+    # Columns that differ by a step of float64, and so in their distances by less than its sums see.
+    twins = one_step(wide[:12], np.ones((12, 7), np.int64), "float64")
+    ids, owners = _ragged(150, shuffled=True), np.repeat([-4, 0, 3, 1 << 40, 8, 9], range(3, 9))
+    grouped = {"groups": ids, "centroid_groups": np.random.default_rng(56).permutation(owners)}
+    far = np.concatenate([book[:5], 1e30 * book[5:9], book[9:12]])
+    # Differences that leave the range of float64's squares, in either direction.
+    apart = np.concatenate([wide[:4], 1e-160 * wide[4:8], 1e200 * wide[8:12], 1e307 * wide[12:15]])
+    return {
+        "two": FewCase(tall, book, 2),
+        "three": FewCase(tall, book, 3),
+        "all": FewCase(tall, book, 40),
+        "all-but-one": FewCase(tall[:60], book, 39),
+        "many": FewCase(tall[:60], _blobs(57, 300, 7), 100),
+        "fewer-rows": FewCase(tall[:1], book, 5),
+        "more-rows-than-warps": FewCase(_blobs(58, 8400, 1), line[:3], 2),
+        "line": FewCase(line, line[::2], 7),
+        "long": FewCase(_blobs(59, 40, 640), _blobs(60, 20, 640), 4),
+        # Many rows with more columns as near as the last on the list than it has room for.
+        "grid": FewCase(integers[:60], integers[60:], 6, {}, "uint8"),
+        "copies": FewCase(copies, np.concatenate([copies, copies]), 11),
+        "one-value": FewCase(np.full((20, 3), 0.1, np.float32), np.full((70, 3), 0.3, "f4"), 35),
+        "far": FewCase(tall, far, 9),
+        "huge": FewCase(3e37 * tall, 3e37 * book, 6),
+        "tiny": FewCase(np.float32(1e-40) * tall, np.float32(1e-40) * book, 6),
+        "steps": FewCase(wide, np.concatenate([wide[:12], twins]), 13, {}, "float64"),
+        "float64-apart": FewCase(wide, apart, 14, {}, "float64"),
+        "float64-huge": FewCase(1e200 * wide, apart, 15, {}, "float64"),
+        "upcast": FewCase(tall, book + 1e-12, 4, {"max_memory": 1 << 18}),
+        "upcast-groups": FewCase(tall, book[:33] + 1e-12, 3, {**grouped, "max_memory": 1 << 18}),
+        "groups": FewCase(tall, book[:33], 2, grouped),
+        "groups-all": FewCase(tall, book[:33], 3, grouped),
+        "groups-one-by-one": FewCase(tall, book[:33], 3, {**grouped, "max_memory": 3 << 15}),
+        "batch": FewCase(tall.reshape(3, 50, 7), book[:36].reshape(3, 12, 7), 5, {"batch_dims": 1}),
+    }
+
+
+@cache
+def few_family_cases(dtype: str) -> dict[str, FewCase]:
+    """Return a fixed part of the problems of every family, each for 2, 3 or all centroids."""
+    per_family = len(ROWS) * len(FEATURES)
+    found = {}
+    for number in range(7, len(FAMILIES) * per_family, 13):
+        problem = problems(dtype)[number]
+        k = len(problem.centroids)
+        n_nearest = min((2, 3, k)[number % 3], k)
+        case = FewCase(problem.x, problem.centroids, n_nearest, {}, dtype)
+        found[f"{problem.name}-m{n_nearest}"] = case
+    return found
+
+
+def assert_same_few_as_on_the_cpu(case: FewCase, device: str) -> None:
+    """Fail unless `ddkern.assign` on a device has the bits of the CPU's answer."""
+    import torch
+
+    rows = torch.tensor(case.x).to(getattr(torch, case.dtype)).to(device)
+    options = {"n_nearest": case.n_nearest, **case.options}
+    there = ddkern.assign(case.x, case.centroids, return_distance=True, **options)
+    here = ddkern.assign(rows, case.centroids, return_distance=True, **options)
+    for name, a, e in zip(("assignment", "distance"), here, there, strict=True):
+        assert str(a.device).startswith(device)
+        assert_same_array_bits(a.cpu(), e, name)
+
+
+def assert_for_all(named: dict[str, Any], check: Callable[[Any], None]) -> None:
     """Fail with the names of all cases that `check` fails for or that raise a ValueError."""
     failures = [failure for item in named.items() if (failure := _failure(*item, check))]
     listed = "\n".join(failures[:8])
     assert not failures, f"{len(failures)} of {len(named)} problems are wrong:\n{listed}"
 
 
-def _failure(name: str, case: Case, check: Callable[[Case], None]) -> str:
+def _failure(name: str, case: Any, check: Callable[[Any], None]) -> str:
     try:
         check(case)
     except (AssertionError, ValueError) as error:
@@ -345,10 +439,11 @@ class HostModule:
         found = _core.assign(
             **self._shared(a), **{name: a[name] for name in names}, centroids=centroids
         )
-        at(a["assignment"], (a["n_rows"],), np.int64)[:] = found["assignment"][:, 0]
+        shape = (a["n_rows"], a["n_nearest"])
+        at(a["assignment"], shape, np.int64)[:] = found["assignment"]
         assert (a["distance"] != 0) == a["return_distance"]
         if a["distance"]:
-            at(a["distance"], (a["n_rows"],), np.float64)[:] = found["distance"][:, 0]
+            at(a["distance"], shape, np.float64)[:] = found["distance"]
         return {}
 
     def _begin(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:

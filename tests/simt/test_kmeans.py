@@ -21,9 +21,12 @@ from helpers.device import (
     assert_for_all,
     assert_same_as_on_the_cpu,
     assert_same_assignment_as_on_the_cpu,
+    assert_same_few_as_on_the_cpu,
     assert_same_seeds_as_on_the_cpu,
     cases,
     family_cases,
+    few_cases,
+    few_family_cases,
     on_the_cpu,
 )
 from helpers.problems import DTYPES
@@ -117,6 +120,34 @@ def test_assign_families(dtype: str) -> None:
         part_of_families(dtype, 1 + DTYPES.index(dtype)),
         lambda case: assert_same_assignment_as_on_the_cpu(case, "cpu"),
     )
+
+
+@pytest.mark.parametrize("name", few_cases())
+def test_nearest_few(name: str) -> None:
+    assert_same_few_as_on_the_cpu(few_cases()[name], "cpu")
+
+
+def test_nearest_few_without_distances() -> None:
+    case = few_cases()["groups"]
+    options = {"n_nearest": 3, **case.options}
+    found = ddkern.assign(torch.from_numpy(case.x), case.centroids, **options)
+    assert_same_array_bits(found, ddkern.assign(case.x, case.centroids, **options), "assignment")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nearest_few_families(dtype: str) -> None:
+    step = 2 if dtype == "float32" else 5
+    named = list(few_family_cases(dtype).items())[DTYPES.index(dtype) % step :: step]
+    assert_for_all(dict(named), lambda case: assert_same_few_as_on_the_cpu(case, "cpu"))
+
+
+@pytest.mark.parametrize("trial", TRIALS)
+def test_nearest_few_on_trial(trial: str) -> None:
+    """Small integers are packed without loss: the bound is all that keeps a column on the list."""
+    named = dict(list(few_family_cases("uint8").items())[[*TRIALS].index(trial) :: 5])
+    named["grid"] = few_cases()["grid"]
+    with simt_options(**TRIALS[trial]):
+        assert_for_all(named, lambda case: assert_same_few_as_on_the_cpu(case, "cpu"))
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

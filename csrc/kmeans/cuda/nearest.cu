@@ -3,16 +3,13 @@
 
 #include <algorithm>
 
+#include "kmeans/cuda/comparison.cuh"
 #include "kmeans/cuda/nearest.cuh"
 
 namespace ddkern::kmeans::cuda {
 namespace {
 
-using ddkern::cuda::Sum;
-using ddkern::cuda::warp_reduce;
-
 constexpr int kSettleThreads = 128;
-constexpr double kSmallestCertain = 0x1p-900;  // squares of less may have lost digits
 
 // kSlices threads a row: each goes through every kSlices-th column, and the first joins what they
 // found.
@@ -69,159 +66,30 @@ __global__ void __launch_bounds__(kTileRows* kSlices) scan_kernel(Chunk<T> chunk
   }
 }
 
-// --- real arithmetic ---------------------------------------------------------------------------
-
-// A sum of products of doubles without rounding (Kulisch's long accumulator), spread over a warp:
-// every lane has limbs of its own, [limb][lane], which are added at the end.
-constexpr int kLowestExponent = 2 * -1074;
-constexpr int kLimbs = (2 * 1074 + 2 * 1024 + 64) / 32 + 6;
-
-inline __device__ void add_product(std::int64_t* limbs, double a, double b, bool negative) {
-  const double factors[2] = {a, b};
-  std::uint64_t mantissa[2];
-  int position = -kLowestExponent;
-#pragma unroll
-  for (int f = 0; f < 2; ++f) {
-    const auto bits = static_cast<std::uint64_t>(__double_as_longlong(factors[f]));
-    const int biased = static_cast<int>((bits >> 52) & 0x7ff);
-    const std::uint64_t fraction = bits & ((std::uint64_t{1} << 52) - 1);
-    mantissa[f] = biased == 0 ? fraction : fraction | (std::uint64_t{1} << 52);
-    position += biased == 0 ? -1074 : biased - 1075;
-    negative = negative != ((bits >> 63) != 0);
-  }
-  if (mantissa[0] == 0 || mantissa[1] == 0) return;
-  // 53 by 53 bits in 32-bit pieces; the high ones have 21 bits.
-  const std::uint64_t a0 = mantissa[0] & 0xffffffffu, a1 = mantissa[0] >> 32;
-  const std::uint64_t b0 = mantissa[1] & 0xffffffffu, b1 = mantissa[1] >> 32;
-  const std::uint64_t low = a0 * b0, cross = a1 * b0 + (low >> 32),
-                      cross2 = a0 * b1 + (cross & 0xffffffffu);
-  const std::uint64_t high = a1 * b1 + (cross >> 32) + (cross2 >> 32);
-  const std::uint32_t words[4] = {
-      static_cast<std::uint32_t>(low), static_cast<std::uint32_t>(cross2),
-      static_cast<std::uint32_t>(high), static_cast<std::uint32_t>(high >> 32)};
-  const int limb = position / 32, shift = position % 32;
-  std::uint64_t carried = 0;
-#pragma unroll
-  for (int w = 0; w < 5; ++w) {
-    const std::uint64_t shifted = (w < 4 ? std::uint64_t{words[w]} << shift : 0) | carried;
-    const auto word = static_cast<std::int64_t>(shifted & 0xffffffffu);
-    carried = shifted >> 32;
-    limbs[(limb + w) * kWarp] += negative ? -word : word;
-  }
-}
-
-// The sign of ||x - a||^2 - ||x - b||^2 in real arithmetic; all lanes call it and have the answer.
-template <class T>
-__device__ int compare_exactly(const T* x, const T* a, const T* b, int n, std::int64_t* limbs) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  std::int64_t* mine = limbs + lane;
-  for (int l = 0; l < kLimbs; ++l) mine[l * kWarp] = 0;
-  for (int j = lane; j < n; j += kWarp) {
-    const double xj = x[j], aj = a[j], bj = b[j];
-    if (aj == bj) continue;
-    add_product(mine, aj, aj, false);
-    add_product(mine, bj, bj, true);
-    add_product(mine, xj, aj, true);
-    add_product(mine, xj, aj, true);
-    add_product(mine, xj, bj, false);
-    add_product(mine, xj, bj, false);
-  }
-  // Limbs of all lanes together, carried upwards: in [0, 2^32) but for the highest, which has the
-  // sign.
-  std::int64_t carried = 0;
-  bool any = false;
-  for (int l = 0; l < kLimbs; ++l) {
-    const std::int64_t sum = warp_reduce(mine[l * kWarp], Sum{}) + carried;
-    if (l == kLimbs - 1) return sum < 0 ? -1 : (sum > 0 || any ? 1 : 0);
-    carried = sum >> 32;
-    any = any || (sum & 0xffffffffll) != 0;
-  }
-  return 0;
-}
-
 // --- open rows ---------------------------------------------------------------------------------
-
-// Squared distances of a row to kCells cells by a warp, in any order.
-template <class T, int kCells>
-__device__ void distances_by_warp(const T* x, const T* const (&cells)[kCells], double scale, int n,
-                                  double (&distances)[kCells]) {
-  double sums[kCells] = {};
-#pragma unroll 4
-  for (int j = static_cast<int>(threadIdx.x) % kWarp; j < n; j += kWarp) {
-    const double value = static_cast<double>(x[j]) * scale;
-#pragma unroll
-    for (int c = 0; c < kCells; ++c) {
-      const double r = value - static_cast<double>(cells[c][j]) * scale;
-      sums[c] += r * r;
-    }
-  }
-#pragma unroll
-  for (int c = 0; c < kCells; ++c) distances[c] = warp_reduce(sums[c], Sum{});
-}
 
 // The nearest so far of the columns that one row may belong to.
 template <class T>
 struct Contest {
-  const T* x;
-  const T* cells;
-  double scale, relative_error;
-  int n;
-  std::int64_t* limbs;  // null: what float64 cannot tell is `unclear`
+  Comparison<T> comparison;
   int best = -1;
   double best_distance = 0;
-  bool unclear = false;
-
-  __device__ const T* cell(int c) const { return cells + static_cast<std::int64_t>(c) * n; }
 
   // Columns that are not negative, as the first is not; in ascending order, so that an exact tie
   // keeps the lowest.
   template <int kCells>
   __device__ void enter(const int (&columns)[kCells]) {
-    const T* contestants[kCells];
     double distances[kCells];
-#pragma unroll
-    for (int c = 0; c < kCells; ++c)
-      contestants[c] = cell(columns[c] < 0 ? columns[0] : columns[c]);
-    distances_by_warp(x, contestants, scale, n, distances);
+    comparison.distances(columns, distances);
 #pragma unroll
     for (int c = 0; c < kCells; ++c) {
-      if (columns[c] >= 0) enter(columns[c], distances[c]);
+      if (columns[c] < 0) continue;
+      if (best >= 0 && !comparison.nearer(columns[c], distances[c], best, best_distance)) continue;
+      best = columns[c];
+      best_distance = distances[c];
     }
-  }
-
-  __device__ void enter(int c, double distance) {
-    if (best >= 0) {
-      const double low = fmin(distance, best_distance), high = fmax(distance, best_distance);
-      const bool clear = low * (1 + relative_error) < high * (1 - relative_error) &&
-                         high > kSmallestCertain && distance == distance;
-      bool nearer = distance < best_distance;
-      if (!clear) {
-        unclear = true;
-        nearer = limbs != nullptr && compare_exactly(x, cell(c), cell(best), n, limbs) < 0;
-      }
-      if (!nearer) return;
-    }
-    best = c;
-    best_distance = distance;
   }
 };
-
-// <Y, C> by one thread, for scores that were not kept. A sum of floats one after the other is
-// within the bound of products.h.
-template <class T>
-__device__ float packed_product(const Chunk<T>& chunk, std::int64_t position, std::int64_t cell) {
-  const __half* row = chunk.halves + position * chunk.n_padded;
-  const __half* other = chunk.cell_halves + cell * chunk.n_padded;
-  float sum = 0;
-  for (int j = 0; j < chunk.n_padded; j += 8) {
-    __half a[8], b[8];
-    load_aligned(row + j, a);
-    load_aligned(other + j, b);
-#pragma unroll
-    for (int v = 0; v < 8; ++v) sum = __fmaf_rn(__half2float(a[v]), __half2float(b[v]), sum);
-  }
-  return sum * kProductUnit;
-}
 
 // A warp a row. Without limbs, rows that float64 cannot settle go on to chunk.ties.
 template <class T, bool kExact>
@@ -235,16 +103,7 @@ __global__ void __launch_bounds__(kExact ? kWarp : kSettleThreads, kExact ? 1 : 
   for (int e = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) / kWarp; e < n_rows;
        e += n_warps) {
     const OpenRow entry = rows[e];
-    const GroupShape& shape = chunk.shapes[entry.group];
-    const std::int64_t position = entry.position;
-    // Roundings of a difference, its square, and the sum over a lane and over the lanes.
-    const double relative_error = (chunk.n_features / kWarp + 16) * 0x1p-52;
-    Contest<T> contest{chunk.row(position),
-                       chunk.centroids + shape.first_cell * chunk.n_features,
-                       chunk.frames[entry.group].scale,
-                       relative_error,
-                       chunk.n_features,
-                       kExact ? limbs : nullptr};
+    Contest<T> contest{Comparison<T>(chunk, entry.group, entry.position, kExact ? limbs : nullptr)};
     if (entry.n_columns > 0) {
 #pragma unroll
       for (int c = 0; c < kListed; ++c) {
@@ -252,35 +111,14 @@ __global__ void __launch_bounds__(kExact ? kWarp : kSettleThreads, kExact ? 1 : 
         if (c < entry.n_columns) contest.enter(column);
       }
     } else {
-      const float row_lost = chunk.lost[position], row_norm = chunk.norms[position];
-      const bool wild = is_wild(row_norm);
-      for (int first = 0; first < shape.k; first += kWarp) {
-        const int c = first + lane;
-        bool may_win = c < shape.k;
-        if (may_win && !wild) {
-          const std::int64_t cell = shape.first_cell + c;
-          const float product =
-              entry.scores >= 0
-                  ? chunk.scores[entry.scores + static_cast<std::int64_t>(c) * kTileRows]
-                  : packed_product(chunk, position, cell);
-          const CellBound bound = chunk.bounds[cell];
-          may_win = !(score_of(bound, product) - error_of(bound, row_lost, row_norm) > entry.limit);
-        }
-        constexpr int kAtOnce = kExact ? 1 : 4;  // real arithmetic is long enough once
-        unsigned mask = __ballot_sync(kAllLanes, may_win);
-        while (mask != 0) {
-          int columns[kAtOnce];
-#pragma unroll
-          for (int a = 0; a < kAtOnce; ++a) {
-            columns[a] = mask != 0 ? first + __ffs(static_cast<int>(mask)) - 1 : -1;
-            mask &= mask - 1;
-          }
-          contest.enter(columns);
-        }
-      }
+      constexpr int kAtOnce = kExact ? 1 : 4;  // real arithmetic is long enough once
+      visit_candidates<kAtOnce>(chunk, entry, [&](const int (&columns)[kAtOnce]) {
+        contest.enter(columns);
+        return true;
+      });
     }
     if (lane != 0) continue;
-    if (contest.unclear) {
+    if (contest.comparison.unclear) {
       if constexpr (kExact) {
         ddkern::cuda::atomic_add(&chunk.runs[entry.group].n_exact, 1);
       } else {
@@ -288,58 +126,76 @@ __global__ void __launch_bounds__(kExact ? kWarp : kSettleThreads, kExact ? 1 : 
         continue;
       }
     }
-    chunk.assignment[position] = contest.best;
+    chunk.assignment[entry.position] = contest.best;
   }
 }
 
-// Sixteen threads a row. Where squares leave the range of float64 the difference is brought near 1
-// first.
 template <class T>
 __global__ void __launch_bounds__(kTileRows)
-    write_assignment_kernel(Chunk<T> chunk, std::int64_t* assignment, double* distance) {
+    write_assignment_kernel(Chunk<T> chunk, std::int64_t* assignment) {
+  const std::int64_t position =
+      static_cast<std::int64_t>(blockIdx.x) * kTileRows + static_cast<int>(threadIdx.x);
+  if (position < chunk.n_rows) {
+    assignment[chunk.row_number(position)] = chunk.assignment[position];
+  }
+}
+
+// Sixteen threads a pair of row and centroid. Where squares leave the range of float64 the
+// difference is brought near 1 first.
+template <class T>
+__global__ void __launch_bounds__(kTileRows)
+    write_distances_kernel(Chunk<T> chunk, int n_nearest, const std::int64_t* assignment,
+                           double* distance) {
+  constexpr int kPairs = kTileRows / kLanes;  // of a block at once
   const RowTile tile = chunk.tiles[blockIdx.x];
   const GroupShape& shape = chunk.shapes[tile.group];
   const int lane = static_cast<int>(threadIdx.x) % kLanes;
   const int n = chunk.n_features;
-  for (int r = static_cast<int>(threadIdx.x) / kLanes; r < kTileRows; r += kTileRows / kLanes) {
-    const bool exists = tile.first + r < shape.n;
-    const std::int64_t position = shape.begin + (exists ? tile.first + r : 0);
-    const int cell = chunk.assignment[position];
-    double found = 0;
-    if (distance != nullptr) {
-      const T* x = chunk.row(position);
-      const T* c = chunk.centroids + (shape.first_cell + cell) * n;
-      const double squared = sq_distance(x, c, 1.0, n, lane);
-      double largest = 0;
-      for (int j = lane; j < n; j += kLanes) {
-        largest = fmax(largest, fabs(static_cast<double>(x[j]) - static_cast<double>(c[j])));
-      }
-      for (int half = kLanes / 2; half > 0; half /= 2) {
-        largest = fmax(largest, __shfl_xor_sync(kAllLanes, largest, half));
-      }
-      const int exponent = exponent_of(largest);
-      double sum = 0;
-      for (int j = lane; j < n; j += kLanes) {
-        const double d = ldexp(static_cast<double>(x[j]) - static_cast<double>(c[j]), -exponent);
-        sum += d * d;
-      }
-      sum = add_lanes(sum);
-      const bool in_range = squared >= kSmallestCertain && squared <= 1 / kSmallestCertain;
-      found = in_range ? sqrt(squared) : largest == 0 ? 0 : ldexp(sqrt(sum), exponent);
+  const std::int64_t left = shape.n - tile.first;
+  const std::int64_t n_pairs = (left < kTileRows ? left : kTileRows) * n_nearest;
+  const std::int64_t step = std::int64_t{gridDim.y} * kPairs;
+  for (std::int64_t first = std::int64_t{blockIdx.y} * kPairs; first < n_pairs; first += step) {
+    const std::int64_t mine = first + static_cast<int>(threadIdx.x) / kLanes;
+    const std::int64_t pair = mine < n_pairs ? mine : first;
+    const std::int64_t row = chunk.row_number(shape.begin + tile.first + pair / n_nearest);
+    const std::int64_t at = row * n_nearest + pair % n_nearest;
+    const T* x = chunk.x + row * chunk.stride;
+    const T* c = chunk.centroids + (shape.first_cell + assignment[at]) * n;
+    const double squared = sq_distance(x, c, 1.0, n, lane);
+    double largest = 0;
+    for (int j = lane; j < n; j += kLanes) {
+      largest = fmax(largest, fabs(static_cast<double>(x[j]) - static_cast<double>(c[j])));
     }
-    if (!exists || lane != 0) continue;
-    const std::int64_t row = chunk.row_number(position);
-    assignment[row] = cell;
-    if (distance != nullptr) distance[row] = found;
+    for (int half = kLanes / 2; half > 0; half /= 2) {
+      largest = fmax(largest, __shfl_xor_sync(kAllLanes, largest, half));
+    }
+    const int exponent = exponent_of(largest);
+    double sum = 0;
+    for (int j = lane; j < n; j += kLanes) {
+      const double d = ldexp(static_cast<double>(x[j]) - static_cast<double>(c[j]), -exponent);
+      sum += d * d;
+    }
+    sum = add_lanes(sum);
+    if (mine >= n_pairs || lane != 0) continue;
+    const bool in_range = squared >= kSmallestCertain && squared <= 1 / kSmallestCertain;
+    distance[at] = in_range ? sqrt(squared) : largest == 0 ? 0 : ldexp(sqrt(sum), exponent);
   }
 }
 
 }  // namespace
 
 template <class T>
-void write_assignment(const Chunk<T>& chunk, std::int64_t* assignment, double* distance,
-                      cudaStream_t stream) {
-  DDKERN_LAUNCH(write_assignment_kernel<T>, chunk.n_tiles, kTileRows, 0, stream, chunk, assignment,
+void write_assignment(const Chunk<T>& chunk, std::int64_t* assignment, cudaStream_t stream) {
+  DDKERN_LAUNCH(write_assignment_kernel<T>, ddkern::cuda::blocks_for(chunk.n_rows, kTileRows),
+                kTileRows, 0, stream, chunk, assignment);
+}
+
+template <class T>
+void write_distances(const Chunk<T>& chunk, int n_nearest, const std::int64_t* assignment,
+                     double* distance, cudaStream_t stream) {
+  const dim3 grid(static_cast<unsigned>(chunk.n_tiles),
+                  static_cast<unsigned>(std::min(n_nearest, 256)));
+  DDKERN_LAUNCH(write_distances_kernel<T>, grid, kTileRows, 0, stream, chunk, n_nearest, assignment,
                 distance);
 }
 
@@ -369,17 +225,16 @@ void settle_open_rows(const Chunk<T>& chunk, std::int64_t most_rows, int n_multi
   const std::int64_t most = (most_rows + kRowsABlock - 1) / kRowsABlock;
   const auto blocks = static_cast<unsigned>(std::min<std::int64_t>(most, n_multiprocessors * 16));
   DDKERN_LAUNCH((settle_kernel<T, false>), blocks, kSettleThreads, 0, stream, chunk);
-  constexpr std::size_t kLimbBytes = sizeof(std::int64_t) * kLimbs * kWarp;
   const auto exact = static_cast<unsigned>(std::min<std::int64_t>(most, n_multiprocessors * 4));
   DDKERN_LAUNCH((settle_kernel<T, true>), exact, kWarp, kLimbBytes, stream, chunk);
 }
 
-template void write_assignment(const Chunk<float>&, std::int64_t*, double*, cudaStream_t);
-template void write_assignment(const Chunk<double>&, std::int64_t*, double*, cudaStream_t);
-#define DDKERN_INSTANTIATE(T)                                         \
-  template void forget_open_rows(const Chunk<T>&, cudaStream_t);      \
-  template void scan_scores(const Chunk<T>&, int, int, cudaStream_t); \
-  template void settle_open_rows(const Chunk<T>&, std::int64_t, int, cudaStream_t)
+#define DDKERN_INSTANTIATE(T)                                                       \
+  template void forget_open_rows(const Chunk<T>&, cudaStream_t);                    \
+  template void scan_scores(const Chunk<T>&, int, int, cudaStream_t);               \
+  template void settle_open_rows(const Chunk<T>&, std::int64_t, int, cudaStream_t); \
+  template void write_assignment(const Chunk<T>&, std::int64_t*, cudaStream_t);     \
+  template void write_distances(const Chunk<T>&, int, const std::int64_t*, double*, cudaStream_t)
 
 DDKERN_INSTANTIATE(float);
 DDKERN_INSTANTIATE(double);

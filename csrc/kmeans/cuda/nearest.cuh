@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a pass over the scores of a row keeps: the columns of the least lower bounds.
+// What a pass over the scores of a row keeps: the columns of the least lower bounds. And which
+// columns of a row that this leaves open may still win.
 #pragma once
 
 #include "kmeans/cuda/arithmetic.cuh"
@@ -93,6 +94,58 @@ __device__ void decide(const Chunk<T>& chunk, int group, std::int64_t position, 
   entry.columns[2] = max(a, max(b, c));
   entry.columns[1] = a ^ b ^ c ^ entry.columns[0] ^ entry.columns[2];
   chunk.open[atomicAdd(chunk.n_open, 1)] = entry;
+}
+
+// --- open rows ---------------------------------------------------------------------------------
+
+// <Y, C> by one thread, for scores that were not kept. A sum of floats one after the other is
+// within the bound of products.h.
+template <class T>
+__device__ float packed_product(const Chunk<T>& chunk, std::int64_t position, std::int64_t cell) {
+  const __half* row = chunk.halves + position * chunk.n_padded;
+  const __half* other = chunk.cell_halves + cell * chunk.n_padded;
+  float sum = 0;
+  for (int j = 0; j < chunk.n_padded; j += 8) {
+    __half a[8], b[8];
+    load_aligned(row + j, a);
+    load_aligned(other + j, b);
+#pragma unroll
+    for (int v = 0; v < 8; ++v) sum = __fmaf_rn(__half2float(a[v]), __half2float(b[v]), sum);
+  }
+  return sum * kProductUnit;
+}
+
+// Calls visit(columns) with every column whose lower bound is at most the limit of an open row,
+// ascending, kAtOnce at a time; places that are left over are -1, and never the first. Ends early
+// where visit() says false. By a warp.
+template <int kAtOnce, class T, class Visit>
+__device__ __forceinline__ void visit_candidates(const Chunk<T>& chunk, const OpenRow& entry,
+                                                 const Visit& visit) {
+  const GroupShape& shape = chunk.shapes[entry.group];
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const float row_lost = chunk.lost[entry.position], row_norm = chunk.norms[entry.position];
+  for (int first = 0; first < shape.k; first += kWarp) {
+    const int c = first + lane;
+    bool may_win = c < shape.k;
+    if (may_win && entry.limit < INFINITY) {
+      const std::int64_t cell = shape.first_cell + c;
+      const float product =
+          entry.scores >= 0 ? chunk.scores[entry.scores + static_cast<std::int64_t>(c) * kTileRows]
+                            : packed_product(chunk, entry.position, cell);
+      const CellBound bound = chunk.bounds[cell];
+      may_win = !(score_of(bound, product) - error_of(bound, row_lost, row_norm) > entry.limit);
+    }
+    unsigned mask = __ballot_sync(kAllLanes, may_win);
+    while (mask != 0) {
+      int columns[kAtOnce];
+#pragma unroll
+      for (int a = 0; a < kAtOnce; ++a) {
+        columns[a] = mask != 0 ? first + __ffs(static_cast<int>(mask)) - 1 : -1;
+        mask &= mask - 1;
+      }
+      if (!visit(columns)) return;
+    }
+  }
 }
 
 // --- products and scan in one ------------------------------------------------------------------

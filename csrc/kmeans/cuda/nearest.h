@@ -19,10 +19,14 @@ template <class T>
 void settle_open_rows(const Chunk<T>& chunk, std::int64_t most_rows, int n_multiprocessors,
                       cudaStream_t stream);
 
-// For assign(): the cells of all rows and the Euclidean distances to them (docs/numerics.md section
-// 10), or null, by row number.
+// For assign(): the cells of all rows, by row number.
 template <class T>
-void write_assignment(const Chunk<T>& chunk, std::int64_t* assignment, double* distance,
-                      cudaStream_t stream);
+void write_assignment(const Chunk<T>& chunk, std::int64_t* assignment, cudaStream_t stream);
+
+// The Euclidean distances (docs/numerics.md section 10) of every row to the cells that it is
+// assigned to; both arrays [row number][n_nearest].
+template <class T>
+void write_distances(const Chunk<T>& chunk, int n_nearest, const std::int64_t* assignment,
+                     double* distance, cudaStream_t stream);
 
 }  // namespace ddkern::kmeans::cuda

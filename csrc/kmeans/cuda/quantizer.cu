@@ -15,6 +15,7 @@
 #include "kmeans/cuda/frame.h"
 #include "kmeans/cuda/gram.h"
 #include "kmeans/cuda/nearest.h"
+#include "kmeans/cuda/nearest_few.h"
 #include "kmeans/cuda/plan.h"
 #include "kmeans/cuda/products.h"
 #include "kmeans/cuda/seeding.h"
@@ -258,8 +259,15 @@ class ChunkSolver {
     pack_rows_in_frame(chunk(), stream_);
     start_run();
     finish_cells(chunk(), Finish::as_is, false, error(), stream_);
-    find_all_nearest();
-    write_assignment(chunk(), assignment, distance, stream_);
+    if (task_.n_nearest > 1) {
+      rank_all_cells(assignment);
+    } else {
+      find_all_nearest();
+      write_assignment(chunk(), assignment, stream_);
+    }
+    if (distance != nullptr) {
+      write_distances(chunk(), static_cast<int>(task_.n_nearest), assignment, distance, stream_);
+    }
     DDKERN_CUDA_TRY(cudaStreamSynchronize(stream_));
     call_.groups_done->fetch_add(chunk().n_groups);
   }
@@ -492,7 +500,14 @@ class ChunkSolver {
   }
 
   bool scans_products() const {
-    return !plan_.gram && chunk().n_padded <= task_.most_features_scanned;
+    return !plan_.gram && !keeps_scores(task_, chunk().n_padded, chunk().most_k);
+  }
+
+  void multiply_window(const Window& window) {
+    for (const Window::Part& part : window.parts) {
+      multiply_with_cells(chunk(), space_.products + part.first, part.n, part.columns,
+                          device_.shared_bytes, stream_);
+    }
   }
 
   // One pass: scores, window by window where cells are streamed, and the nearest of them.
@@ -504,16 +519,21 @@ class ChunkSolver {
       return;
     }
     for (const Window& window : lists_.windows) {
-      if (!plan_.gram) {
-        for (const Window::Part& part : window.parts) {
-          multiply_with_cells(chunk(), space_.products + part.first, part.n, part.columns,
-                              device_.shared_bytes, stream_);
-        }
-      }
+      if (!plan_.gram) multiply_window(window);
       forget_open_rows(chunk(), stream_);
       scan_scores(chunk(), window.first_tile, window.n_tiles, stream_);
       settle_open_rows(chunk(), std::int64_t{window.n_tiles} * kTileRows, device_.n_multiprocessors,
                        stream_);
+    }
+  }
+
+  // The nearest few: columns [row number][n_nearest].
+  void rank_all_cells(std::int64_t* columns) {
+    const bool scored = ranking_needs_scores(chunk().most_k, task_.n_nearest);
+    for (const Window& window : lists_.windows) {
+      if (scored) multiply_window(window);
+      rank_cells(chunk(), window.first_tile, window.n_tiles, static_cast<int>(task_.n_nearest),
+                 columns, space_.ranked, stream_);
     }
   }
 
@@ -655,13 +675,15 @@ void seed(const DeviceRows<T>& rows, const Groups& groups, const FitOptions& opt
 
 template <class T>
 void assign(const DeviceRows<T>& rows, const Groups& groups, const T* centroids,
-            std::int64_t* assignment, double* distance, const DeviceCall& call) {
+            std::int64_t n_nearest, std::int64_t* assignment, double* distance,
+            const DeviceCall& call) {
   const ddkern::cuda::OnDevice device(call.device);
   FitOptions options;
   options.init = Init::array;
   ChunkSolver<T> solver(rows, groups, options, call);
   Task task;
   task.needs_rows = false;
+  task.n_nearest = n_nearest;
   solver.plan(task);
   for (const ChunkPlan& plan : solver.plans()) {
     solver.open(plan);
@@ -669,13 +691,13 @@ void assign(const DeviceRows<T>& rows, const Groups& groups, const T* centroids,
   }
 }
 
-#define DDKERN_INSTANTIATE(T)                                                                 \
-  template void fit(const DeviceRows<T>&, const Groups&, const FitOptions&, const T*,         \
-                    DeviceFit<T>&, const DeviceCall&);                                        \
-  template void seed(const DeviceRows<T>&, const Groups&, const FitOptions&, std::int64_t*,   \
-                     double*, const DeviceCall&);                                             \
-  template void assign(const DeviceRows<T>&, const Groups&, const T*, std::int64_t*, double*, \
-                       const DeviceCall&)
+#define DDKERN_INSTANTIATE(T)                                                                      \
+  template void fit(const DeviceRows<T>&, const Groups&, const FitOptions&, const T*,              \
+                    DeviceFit<T>&, const DeviceCall&);                                             \
+  template void seed(const DeviceRows<T>&, const Groups&, const FitOptions&, std::int64_t*,        \
+                     double*, const DeviceCall&);                                                  \
+  template void assign(const DeviceRows<T>&, const Groups&, const T*, std::int64_t, std::int64_t*, \
+                       double*, const DeviceCall&)
 
 DDKERN_INSTANTIATE(float);
 DDKERN_INSTANTIATE(double);

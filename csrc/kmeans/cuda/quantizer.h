@@ -51,9 +51,11 @@ template <class T>
 void seed(const DeviceRows<T>& rows, const Groups& groups, const FitOptions& options,
           std::int64_t* seeds, double* potential, const DeviceCall& call);
 
-// As kmeans::assign() for the nearest centroid alone; distance [n_rows] or null.
+// As kmeans::assign(): assignment [n_rows][n_nearest], and distance the same or null. A group has
+// at least n_nearest centroids.
 template <class T>
 void assign(const DeviceRows<T>& rows, const Groups& groups, const T* centroids,
-            std::int64_t* assignment, double* distance, const DeviceCall& call);
+            std::int64_t n_nearest, std::int64_t* assignment, double* distance,
+            const DeviceCall& call);
 
 }  // namespace ddkern::kmeans::cuda

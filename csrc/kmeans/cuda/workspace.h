@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kmeans/cuda/nearest_few.h"
 #include "kmeans/cuda/plan.h"
 #include "kmeans/cuda/products.h"
 #include "kmeans/cuda/seeding.h"
@@ -51,6 +52,7 @@ struct Workspace {
   std::int32_t* best_assignment;
   std::int64_t* best_units;
   unsigned char* better;  // [n_groups]
+  double* ranked;         // [ranked_at_once()][n_nearest]
 };
 
 // What is asked of a chunk.
@@ -60,7 +62,14 @@ struct Task {
   // Whether k of a group's rows must count: not where centroids are looked up alone.
   bool needs_rows = true;
   std::int64_t most_features_scanned = 0;
+  std::int64_t n_nearest = 1;
 };
+
+// Whether a pass over streamed cells keeps their scores.
+inline bool keeps_scores(const Task& task, std::int64_t n_padded, std::int64_t most_k) {
+  return task.n_nearest > 1 ? ranking_needs_scores(most_k, task.n_nearest)
+                            : n_padded > task.most_features_scanned;
+}
 
 template <class T>
 Workspace<T> lay_out(Arena& arena, const ChunkSize& size, std::int64_t n_features,
@@ -70,9 +79,9 @@ Workspace<T> lay_out(Arena& arena, const ChunkSize& size, std::int64_t n_feature
   const std::int64_t n_padded = (n_features + kPadding - 1) / kPadding * kPadding;
   const std::int64_t n = size.n_rows, groups = size.n_groups, cells = size.n_cells;
   const std::int64_t window = task.gram ? size.scores
-                              : n_padded <= task.most_features_scanned
-                                  ? 0
-                                  : std::min(size.scores, kScoreWindow + kTileRows * size.most_k);
+                              : keeps_scores(task, n_padded, size.most_k)
+                                  ? std::min(size.scores, kScoreWindow + kTileRows * size.most_k)
+                                  : 0;
   chunk.shapes = space.shapes = arena.take<GroupShape>(groups);
   chunk.frames = arena.take<GroupFrame>(groups);
   chunk.runs = arena.take<GroupRun>(groups);
@@ -144,6 +153,9 @@ Workspace<T> lay_out(Arena& arena, const ChunkSize& size, std::int64_t n_feature
     space.best_assignment = arena.take<std::int32_t>(n);
     space.best_units = arena.take<std::int64_t>(cells);
     space.better = arena.take<unsigned char>(groups);
+  }
+  if (task.n_nearest > 1) {
+    space.ranked = arena.take<double>(ranked_at_once(n, task.n_nearest) * task.n_nearest);
   }
   return space;
 }

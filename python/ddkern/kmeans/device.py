@@ -158,12 +158,11 @@ def assign(
     **rest: Any,
 ) -> dict[str, Any]:
     """``_core.assign``, from and to tensors on the device of ``problem``."""
-    if n_nearest != 1:
-        raise ValueError(f"n_nearest={n_nearest} on CUDA; it must be 1: pass x.cpu() for more")
     x = _device_array(problem)
+    shape = (problem.n_rows, n_nearest)
     with _call(problem, max_memory, rest["progress"]) as run:
-        assignment = x.empty((problem.n_rows, 1), np.int64)
-        distance = x.empty((problem.n_rows, 1), np.float64) if return_distance else None
+        assignment = x.empty(shape, np.int64)
+        distance = x.empty(shape, np.float64) if return_distance else None
         run(
             "assign",
             **rest,

@@ -95,7 +95,7 @@ def assign(
         Whether to return the distances too.
     n_nearest : int
         How many centroids to return for each row, nearest first; at most the smallest number of
-        centroids in a group. 1 where ``x`` lies in CUDA memory.
+        centroids in a group.
     n_threads, max_memory, device
         As in :func:`ddkern.quantize`.
 

@@ -24,8 +24,10 @@ from helpers.device import (
     HostModule,
     assert_same_as_on_the_cpu,
     assert_same_assignment_as_on_the_cpu,
+    assert_same_few_as_on_the_cpu,
     assert_same_seeds_as_on_the_cpu,
     cases,
+    few_cases,
 )
 
 torch = pytest.importorskip("torch")
@@ -64,6 +66,12 @@ def test_same_seeds_as_the_cpu(module: HostModule, name: str) -> None:
 @pytest.mark.parametrize("name", cases())
 def test_same_assignment_as_the_cpu(module: HostModule, name: str) -> None:
     assert_same_assignment_as_on_the_cpu(cases()[name], "cpu")
+    assert {call for call, _ in module.calls} == {"assign"}
+
+
+@pytest.mark.parametrize("name", few_cases())
+def test_same_few_as_the_cpu(module: HostModule, name: str) -> None:
+    assert_same_few_as_on_the_cpu(few_cases()[name], "cpu")
     assert {call for call, _ in module.calls} == {"assign"}
 
 
@@ -365,11 +373,6 @@ def test_integers_beyond_float64(module: HostModule, kind: str, groups: Any) -> 
         ddkern.assign(x[:2], np.array([[2**64 - 1]], np.uint64))
     x[:2] = torch.tensor([[0], [1 << 53]]).to(x.dtype)
     assert ddkern.quantize(x[:2], 1).centroids.item() == 2.0**52
-
-
-def test_more_than_one_nearest(module: HostModule) -> None:
-    with pytest.raises(ValueError, match="n_nearest=2 on CUDA; it must be 1: pass x.cpu"):
-        ddkern.assign(X, X[:3], n_nearest=2)
 
 
 def test_arguments_are_checked_as_on_the_cpu(module: HostModule) -> None:

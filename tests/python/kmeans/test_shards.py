@@ -99,6 +99,10 @@ def test_assign(module: HostModule, monkeypatch: pytest.MonkeyPatch, kind: str, 
     assert len(module.calls) >= 8
     alone = ddkern.assign(x, centroids, device=TWO, **options)
     assert_same_array_bits(alone, there[0], kind)
+    few = {"n_nearest": 3, "return_distance": True, **options}
+    here, there = (ddkern.assign(x, centroids, device=d, **few) for d in (TWO, None))
+    for a, e in zip(here, there, strict=True):
+        assert_same_array_bits(a, e, kind)
 
 
 def test_views_files_and_types(module: HostModule, tmp_path: Path) -> None:
