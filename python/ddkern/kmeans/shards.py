@@ -305,11 +305,15 @@ class _Run:
         except _StoppedError:
             pass
         except BaseException as error:  # noqa: BLE001 - raised by raise_failure()
-            self._failures[number] = self._in_rows_of_the_caller(error, self._shards[number])
+            error = self._in_rows_of_the_caller(error, self._shards[number])
+            with self._lock:
+                self._failures[number] = error
 
     def _check(self, number: int) -> None:
         """Stop if nobody waits for a shard: only those before one that failed still count."""
-        if self._stopped or number > min(self._failures, default=number):
+        with self._lock:
+            needless = self._stopped or number > min(self._failures, default=number)
+        if needless:
             raise _StoppedError
 
     def _reporter(self, number: int) -> RecordProgress:
@@ -322,7 +326,7 @@ class _Run:
 
     def _own_groups(self, number: int) -> int:
         groups = self._shards[number].groups
-        return len(range(groups.start, groups.stop))
+        return int(groups.stop - groups.start)
 
     def _part(self, shard: Shard, rows: DeviceArray) -> Problem:
         whole = self._problem.partition
