@@ -7,6 +7,8 @@
 // and wider tiles are cut evenly.
 #pragma once
 
+#include <algorithm>
+
 #include "kmeans/block.h"
 #include "kmeans/dots/dots.h"
 
@@ -20,12 +22,12 @@ using ddkern::kmeans::kHalfBlock;
 // store(), accumulate(acc, point, column).
 template <class Simd, int kWidth>
 inline void dot_columns(const typename Simd::Scalar* points, const void* const* columns,
-                        std::int64_t column_stride, std::int64_t depth, const std::int64_t* rows,
-                        float* out, bool resume) {
+                        std::int64_t column_offset, std::int64_t column_stride, std::int64_t depth,
+                        const std::int64_t* rows, float* out, bool resume) {
   const typename Simd::Scalar* column_at[kWidth];
 #pragma GCC unroll 16
   for (int c = 0; c < kWidth; ++c) {
-    column_at[c] = static_cast<const typename Simd::Scalar*>(columns[c]);
+    column_at[c] = static_cast<const typename Simd::Scalar*>(columns[c]) + column_offset;
   }
   typename Simd::Accumulator sums[kWidth][Simd::kVectors];
 #pragma GCC unroll 16
@@ -62,16 +64,23 @@ inline void dot_columns(const typename Simd::Scalar* points, const void* const* 
 
 template <class Simd, int kWidth>
 inline void dispatch_width(int width, const typename Simd::Scalar* points,
-                           const void* const* columns, std::int64_t column_stride,
-                           std::int64_t depth, const std::int64_t* rows, float* out, bool resume) {
+                           const void* const* columns, std::int64_t column_offset,
+                           std::int64_t column_stride, std::int64_t depth, const std::int64_t* rows,
+                           float* out, bool resume) {
   if constexpr (kWidth > 1) {
     if (width < kWidth) {
-      return dispatch_width<Simd, kWidth - 1>(width, points, columns, column_stride, depth, rows,
-                                              out, resume);
+      return dispatch_width<Simd, kWidth - 1>(width, points, columns, column_offset, column_stride,
+                                              depth, rows, out, resume);
     }
   }
-  dot_columns<Simd, kWidth>(points, columns, column_stride, depth, rows, out, resume);
+  dot_columns<Simd, kWidth>(points, columns, column_offset, column_stride, depth, rows, out,
+                            resume);
 }
+
+// Where registers hold a part of the block or of the columns, all parts go through so many words
+// of the depth before the next ones: what the passes share (16 KiB of points) stays in the first
+// cache, instead of coming from the last one for each of them.
+constexpr std::int64_t kDepthOfPasses = 128;
 
 // For half a block, of which more registers would be too many.
 template <class Simd>
@@ -87,15 +96,23 @@ inline void dot_tile(const DotsArgs& args) noexcept {
   const auto* points = static_cast<const typename Simd::Scalar*>(args.points);
   constexpr int kSpan = Simd::kLanes * Simd::kVectors;
   const int n_parts = (args.width + Simd::kMaxWidth - 1) / Simd::kMaxWidth;
-  for (int part = 0; part < n_parts; ++part) {
-    const int begin = args.width * part / n_parts;
-    const int end = args.width * (part + 1) / n_parts;
-    for (int p = 0; p < args.n_points; p += kSpan) {
-      dispatch_width<Simd, Simd::kMaxWidth>(end - begin, points + p, args.columns + begin,
-                                            args.column_stride, args.depth, args.rows + begin,
-                                            args.out + p, args.resume);
+  const bool in_one_pass = n_parts == 1 && args.n_points <= kSpan;
+  const std::int64_t step = in_one_pass ? args.depth : kDepthOfPasses;
+  std::int64_t first = 0;
+  do {
+    const std::int64_t depth = std::min(step, args.depth - first);
+    for (int part = 0; part < n_parts; ++part) {
+      const int begin = args.width * part / n_parts;
+      const int end = args.width * (part + 1) / n_parts;
+      for (int p = 0; p < args.n_points; p += kSpan) {
+        dispatch_width<Simd, Simd::kMaxWidth>(end - begin, points + first * kBlockPoints + p,
+                                              args.columns + begin, first * args.column_stride,
+                                              args.column_stride, depth, args.rows + begin,
+                                              args.out + p, args.resume || first > 0);
+      }
     }
-  }
+    first += step;
+  } while (first < args.depth);
 }
 
 template <class Simd>
