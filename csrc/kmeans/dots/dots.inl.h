@@ -7,8 +7,6 @@
 // and wider tiles are cut evenly.
 #pragma once
 
-#include <algorithm>
-
 #include "kmeans/block.h"
 #include "kmeans/dots/dots.h"
 
@@ -100,7 +98,7 @@ inline void dot_tile(const DotsArgs& args) noexcept {
   const std::int64_t step = in_one_pass ? args.depth : kDepthOfPasses;
   std::int64_t first = 0;
   do {
-    const std::int64_t depth = std::min(step, args.depth - first);
+    const std::int64_t left = args.depth - first, depth = left < step ? left : step;
     for (int part = 0; part < n_parts; ++part) {
       const int begin = args.width * part / n_parts;
       const int end = args.width * (part + 1) / n_parts;
