@@ -66,8 +66,7 @@ def fit(
     centroids = np.empty((int(ends[-1]), problem.n_features), problem.x.point_dtype)
     mass = np.empty(len(centroids), np.float64)
     assignment = np.empty(problem.n_rows, np.int64)
-    budget = _least_budget(devices, max_memory)
-    shards = _split_groups(problem, k, len(devices), budget)
+    shards, budget = _split_groups(problem, k, devices, max_memory)
     found: list[Any] = [None] * len(shards)
 
     def work(number: int, shard: Shard, part: Problem, report: RecordProgress) -> None:
@@ -75,7 +74,7 @@ def fit(
         start = None if init_centroids is None else part.x.native(init_centroids[own])
         fitted = device.fit(
             part,
-            max_memory=max(1, budget // 2),
+            max_memory=budget,
             init_centroids=start,
             **_of_groups(arguments, problem, shard),
             progress=report,
@@ -94,13 +93,12 @@ def seed(
 ) -> dict[str, Any]:
     """``_core.seed``, on devices."""
     progress = arguments.pop("progress")
-    budget = _least_budget(devices, max_memory)
-    shards = _split_groups(problem, arguments["k"], len(devices), budget)
+    shards, budget = _split_groups(problem, arguments["k"], devices, max_memory)
     found: list[Any] = [None] * len(shards)
 
     def work(number: int, shard: Shard, part: Problem, report: RecordProgress) -> None:
         own = _of_groups(arguments, problem, shard)
-        seeded = device.seed(part, max_memory=max(1, budget // 2), **own, progress=report)
+        seeded = device.seed(part, max_memory=budget, **own, progress=report)
         places = seeded["rows"].cpu().numpy() + shard.rows.start
         order = problem.partition.order
         found[number] = {**seeded, "rows": places if order is None else order[places]}
@@ -141,10 +139,6 @@ def row_numbers(problem: Problem, shard: Shard) -> Any:
     return shard.rows if order is None else order[shard.rows]
 
 
-def _least_budget(devices: Sequence[Any], max_memory: Any) -> int:
-    return min(device.workspace_bytes(place, max_memory) for place in devices)
-
-
 def _row_bytes(x: HostArray, n_features: int) -> int:
     """What a row takes on a device: twice as it is, and once more if it has to be converted."""
     raw, point = x.values.dtype.itemsize, x.point_dtype
@@ -152,17 +146,28 @@ def _row_bytes(x: HostArray, n_features: int) -> int:
     return n_features * (2 * raw + (0 if as_it_is else point.itemsize))
 
 
+def _halves(devices: Sequence[Any], max_memory: Any) -> tuple[int, int]:
+    """Bytes of a device for shards, and for the work on them."""
+    budget = min(device.workspace_bytes(place, max_memory) for place in devices)
+    return budget // 2, max(1, budget // 2)
+
+
+def _target_bytes(whole: int, n_devices: int, limit: int) -> int:
+    """How large shards should be, of ``whole`` bytes in all and at most ``limit`` each."""
+    return min(limit, max(_LEAST_BYTES, whole // (_SHARDS_A_DEVICE * n_devices)))
+
+
 def _split_groups(
-    problem: Problem, k: NDArray[np.int64], n_devices: int, budget: int
-) -> list[Shard]:
-    """Whole groups, as many at a time as half of ``budget`` holds: the rest is for the work."""
+    problem: Problem, k: NDArray[np.int64], devices: Sequence[Any], max_memory: Any
+) -> tuple[list[Shard], int]:
+    """Shards of whole groups, and what the work on one may take."""
     x, offsets = problem.x, problem.partition.offsets
     assert isinstance(x, HostArray)  # noqa: S101
+    limit, for_work = _halves(devices, max_memory)
     per_row = _row_bytes(x, problem.n_features) + 8
     per_centroid = problem.n_features * x.point_dtype.itemsize + 8
     size = problem.partition.counts * per_row + k * per_centroid
-    limit = budget // 2
-    target = min(limit, max(_LEAST_BYTES, int(size.sum()) // (_SHARDS_A_DEVICE * n_devices)))
+    target = _target_bytes(int(size.sum()), len(devices), limit)
     shards, begin, held = [], 0, 0
     for end in range(1, len(size) + 1):
         held += int(size[end - 1])
@@ -170,7 +175,7 @@ def _split_groups(
             rows = slice(int(offsets[begin]), int(offsets[end]))
             shards.append(Shard(rows, slice(begin, end), held > limit))
             begin, held = end, 0
-    return shards
+    return shards, for_work
 
 
 def split_rows(
@@ -182,17 +187,16 @@ def split_rows(
     """
     x, offsets = problem.x, problem.partition.offsets
     assert isinstance(x, HostArray)  # noqa: S101
-    budget = _least_budget(devices, max_memory)
+    limit, for_work = _halves(devices, max_memory)
     per_row = _row_bytes(x, problem.n_features) + bytes_beside
-    wanted = max(_LEAST_BYTES, problem.n_rows * per_row // (_SHARDS_A_DEVICE * len(devices)))
-    step = max(1, min(budget // 2, wanted) // per_row)
+    step = max(1, _target_bytes(problem.n_rows * per_row, len(devices), limit) // per_row)
     shards = []
     for begin in range(0, problem.n_rows, step):
         end = min(begin + step, problem.n_rows)
         first = int(np.searchsorted(offsets, begin, side="right")) - 1
         last = int(np.searchsorted(offsets, end, side="left"))
         shards.append(Shard(slice(begin, end), slice(first, last), alone=False))
-    return shards, max(1, budget // 2)
+    return shards, for_work
 
 
 # ---------------------------------------------------------------------------------------- devices

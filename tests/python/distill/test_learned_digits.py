@@ -73,8 +73,8 @@ def mtt(folder: Path, **options: Any) -> MTT:
     )
 
 
-# What is learned differs by a point or two with the random state, and as much with the machine,
-# whose rounding it amplifies; margins are three times that below what is found on average.
+# What is learned differs with the random state, and as much with the machine, whose rounding it
+# amplifies. What is asked for lies three standard deviations and more below the average.
 @pytest.mark.slow
 def test_one_image_a_class_by_trajectories(tmp_path: Path) -> None:
     method = mtt(
