@@ -23,6 +23,8 @@ from helpers.device import (
     few_cases,
     few_family_cases,
     on_the_cpu,
+    tall_cases,
+    tall_seed_cases,
 )
 from helpers.problems import DTYPES
 
@@ -62,6 +64,16 @@ def _expect(q: ddkern.QuantizeResult, expected: ddkern.QuantizeResult) -> None:
 @pytest.mark.parametrize("name", cases())
 def test_quantize(name: str, algorithm: str) -> None:
     assert_same_as_on_the_cpu(cases()[name], "cuda", algorithm=algorithm)
+
+
+@pytest.mark.parametrize("name", tall_cases())
+def test_quantize_many_tiles(name: str) -> None:
+    assert_same_as_on_the_cpu(tall_cases()[name], "cuda", algorithm="streaming")
+
+
+@pytest.mark.parametrize("name", tall_seed_cases())
+def test_seeds_of_many_tiles(name: str) -> None:
+    assert_same_seeds_as_on_the_cpu(tall_seed_cases()[name], "cuda", algorithm="streaming")
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -110,6 +110,7 @@ def _far_start(x: NDArray[Any], k: int) -> NDArray[Any]:
 def cases() -> dict[str, Case]:
     """Return problems by name; none has more than 400 rows or 200 features."""
     small, tall, wide = _blobs(1, 90, 5), _blobs(2, 400, 3), _blobs(3, 60, 200)
+    giant = np.where(np.arange(90)[:, None] == 17, 1e9 * small, small).astype(np.float32)
     ragged_k = {-4: 1, 0: 2, 3: 7, 1 << 40: 3, 8: 5, 9: 13}
     of_type = {
         "float64": _blobs(4, 90, 12, dtype="float64"),
@@ -152,6 +153,8 @@ def cases() -> dict[str, Case]:
         "aligned": Case(_blobs(44, 200, 128), 17, {"tol": 0.0}),
         "float64-long": Case(_blobs(45, 70, 640, dtype="float64"), 5, {"max_iter": 3}, "float64"),
         "strict": Case(tall, 8, {"tol": 0.0}),
+        # A millionth less would take another iteration: the variance has to be right.
+        "just-converged": Case(tall, 40, {"tol": 0.01235284}),
         "one-iteration": Case(tall, 8, {"max_iter": 1}),
         "random": Case(small, 9, {"init": "random"}),
         "restarts": Case(small, 7, {"n_init": 4}),
@@ -168,6 +171,7 @@ def cases() -> dict[str, Case]:
         "weighted-repair": Case(
             small, 6, {"sample_weight": _uneven(4, 90), "init": _far_start(small, 6)}
         ),
+        "weightless-giant": Case(giant, 7, {"sample_weight": np.where(np.arange(90) == 17, 0, 1)}),
         "integer-weights": Case(small, 7, {"sample_weight": np.arange(90) % 5}),
         "ragged": Case(_blobs(26, 200, 19), ragged_k, {"groups": _ragged(200, shuffled=False)}),
         "ragged-shuffled": Case(
@@ -198,6 +202,34 @@ def cases() -> dict[str, Case]:
         "float64-array": Case(
             of_type["float64"], 4, {"init": of_type["float64"][:4] + 0.25}, "float64"
         ),
+    }
+
+
+@cache
+def tall_cases() -> dict[str, Case]:
+    """Return problems with more tiles of rows than a block has threads, for streaming alone."""
+    n = 33_000
+    groups = np.where(np.arange(n) % 400 == 7, 2, 5)
+    blobs = np.float32(2e-3) * np.round(500 * _blobs(46, n, 2))
+    return {
+        "plain": Case(blobs, 3, {"max_iter": 2}),
+        "weighted": Case(blobs, 4, {"max_iter": 1, "sample_weight": _uneven(8, n)}),
+        "random": Case(blobs, 4, {"max_iter": 1, "init": "random"}),
+        "second-group": Case(blobs, {2: 2, 5: 3}, {"max_iter": 1, "groups": groups}),
+        "repair": Case(blobs, 3, {"init": _far_start(blobs, 3), "max_iter": 1}),
+    }
+
+
+@cache
+def tall_seed_cases() -> dict[str, Case]:
+    """Return problems of as many tiles, with fewer values than seeds."""
+    values = np.round(_blobs(46, 33_000, 1) / 2)
+    return {
+        "few-values": Case(values, 12),
+        "few-values-random": Case(values, 12, {"init": "random"}),
+        # The seed is row 31104: the first of a tile that follows another one of the same thread.
+        "first-of-a-tile": Case(values, 1, {"init": "random", "random_state": 174}),
+        "few-values-weighted": Case(values, 12, {"sample_weight": _uneven(8, len(values))}),
     }
 
 

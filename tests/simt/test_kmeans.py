@@ -28,6 +28,8 @@ from helpers.device import (
     few_cases,
     few_family_cases,
     on_the_cpu,
+    tall_cases,
+    tall_seed_cases,
 )
 from helpers.problems import DTYPES
 from helpers.simt import load_simt, simt_options
@@ -52,6 +54,16 @@ def _through_simt() -> Iterator[None]:
 @pytest.mark.parametrize("name", cases())
 def test_quantize(name: str, algorithm: str) -> None:
     assert_same_as_on_the_cpu(cases()[name], "cpu", algorithm=algorithm)
+
+
+@pytest.mark.parametrize("name", tall_cases())
+def test_quantize_many_tiles(name: str) -> None:
+    assert_same_as_on_the_cpu(tall_cases()[name], "cpu", algorithm="streaming")
+
+
+@pytest.mark.parametrize("name", tall_seed_cases())
+def test_seeds_of_many_tiles(name: str) -> None:
+    assert_same_seeds_as_on_the_cpu(tall_seed_cases()[name], "cpu", algorithm="streaming")
 
 
 def part_of_families(dtype: str, first: int) -> dict[str, Case]:

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kmeans/cuda/conclusions.h"
 
-#include "kmeans/cuda/frame.h"
+#include <algorithm>
+
 #include "kmeans/cuda/own_distances.cuh"
+#include "kmeans/cuda/own_distances.h"
+#include "kmeans/cuda/row_means.h"
 #include "kmeans/cuda/update.h"
 
 namespace ddkern::kmeans::cuda {
 namespace {
 
-using ddkern::cuda::block_reduce;
 using ddkern::cuda::blocks_for;
-using ddkern::cuda::Largest;
-using ddkern::cuda::Sum;
 
 // After everything has seen that a cell changed.
 template <class T>
@@ -24,17 +24,20 @@ __global__ void settle_events_kernel(Chunk<T> chunk, bool also_ended) {
   chunk.n_events[cell] = 0;
 }
 
-// Sums over all cells of a group, which column_sums is free for.
+// Sums over all cells of a group, which column_sums is free for; blocks add parts of them.
+constexpr unsigned kMostParts = 64;
 template <class T>
 __global__ void total_sums_kernel(Chunk<T> chunk) {
   const int g = static_cast<int>(blockIdx.y);
   const int j = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  if (j >= chunk.n_features) return;
   const GroupShape& shape = chunk.shapes[g];
+  if (j >= chunk.n_features) return;
   std::int64_t sum = 0;
-  for (int c = 0; c < shape.k; ++c)
+  for (std::int64_t c = blockIdx.z; c < shape.k; c += gridDim.z) {
     sum += chunk.sums[(shape.first_cell + c) * chunk.n_features + j];
-  chunk.column_sums[static_cast<std::int64_t>(g) * chunk.n_features + j] = sum;
+  }
+  ddkern::cuda::atomic_add(chunk.column_sums + static_cast<std::int64_t>(g) * chunk.n_features + j,
+                           sum);
 }
 
 template <class T>
@@ -56,17 +59,17 @@ __global__ void __launch_bounds__(kWarp) variance_kernel(Chunk<T> chunk) {
 }
 
 // The sum of value(c) over the cells of a group in ascending order, by a warp: lanes find the
-// terms, and every lane adds them one after the other.
+// terms, and every lane adds them one after the other. Past the last cell these are 0, which
+// changes no bit of a sum that began at 0; nothing then keeps a shuffle waiting for the addition
+// before it.
 template <class Value>
 __device__ double ordered_sum(int n, const Value& value) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   double sum = 0;
   for (int first = 0; first < n; first += kWarp) {
     const double term = first + lane < n ? value(first + lane) : 0;
-    for (int l = 0; l < kWarp; ++l) {
-      const double next = __shfl_sync(kAllLanes, term, l);
-      if (first + l < n) sum += next;
-    }
+#pragma unroll
+    for (int l = 0; l < kWarp; ++l) sum += __shfl_sync(kAllLanes, term, l);
   }
   return sum;
 }
@@ -92,19 +95,25 @@ __device__ double spread_within(const Chunk<T>& chunk, int g) {
          ordered_sum(shape.k, Share<T>{chunk, shape, chunk.mean_sq_norms});
 }
 
+// A warp for each of two sums, whose additions wait for one another.
 template <class T>
-__global__ void __launch_bounds__(kWarp) conclude_update_kernel(Chunk<T> chunk, double* history) {
+__global__ void __launch_bounds__(2 * kWarp)
+    conclude_update_kernel(Chunk<T> chunk, double* history) {
   const int g = static_cast<int>(blockIdx.x);
   GroupRun& run = chunk.runs[g];
   if (run.active == 0) return;
   const GroupShape& shape = chunk.shapes[g];
-  const double shift =
-      ordered_sum(shape.k, [&](int c) { return chunk.shifts[shape.first_cell + c]; });
-  const double within = spread_within(chunk, g);
-  if (threadIdx.x != 0) return;
-  run.shift = shift;
-  history[g] = ldexp(within < 0 ? 0 : within, 2 * chunk.frames[g].exponent);
-  run.any_moved = 0;
+  const bool leads = threadIdx.x % kWarp == 0;
+  if (threadIdx.x < kWarp) {
+    const double shift =
+        ordered_sum(shape.k, [&](int c) { return chunk.shifts[shape.first_cell + c]; });
+    if (!leads) return;
+    run.shift = shift;
+    run.any_moved = 0;
+  } else {
+    const double within = spread_within(chunk, g);
+    if (leads) history[g] = ldexp(within < 0 ? 0 : within, 2 * chunk.frames[g].exponent);
+  }
 }
 
 template <class T>
@@ -125,8 +134,7 @@ __global__ void __launch_bounds__(kThreads)
       empty = empty || chunk.cell_units[shape.first_cell + c] == 0;
     }
     if (__syncthreads_or(empty) != 0) {
-      double largest;
-      distances_to_own(chunk, g, &largest);
+      const double largest = distances_to_own(chunk, g, 0, shape.n);
       ends = __syncthreads_or(largest > 0) == 0;
     }
   }
@@ -143,27 +151,25 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads, 4) distortion_kernel(Chunk<T> chunk) {
-  __shared__ int far;
+__global__ void __launch_bounds__(kWarp) distortion_kernel(Chunk<T> chunk) {
   const int g = static_cast<int>(blockIdx.x);
   const GroupShape& shape = chunk.shapes[g];
   GroupRun& run = chunk.runs[g];
-  if (threadIdx.x < kWarp) {
-    const double within = spread_within(chunk, g);
-    const double off = ordered_sum(shape.k, Share<T>{chunk, shape, chunk.off});
-    const double n_empty = ordered_sum(
-        shape.k, [&](int c) { return chunk.cell_units[shape.first_cell + c] == 0 ? 1.0 : 0.0; });
-    if (threadIdx.x == 0) {
-      far = within < chunk.frames[g].mean_sq_norm / 8;
-      run.far = far;
-      run.n_empty_cells = static_cast<int>(n_empty);
-      run.scaled_distortion = within + off;
-    }
-  }
-  __syncthreads();
-  if (far == 0) return;
-  double largest;
-  distances_to_own(chunk, g, &largest);
+  const double within = spread_within(chunk, g);
+  const double off = ordered_sum(shape.k, Share<T>{chunk, shape, chunk.off});
+  const double n_empty = ordered_sum(
+      shape.k, [&](int c) { return chunk.cell_units[shape.first_cell + c] == 0 ? 1.0 : 0.0; });
+  if (threadIdx.x != 0) return;
+  run.far = within < chunk.frames[g].mean_sq_norm / 8;
+  run.n_empty_cells = static_cast<int>(n_empty);
+  run.scaled_distortion = within + off;
+}
+
+template <class T>
+__global__ void far_distortion_kernel(Chunk<T> chunk) {
+  const int g = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (g >= chunk.n_groups || chunk.runs[g].far == 0) return;
+  chunk.runs[g].scaled_distortion = chunk.means[g].mean;
 }
 
 template <class T>
@@ -188,15 +194,19 @@ __global__ void write_mass_kernel(Chunk<T> chunk, double* mass) {
 template <class T>
 void conclude_update(const Chunk<T>& chunk, bool first, double* history, cudaStream_t stream) {
   if (first) {
-    DDKERN_LAUNCH(
-        total_sums_kernel<T>,
-        dim3(blocks_for(chunk.n_features, kThreads), static_cast<unsigned>(chunk.n_groups)),
-        kThreads, 0, stream, chunk);
+    DDKERN_CUDA_TRY(
+        cudaMemsetAsync(chunk.column_sums, 0,
+                        sizeof(std::int64_t) * static_cast<std::size_t>(chunk.n_groups) *
+                            static_cast<std::size_t>(chunk.n_features),
+                        stream));
+    const dim3 parts(blocks_for(chunk.n_features, kThreads), static_cast<unsigned>(chunk.n_groups),
+                     std::min(blocks_for(chunk.most_k, kWarp), kMostParts));
+    DDKERN_LAUNCH(total_sums_kernel<T>, parts, kThreads, 0, stream, chunk);
     DDKERN_LAUNCH(variance_kernel<T>, chunk.n_groups, kWarp, 0, stream, chunk);
   }
   DDKERN_LAUNCH(settle_events_kernel<T>, blocks_for(chunk.n_cells, kThreads), kThreads, 0, stream,
                 chunk, false);
-  DDKERN_LAUNCH(conclude_update_kernel<T>, chunk.n_groups, kWarp, 0, stream, chunk, history);
+  DDKERN_LAUNCH(conclude_update_kernel<T>, chunk.n_groups, 2 * kWarp, 0, stream, chunk, history);
 }
 
 template <class T>
@@ -212,8 +222,11 @@ void find_distortion(const Chunk<T>& chunk, cudaStream_t stream) {
   finish_cells(chunk, Finish::report, false, 0, stream);
   DDKERN_LAUNCH(settle_events_kernel<T>, blocks_for(chunk.n_cells, kThreads), kThreads, 0, stream,
                 chunk, true);
-  DDKERN_LAUNCH(distortion_kernel<T>, chunk.n_groups, kThreads, 0, stream, chunk);
-  average_distances(chunk, stream);
+  DDKERN_LAUNCH(distortion_kernel<T>, chunk.n_groups, kWarp, 0, stream, chunk);
+  find_own_distances(chunk, Which::far, stream);
+  find_means(chunk, chunk.distances, Which::far, stream);
+  DDKERN_LAUNCH(far_distortion_kernel<T>, blocks_for(chunk.n_groups, kThreads), kThreads, 0, stream,
+                chunk);
 }
 
 template <class T>

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kmeans/cuda/frame.h"
 
+#include <algorithm>
 #include <type_traits>
 
 #include "kmeans/cuda/arithmetic.cuh"
+#include "kmeans/cuda/row_means.h"
 
 namespace ddkern::kmeans::cuda {
 namespace {
@@ -11,7 +13,6 @@ namespace {
 using ddkern::cuda::block_reduce;
 using ddkern::cuda::blocks_for;
 using ddkern::cuda::Largest;
-using ddkern::cuda::Least;
 using ddkern::cuda::Sum;
 
 constexpr int kThreads = 256;
@@ -269,84 +270,66 @@ __global__ void __launch_bounds__(kThreads, 3) pack_kernel(Chunk<T> chunk) {
   atomicMax(reinterpret_cast<unsigned*>(&frame.largest_norm), __float_as_uint(largest_norm));
 }
 
-// The weighted mean of a value of every row: sections 4 and 9. One block a group.
+// What is left of the frames, once the means of ||y||^2 are known.
 template <class T>
-__device__ double weighted_mean(const Chunk<T>& chunk, const GroupShape& shape,
-                                const double* values, double* shared) {
-  double largest = 0;
-  for (std::int64_t i = threadIdx.x; i < shape.n; i += blockDim.x) {
-    const std::int64_t position = shape.begin + i;
-    if (chunk.counts(position) && values[position] > largest) largest = values[position];
-  }
-  largest = block_reduce(largest, Largest{}, shared);
-  const int exponent = grid_exponent(largest);
-  const double unit = power_of_two(shape.grid_bits - exponent);
-  std::int64_t sum = 0;
-  for (std::int64_t i = threadIdx.x; i < shape.n; i += blockDim.x) {
-    const std::int64_t position = shape.begin + i;
-    if (!chunk.counts(position)) continue;
-    sum += weighted_integer(values[position] * unit, chunk.weights, position);
-  }
-  sum = block_reduce(sum, Sum{}, reinterpret_cast<std::int64_t*>(shared));
-  return static_cast<double>(sum) / static_cast<double>(shape.total_units) * shape.mean_factor *
-         power_of_two(exponent - shape.grid_bits);
-}
-
-template <class T>
-__global__ void __launch_bounds__(kThreads, 4) grid_kernel(Chunk<T> chunk) {
-  __shared__ double shared[kThreads / kWarp];
-  const GroupShape& shape = chunk.shapes[blockIdx.x];
-  GroupFrame& frame = chunk.frames[blockIdx.x];
-  const double mean = weighted_mean(chunk, shape, chunk.sq_norms, shared);
-  if (threadIdx.x != 0) return;
-  frame.mean_sq_norm = mean;
+__global__ void grid_kernel(Chunk<T> chunk) {
+  const int g = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (g >= chunk.n_groups) return;
+  const GroupShape& shape = chunk.shapes[g];
+  GroupFrame& frame = chunk.frames[g];
+  frame.mean_sq_norm = chunk.means[g].mean;
   frame.row_exponent = exponent_of(static_cast<double>(__uint_as_float(frame.largest_centred)));
   frame.row_scale = power_of_two(shape.grid_bits - frame.row_exponent);
   frame.row_unit = power_of_two(frame.row_exponent - shape.grid_bits);
 }
 
+// Of the centroids, beside that of the rows.
+constexpr unsigned kMostScalingBlocks = 64;  // of a group
 template <class T>
-__global__ void __launch_bounds__(kThreads, 4) distance_mean_kernel(Chunk<T> chunk) {
+__global__ void __launch_bounds__(kThreads) largest_of_cells_kernel(Chunk<T> chunk) {
   __shared__ double shared[kThreads / kWarp];
-  GroupRun& run = chunk.runs[blockIdx.x];
-  if (run.far == 0) return;
-  const double mean = weighted_mean(chunk, chunk.shapes[blockIdx.x], chunk.distances, shared);
-  if (threadIdx.x == 0) run.scaled_distortion = mean;
-}
-
-// One block a group.
-template <class T>
-__global__ void __launch_bounds__(kThreads) cell_scale_kernel(Chunk<T> chunk, int most_exponent) {
-  __shared__ double shared[kThreads / kWarp];
-  const GroupShape& shape = chunk.shapes[blockIdx.x];
-  GroupFrame& frame = chunk.frames[blockIdx.x];
+  const GroupShape& shape = chunk.shapes[blockIdx.y];
   const T* values = chunk.centroids + shape.first_cell * chunk.n_features;
   const std::int64_t n = static_cast<std::int64_t>(shape.k) * chunk.n_features;
-  double largest = __longlong_as_double(static_cast<long long>(frame.largest));
-  for (std::int64_t v = threadIdx.x; v < n; v += kThreads) {
+  const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * kThreads;
+  double largest = 0;
+  for (std::int64_t v = blockIdx.x * std::int64_t{kThreads} + threadIdx.x; v < n; v += stride) {
     largest = fmax(largest, fabs(static_cast<double>(values[v])));
   }
   largest = block_reduce(largest, Largest{}, shared);
   if (threadIdx.x != 0) return;
-  const int exponent = exponent_of(largest);
+  atomicMax(&chunk.frames[blockIdx.y].largest,
+            static_cast<unsigned long long>(__double_as_longlong(largest)));
+}
+
+template <class T>
+__global__ void cell_scale_kernel(Chunk<T> chunk, int most_exponent) {
+  const int g = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (g >= chunk.n_groups) return;
+  GroupFrame& frame = chunk.frames[g];
+  const int exponent = exponent_of(__longlong_as_double(static_cast<long long>(frame.largest)));
   frame.exponent = min(max(exponent, -most_exponent), most_exponent);
   frame.scale = power_of_two(-frame.exponent);
   frame.unscale = power_of_two(frame.exponent);
 }
 
+// The mean of some of the cells is a centre as good as that of all.
+constexpr int kSampledCells = 128;
 template <class T>
 __global__ void cell_centre_kernel(Chunk<T> chunk) {
   const int g = static_cast<int>(blockIdx.y);
   const int j = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (j >= chunk.n_features) return;
   const GroupShape& shape = chunk.shapes[g];
+  const int n = min(shape.k, kSampledCells);
   double sum = 0;
-  for (int c = 0; c < shape.k; ++c) {
-    const T value = chunk.centroids[(shape.first_cell + c) * chunk.n_features + j];
-    sum += static_cast<double>(value) * chunk.frames[g].scale;
+  for (int s = 0; s < n; ++s) {
+    const std::int64_t cell = shape.first_cell + std::int64_t{s} * shape.k / n;
+    sum +=
+        static_cast<double>(chunk.centroids[cell * chunk.n_features + j]) * chunk.frames[g].scale;
   }
   chunk.centre[static_cast<std::int64_t>(g) * chunk.n_features + j] =
-      static_cast<T>(sum / static_cast<double>(shape.k));
+      static_cast<T>(sum / static_cast<double>(n));
 }
 
 dim3 by_feature(int n_features, int n_groups) {
@@ -396,13 +379,19 @@ void pack_rows(const Chunk<T>& chunk, cudaStream_t stream) {
   sum_columns(chunk, true, stream);
   DDKERN_LAUNCH(centre_kernel<T>, features, kThreads, 0, stream, chunk);
   pack_rows_in_frame(chunk, stream);
-  DDKERN_LAUNCH(grid_kernel<T>, chunk.n_groups, kThreads, 0, stream, chunk);
+  find_means(chunk, chunk.sq_norms, Which::all, stream);
+  DDKERN_LAUNCH(grid_kernel<T>, blocks_for(chunk.n_groups, kThreads), kThreads, 0, stream, chunk);
 }
 
 template <class T>
 void frame_cells(const Chunk<T>& chunk, cudaStream_t stream) {
   constexpr int kMostExponent = 1000;  // 2^-exponent must be finite too
-  DDKERN_LAUNCH(cell_scale_kernel<T>, chunk.n_groups, kThreads, 0, stream, chunk, kMostExponent);
+  const dim3 blocks(
+      std::min(blocks_for(chunk.most_k * chunk.n_features, 4 * kThreads), kMostScalingBlocks),
+      static_cast<unsigned>(chunk.n_groups));
+  DDKERN_LAUNCH(largest_of_cells_kernel<T>, blocks, kThreads, 0, stream, chunk);
+  DDKERN_LAUNCH(cell_scale_kernel<T>, blocks_for(chunk.n_groups, kThreads), kThreads, 0, stream,
+                chunk, kMostExponent);
   DDKERN_LAUNCH(cell_centre_kernel<T>, by_feature(chunk.n_features, chunk.n_groups), kThreads, 0,
                 stream, chunk);
 }
@@ -418,11 +407,6 @@ void pack_rows_in_frame(const Chunk<T>& chunk, cudaStream_t stream) {
   DDKERN_LAUNCH((pack_kernel<T, 1>), chunk.n_tiles, kThreads, 0, stream, chunk);
 }
 
-template <class T>
-void average_distances(const Chunk<T>& chunk, cudaStream_t stream) {
-  DDKERN_LAUNCH(distance_mean_kernel<T>, chunk.n_groups, kThreads, 0, stream, chunk);
-}
-
 template void survey_rows(const Chunk<float>&, cudaStream_t);
 template void survey_rows(const Chunk<double>&, cudaStream_t);
 template void pack_rows(const Chunk<float>&, cudaStream_t);
@@ -431,7 +415,5 @@ template void frame_cells(const Chunk<float>&, cudaStream_t);
 template void frame_cells(const Chunk<double>&, cudaStream_t);
 template void pack_rows_in_frame(const Chunk<float>&, cudaStream_t);
 template void pack_rows_in_frame(const Chunk<double>&, cudaStream_t);
-template void average_distances(const Chunk<float>&, cudaStream_t);
-template void average_distances(const Chunk<double>&, cudaStream_t);
 
 }  // namespace ddkern::kmeans::cuda

@@ -23,8 +23,4 @@ void frame_cells(const Chunk<T>& chunk, cudaStream_t stream);
 template <class T>
 void pack_rows_in_frame(const Chunk<T>& chunk, cudaStream_t stream);
 
-// The weighted mean of chunk.distances as the distortion of the groups whose run says `far`.
-template <class T>
-void average_distances(const Chunk<T>& chunk, cudaStream_t stream);
-
 }  // namespace ddkern::kmeans::cuda

@@ -1,35 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
-// Distances of rows to the centroids that they are assigned to: what repairs look for, and what the
-// distortion is where cells are small beside the spread of a group.
+// Distances of rows to the centroids that they are assigned to, by one block.
 #pragma once
 
 #include "kmeans/cuda/arithmetic.cuh"
 
 namespace ddkern::kmeans::cuda {
 
-constexpr int kThreads = 256;  // of blocks that go through a group
+constexpr int kThreads = 256;  // of blocks that go through rows or cells
 
-// d64 of every row to the centroid it is assigned to, and to a row if that is nearer. By one block;
-// all its threads call it.
+// d64 of rows [first, last) of a group to their own centroids, into chunk.distances. Returns the
+// largest that the thread saw of a row that counts. All threads of the block call it.
 template <class T>
-__device__ void distances_to_own(const Chunk<T>& chunk, int g, double* largest) {
+__device__ double distances_to_own(const Chunk<T>& chunk, int g, std::int64_t first,
+                                   std::int64_t last) {
   const GroupShape& shape = chunk.shapes[g];
   const double scale = chunk.frames[g].scale;
   const int lane = static_cast<int>(threadIdx.x) % kLanes;
-  const std::int64_t n_rounds = (shape.n + kThreads / kLanes - 1) / (kThreads / kLanes);
+  constexpr int kRowsAtOnce = kThreads / kLanes;
   double most = 0;
-  for (std::int64_t round = 0; round < n_rounds; ++round) {
-    const std::int64_t i = round * (kThreads / kLanes) + static_cast<int>(threadIdx.x) / kLanes;
-    const std::int64_t position = shape.begin + (i < shape.n ? i : 0);
+  for (; first < last; first += kRowsAtOnce) {
+    const std::int64_t i = first + static_cast<int>(threadIdx.x) / kLanes;
+    const std::int64_t position = shape.begin + (i < last ? i : first);
     const std::int64_t cell = shape.first_cell + chunk.assignment[position];
     const double distance =
         sq_distance(chunk.row(position), chunk.centroids + cell * chunk.n_features, scale,
                     chunk.n_features, lane);
-    if (i >= shape.n) continue;
+    if (i >= last) continue;
     if (lane == 0) chunk.distances[position] = distance;
     if (chunk.counts(position)) most = fmax(most, distance);
   }
-  *largest = most;
+  return most;
 }
 
 }  // namespace ddkern::kmeans::cuda

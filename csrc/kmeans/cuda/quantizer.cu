@@ -49,13 +49,14 @@ __global__ void write_seeds_kernel(Chunk<T> chunk, const std::int32_t* seeds, st
 }
 
 // Keeps what the run found for the groups marked better.
+constexpr unsigned kKeepingBlocks = 16;  // of a group
 template <class T>
 __global__ void keep_kernel(Chunk<T> chunk, Workspace<T> space, T* kept) {
-  const int g = static_cast<int>(blockIdx.x);
+  const int g = static_cast<int>(blockIdx.y);
   if (space.better[g] == 0) return;
   const GroupShape& shape = chunk.shapes[g];
-  const auto thread = static_cast<std::int64_t>(threadIdx.x);
-  const auto n_threads = static_cast<std::int64_t>(blockDim.x);
+  const std::int64_t thread = blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x;
+  const std::int64_t n_threads = gridDim.x * static_cast<std::int64_t>(blockDim.x);
   for (std::int64_t i = shape.begin + thread; i < shape.begin + shape.n; i += n_threads) {
     space.best_assignment[i] = chunk.assignment[i];
   }
@@ -179,7 +180,7 @@ class ChunkSolver {
     if (options_.init == Init::plus_plus) {
       seed_plus_plus(chunk(), space_.seeding, most_k_, restart, error(), stream_);
     } else {
-      seed_random(chunk(), space_.seeding, restart, stream_);
+      seed_random(chunk(), space_.seeding, most_k_, restart, stream_);
     }
   }
 
@@ -342,7 +343,7 @@ class ChunkSolver {
     total_weights_.clear();
     most_k_ = 0;
     ChunkSize size_of_chunk;
-    std::int64_t begin = 0, gram = 0, combined = 0;
+    std::int64_t begin = 0, gram = 0, combined = 0, tile = 0;
     const std::int64_t first_cell = first_cell_[size(plan_.first)];
     for (std::int64_t g = plan_.first; g < plan_.last; ++g) {
       const std::int64_t n = groups_.n_rows(g), k = groups_.k[g], offset = groups_.offsets[g];
@@ -359,6 +360,7 @@ class ChunkSolver {
       shape.begin = begin;
       shape.n = n;
       shape.first_cell = first_cell_[size(g)] - first_cell;
+      shape.first_tile = tile;
       shape.total_units = weights.total_units;
       shape.n_positive = weights.n_positive;
       shape.gram = gram;
@@ -377,6 +379,7 @@ class ChunkSolver {
       total_weights_.push_back(weights.total_weight);
       weights_.push_back(std::move(weights));
       begin += n;
+      tile = size_of_chunk.n_tiles;
       gram = size_of_chunk.gram;
       combined = size_of_chunk.combined;
       most_k_ = std::max(most_k_, k);
@@ -602,7 +605,8 @@ class ChunkSolver {
     }
     if (n_runs == 1) return;
     copy_in(space_.better, better.data(), better.size());
-    DDKERN_LAUNCH(keep_kernel<T>, chunk().n_groups, 256, 0, stream_, chunk(), space_, kept);
+    const dim3 blocks(kKeepingBlocks, static_cast<unsigned>(chunk().n_groups));
+    DDKERN_LAUNCH(keep_kernel<T>, blocks, 256, 0, stream_, chunk(), space_, kept);
     DDKERN_CUDA_TRY(cudaStreamSynchronize(stream_));
   }
 

@@ -14,15 +14,16 @@ struct ChainItem {
 };
 
 struct SeedTables {
-  GroupSeeding* groups;  // [n_groups]
-  double* closest;       // [n_rows] distance to the nearest seed, 0 for rows that do not count
-  float* chain_norms;    // [n_rows] g(i, i)
-  unsigned char* taken;  // [n_rows] equals a seed
-  std::int32_t* open;    // [n_trials][n_rows] rows of the group, or null without a Gram matrix
-  double* distances;     // [n_trials][n_rows]
-  std::int32_t* seeds;   // [n_cells] rows of the group
-  ChainItem* items;      // of the first round, then of the second; null as `open`
-  int* n_items;          // [2]
+  GroupSeeding* groups;       // [n_groups]
+  double* closest;            // [n_rows] distance to the nearest seed, 0 for rows that do not count
+  float* chain_norms;         // [n_rows] g(i, i)
+  unsigned char* taken;       // [n_rows] equals a seed
+  std::int32_t* open;         // [n_trials][n_rows] rows of the group, or null without a Gram matrix
+  double* distances;          // [n_trials][n_rows]
+  std::int64_t* tile_masses;  // [n_tiles]
+  std::int32_t* seeds;        // [n_cells] rows of the group
+  ChainItem* items;           // of the first round, then of the second; null as `open`
+  int* n_items;               // [2]
   int n_multiprocessors;
 };
 
@@ -39,8 +40,8 @@ void seed_plus_plus(const Chunk<T>& chunk, const SeedTables& tables, std::int64_
                     unsigned restart, double product_error, cudaStream_t stream);
 
 template <class T>
-void seed_random(const Chunk<T>& chunk, const SeedTables& tables, unsigned restart,
-                 cudaStream_t stream);
+void seed_random(const Chunk<T>& chunk, const SeedTables& tables, std::int64_t most_k,
+                 unsigned restart, cudaStream_t stream);
 
 // The values of the seeds as centroids.
 template <class T>

@@ -21,6 +21,7 @@ constexpr int kCentreBits = 20;     // of the grid of the centre
 struct GroupShape {
   std::int64_t begin, n;    // positions
   std::int64_t first_cell;  // of the chunk
+  std::int64_t first_tile;
   std::int64_t total_units, n_positive;
   std::int64_t gram;      // where its Gram matrix begins, in floats
   std::int64_t combined;  // where its sums of Gram rows begin, in doubles
@@ -45,6 +46,13 @@ struct GroupFrame {
   float largest_lost, largest_norm;  // over the rows: bounds of the certificate
 };
 
+// Of a value of every row that counts: row_means.h.
+struct GroupMean {
+  double largest;
+  std::int64_t sum;  // in units of the grid that follows from the largest
+  double mean;
+};
+
 // One run of Lloyd's iteration.
 struct GroupRun {
   int active;     // iterates still
@@ -52,11 +60,17 @@ struct GroupRun {
   int repaired;   // a cell was seeded again in the last update
   int n_iter, converged;
   int n_empty_cells;
-  int far;  // the distortion needs the distances of the rows
+  int dead;  // a cell without mass is to be repaired
+  int far;   // the distortion needs the distances of the rows
   std::int64_t n_rechecked, n_exact, cells_reseeded, rows_assigned;
   double variance, shift;
   double scaled_distortion;
 };
+// Which groups a kernel is for: all, or those whose run says so.
+enum class Which { all, dead, far };
+inline __device__ bool takes_part(const GroupRun& run, Which which) {
+  return which == Which::all || (which == Which::dead ? run.dead : run.far) != 0;
+}
 
 // The rows that came to a cell and went from it, listed from `begin`.
 struct alignas(16) CellEvents {
@@ -114,6 +128,7 @@ struct Chunk {
   const GroupShape* shapes;  // [n_groups]
   GroupFrame* frames;        // [n_groups]
   GroupRun* runs;            // [n_groups]
+  GroupMean* means;          // [n_groups]
   const RowTile* tiles;      // [n_tiles]
   // By position.
   const std::int64_t* units;  // or null: 1

@@ -5,6 +5,7 @@
 
 #include "kmeans/cuda/arithmetic.cuh"
 #include "kmeans/cuda/own_distances.cuh"
+#include "kmeans/cuda/own_distances.h"
 
 namespace ddkern::kmeans::cuda {
 namespace {
@@ -198,23 +199,33 @@ __global__ void __launch_bounds__(kThreads) accumulate_kernel(Chunk<T> chunk, bo
 
 // One block a group.
 template <class T>
+__global__ void __launch_bounds__(kThreads) find_dead_kernel(Chunk<T> chunk) {
+  const int g = static_cast<int>(blockIdx.x);
+  const GroupShape& shape = chunk.shapes[g];
+  GroupRun& run = chunk.runs[g];
+  bool empty = false;
+  if (run.active != 0) {
+    for (int c = static_cast<int>(threadIdx.x); c < shape.k; c += kThreads) {
+      chunk.reseeded[shape.first_cell + c] = -1;
+      empty = empty || chunk.cell_units[shape.first_cell + c] == 0;
+    }
+  }
+  const int any = __syncthreads_or(empty);
+  if (threadIdx.x != 0) return;
+  run.dead = any;
+  if (run.active != 0) run.repaired = 0;
+}
+
+// A dead cell gets the row that is farthest from its centroid, one cell after the other. One block
+// a group.
+template <class T>
 __global__ void __launch_bounds__(kThreads) repair_kernel(Chunk<T> chunk) {
   __shared__ double shared[kThreads / kWarp];
   __shared__ std::int64_t shared_rows[kThreads / kWarp];
   const int g = static_cast<int>(blockIdx.x);
   const GroupShape& shape = chunk.shapes[g];
   GroupRun& run = chunk.runs[g];
-  if (run.active == 0) return;
-  bool empty = false;
-  for (int c = static_cast<int>(threadIdx.x); c < shape.k; c += kThreads) {
-    chunk.reseeded[shape.first_cell + c] = -1;
-    empty = empty || chunk.cell_units[shape.first_cell + c] == 0;
-  }
-  if (threadIdx.x == 0) run.repaired = 0;
-  if (__syncthreads_or(empty) == 0) return;
-  double largest;
-  distances_to_own(chunk, g, &largest);
-  __syncthreads();
+  if (run.dead == 0) return;
   const double scale = chunk.frames[g].scale;
   const int lane = static_cast<int>(threadIdx.x) % kLanes;
   const std::int64_t n_rounds = (shape.n + kThreads / kLanes - 1) / (kThreads / kLanes);
@@ -465,6 +476,8 @@ void update_sums(const Chunk<T>& chunk, bool also_ended, cudaStream_t stream) {
 
 template <class T>
 void repair_cells(const Chunk<T>& chunk, cudaStream_t stream) {
+  DDKERN_LAUNCH(find_dead_kernel<T>, chunk.n_groups, kThreads, 0, stream, chunk);
+  find_own_distances(chunk, Which::dead, stream);
   DDKERN_LAUNCH(repair_kernel<T>, chunk.n_groups, kThreads, 0, stream, chunk);
   DDKERN_LAUNCH(single_value_kernel<T>, static_cast<unsigned>(chunk.n_cells), kThreads, 0, stream,
                 chunk);

@@ -85,6 +85,7 @@ Workspace<T> lay_out(Arena& arena, const ChunkSize& size, std::int64_t n_feature
   chunk.shapes = space.shapes = arena.take<GroupShape>(groups);
   chunk.frames = arena.take<GroupFrame>(groups);
   chunk.runs = arena.take<GroupRun>(groups);
+  chunk.means = arena.take<GroupMean>(groups);
   chunk.tiles = space.tiles = arena.take<RowTile>(size.n_tiles);
   space.products = arena.take<ProductTile>(size.n_product_tiles);
   space.gram_products = space.products;
@@ -124,6 +125,7 @@ Workspace<T> lay_out(Arena& arena, const ChunkSize& size, std::int64_t n_feature
     space.seeding.closest = arena.take<double>(n);
     space.seeding.chain_norms = arena.take<float>(n);
     space.seeding.taken = arena.take<unsigned char>(n);
+    space.seeding.tile_masses = arena.take<std::int64_t>(size.n_tiles);
     space.seeding.distances = arena.take<double>(n * n_trials);
     space.seeding.open = task.gram ? arena.take<std::int32_t>(n * n_trials) : nullptr;
     space.seeding.seeds = arena.take<std::int32_t>(cells);

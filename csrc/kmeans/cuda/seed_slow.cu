@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kmeans/cuda/seed_slow.h"
+
+#include "kmeans/cuda/arithmetic.cuh"
+
+namespace ddkern::kmeans::cuda {
+namespace {
+
+using ddkern::cuda::block_prefix;
+using ddkern::cuda::block_reduce;
+using ddkern::cuda::Largest;
+using ddkern::cuda::Least;
+using ddkern::cuda::Sum;
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / kWarp;
+
+// The rows that a thread has where a block goes through a group in order.
+struct Segment {
+  std::int64_t begin, end;
+  __device__ explicit Segment(std::int64_t n) {
+    const std::int64_t each = (n + kThreads - 1) / kThreads;
+    begin = each * static_cast<int>(threadIdx.x);
+    begin = begin < n ? begin : n;
+    end = begin + each < n ? begin + each : n;
+  }
+};
+
+// Draws n rows with probabilities mass(i) / total: found[t] for target u(t). All threads call it;
+// returns the total. `prefix` has kWarps + 1 entries, `targets` and `found` kMostTrials.
+template <class Mass, class Uniform>
+__device__ std::int64_t draw_rows(std::int64_t n, int n_draws, const Mass& mass, const Uniform& u,
+                                  std::int64_t* prefix, std::int64_t* targets, int* found) {
+  const Segment mine(n);
+  std::int64_t sum = 0;
+  for (std::int64_t i = mine.begin; i < mine.end; ++i) sum += mass(i);
+  const std::int64_t before = block_prefix(sum, prefix);
+  const std::int64_t total = prefix[kWarps];
+  if (total == 0) return 0;
+  if (static_cast<int>(threadIdx.x) < n_draws) {
+    targets[threadIdx.x] = draw_target(u(static_cast<int>(threadIdx.x)), total);
+  }
+  __syncthreads();
+  for (int t = 0; t < n_draws; ++t) {
+    std::int64_t rest = targets[t] - before;
+    if (rest < 0 || rest >= sum) continue;
+    std::int64_t i = mine.begin;
+    for (std::int64_t m = mass(i); rest >= m; m = mass(i)) {
+      rest -= m;
+      ++i;
+    }
+    found[t] = static_cast<int>(i);
+  }
+  __syncthreads();
+  return total;
+}
+
+// The grid of the masses follows from the largest distance; then their total and the trials.
+template <class T>
+__device__ std::int64_t weigh_and_draw(const Chunk<T>& chunk, const SeedTables& tables,
+                                       const GroupShape& shape, GroupSeeding& seeding,
+                                       unsigned step, unsigned restart, int n_draws, double* shared,
+                                       std::int64_t* prefix, std::int64_t* targets, int* found) {
+  double largest = 0;
+  for (std::int64_t i = threadIdx.x; i < shape.n; i += kThreads) {
+    largest = fmax(largest, tables.closest[shape.begin + i]);
+  }
+  largest = block_reduce(largest, Largest{}, shared);
+  const int shift = shape.grid_bits - grid_exponent(largest);
+  const double unit = power_of_two(shift);
+  const std::int64_t total = draw_rows(
+      shape.n, n_draws,
+      [&](std::int64_t i) {
+        const std::int64_t position = shape.begin + i;
+        return weighted_integer(tables.closest[position] * unit, chunk.weights, position);
+      },
+      [&](int t) { return uniform(shape.seed, shape.id, step, restart, static_cast<unsigned>(t)); },
+      prefix, targets, found);
+  if (threadIdx.x == 0) {
+    seeding.total = total;
+    seeding.shift = shift;
+    seeding.unit = unit;
+  }
+  return total;
+}
+
+// d64 to a row, for rows that are not there yet, by the whole block.
+template <class T>
+__device__ void nearer_directly(const Chunk<T>& chunk, const SeedTables& tables, int g,
+                                std::int64_t to, double* out) {
+  const GroupShape& shape = chunk.shapes[g];
+  const int lane = static_cast<int>(threadIdx.x) % kLanes;
+  const std::int64_t at_once = kThreads / kLanes;
+  for (std::int64_t first = 0; first < shape.n; first += at_once) {
+    const std::int64_t i = first + static_cast<int>(threadIdx.x) / kLanes;
+    const std::int64_t position = shape.begin + (i < shape.n ? i : 0);
+    const double distance = sq_distance(chunk.row(position), chunk.row(shape.begin + to),
+                                        chunk.frames[g].scale, chunk.n_features, lane);
+    if (i < shape.n && lane == 0) {
+      out[position] = fmin(tables.closest[position], distance);
+    }
+  }
+  __syncthreads();
+}
+
+// A whole step of a group that float32 cannot serve: by one block, in float64.
+template <class T>
+__global__ void __launch_bounds__(kThreads, 3)
+    slow_kernel(Chunk<T> chunk, SeedTables tables, int step, unsigned restart) {
+  __shared__ std::int64_t prefix[kWarps + 1], targets[kMostTrials];
+  __shared__ double shared[kWarps];
+  __shared__ int found[kMostTrials];
+  const int g = static_cast<int>(blockIdx.x);
+  const GroupShape& shape = chunk.shapes[g];
+  GroupSeeding& seeding = tables.groups[g];
+  if (step >= shape.k || seeding.slow == 0) return;
+  std::int32_t* seeds = tables.seeds + shape.first_cell;
+  if (seeding.n_taken == shape.n_positive) {
+    draw_rows(
+        shape.n, 1, [&](std::int64_t i) { return chunk.units_at(shape.begin + i); },
+        [&](int) { return uniform(shape.seed, shape.id, static_cast<unsigned>(step), restart, 0); },
+        prefix, targets, found);
+    if (threadIdx.x == 0) seeds[step] = found[0];
+    return;
+  }
+  std::int64_t total = seeding.total;
+  const bool was_direct = seeding.direct != 0;
+  if (!was_direct) {
+    for (std::int64_t i = threadIdx.x; i < shape.n; i += kThreads) {
+      const std::int64_t position = shape.begin + i;
+      tables.closest[position] = chunk.counts(position) ? INFINITY : 0;
+    }
+    __syncthreads();
+    for (int s = 0; s < step; ++s) nearer_directly(chunk, tables, g, seeds[s], tables.closest);
+    total = weigh_and_draw(chunk, tables, shape, seeding, static_cast<unsigned>(step), restart,
+                           shape.n_trials, shared, prefix, targets, found);
+    __syncthreads();
+  }
+  if (total == 0) {
+    std::int64_t first = shape.n;
+    for (std::int64_t i = threadIdx.x; i < shape.n; i += kThreads) {
+      const std::int64_t position = shape.begin + i;
+      if (chunk.counts(position) && tables.taken[position] == 0 && i < first) first = i;
+    }
+    first = block_reduce(first, Least{}, prefix);
+    nearer_directly(chunk, tables, g, first, tables.closest);
+    if (threadIdx.x == 0) {
+      seeds[step] = static_cast<std::int32_t>(first);
+      seeding.direct = 1;
+    }
+    return;
+  }
+  const double unit = seeding.unit;
+  std::int64_t least = 0;
+  int best = -1;
+  for (int t = 0; t < shape.n_trials; ++t) {
+    const int candidate = was_direct ? seeding.candidate[t] : found[t];
+    double* nearer = tables.distances + t * chunk.n_rows;
+    nearer_directly(chunk, tables, g, candidate, nearer);
+    std::int64_t potential = 0;
+    for (std::int64_t i = threadIdx.x; i < shape.n; i += kThreads) {
+      const std::int64_t position = shape.begin + i;
+      if (!chunk.counts(position)) continue;
+      potential += weighted_integer(nearer[position] * unit, chunk.weights, position);
+    }
+    potential = block_reduce(potential, Sum{}, prefix);
+    if (best < 0 || potential < least) {
+      best = t;
+      least = potential;
+    }
+  }
+  const double* nearer = tables.distances + best * chunk.n_rows;
+  for (std::int64_t i = threadIdx.x; i < shape.n; i += kThreads) {
+    tables.closest[shape.begin + i] = nearer[shape.begin + i];
+  }
+  if (threadIdx.x == 0) {
+    seeds[step] = was_direct ? seeding.candidate[best] : found[best];
+    seeding.direct = 1;
+  }
+}
+
+}  // namespace
+
+template <class T>
+void take_slow_steps(const Chunk<T>& chunk, const SeedTables& tables, int step, unsigned restart,
+                     cudaStream_t stream) {
+  DDKERN_LAUNCH(slow_kernel<T>, chunk.n_groups, kThreads, 0, stream, chunk, tables, step, restart);
+}
+
+template void take_slow_steps(const Chunk<float>&, const SeedTables&, int, unsigned, cudaStream_t);
+template void take_slow_steps(const Chunk<double>&, const SeedTables&, int, unsigned, cudaStream_t);
+
+}  // namespace ddkern::kmeans::cuda
