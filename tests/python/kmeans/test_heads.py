@@ -100,8 +100,11 @@ def converged_without(dtype: str, shape: tuple[int, int, int]) -> ddkern.Quantiz
         return converged(dtype, shape)
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    [*(("float32", shape) for shape in SHAPES), ("float64", SHAPES[0]), ("float64", SHAPES[3])],
+    ids=str,
+)
 def test_same_bits_as_without(isa: str, dtype: str, shape: tuple[int, int, int]) -> None:
     expected = converged_without(dtype, shape)
     assert expected.stats.products_skipped.item() == 0
@@ -127,9 +130,9 @@ def test_features_that_are_alike_have_no_head(isa: str) -> None:
 
 def test_rows_of_any_size(isa: str, answers: Answers) -> None:
     """Rows far beyond those that the layout was made from leave nothing to heads."""
-    x = with_spectrum(500, 96)
+    x = with_spectrum(240, 96)
     x[1] = 1e20
-    x[401] = -1e25
+    x[201] = -1e25
     result = ddkern.quantize(x, 70, algorithm="streaming", random_state=0, max_iter=3)
     np.testing.assert_array_equal(result.assignment, answers.nearest(x, result.centroids))
 

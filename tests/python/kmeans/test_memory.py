@@ -110,7 +110,7 @@ FASTEST = {"avx512vnni": "bytes", "avx512bf16": "bytes"}
 # With max_memory=1 nothing is kept that could be made again.
 LEAST = {
     "many rows": ((300_000, 8), {"k": 20, "n_threads": 2}),
-    "many features": ((1300, 16384), {"k": 50, "n_threads": 2}),
+    "many features": ((900, 16384), {"k": 30, "n_threads": 2}),
     "many threads": ((1300, 8192), {"k": 50, "n_threads": 8}),
     "many centroids": ((2000, 1024), {"k": 500, "n_threads": 2}),
     "restarts": ((1500, 4096), {"k": 200, "init": "random", "n_init": 3, "n_threads": 2}),
