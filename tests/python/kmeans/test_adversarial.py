@@ -49,7 +49,7 @@ def test_float16_latents_whose_norms_overflow_float16(
     isa: str, algorithm: str, answers: Answers
 ) -> None:
     rng = np.random.default_rng(0)
-    x = (5.5 * rng.normal(size=(150, 4, 32, 32))).astype(np.float16)
+    x = (5.5 * rng.normal(size=(70, 4, 32, 32))).astype(np.float16)
     rows = x.reshape(150, -1)
     assert (rows.astype(np.float64) ** 2).sum(axis=1).min() > np.finfo(np.float16).max
     result = ddkern.quantize(x, 10, algorithm=algorithm, random_state=0)

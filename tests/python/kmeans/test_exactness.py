@@ -129,10 +129,11 @@ def test_scores_as_wrong_as_their_bounds_allow(
             rechecked[mislead] += int(result.stats.rows_rechecked.sum())
             expected = answers.nearest(problem.x, np.asarray(result.centroids))
             rows = count_wrong(result.assignment, expected)
-            rows += count_wrong(
-                ddkern.assign(problem.rows, problem.centroids, n_threads=1),
-                answers.nearest(problem.x, problem.centroids),
-            )
+            if algorithm == "streaming":  # which `assign` does not ask for: once is enough
+                rows += count_wrong(
+                    ddkern.assign(problem.rows, problem.centroids, n_threads=1),
+                    answers.nearest(problem.x, problem.centroids),
+                )
             if rows:
                 wrong[problem.name, mislead] = rows
     assert not wrong, f"wrong under misleading scores: {list(wrong.items())[:8]}"
@@ -169,8 +170,8 @@ def test_n_nearest(isa: str, dtype: str, answers: Answers) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_representative_subset(isa: str, algorithm: str, dtype: str, answers: Answers) -> None:
-    """One problem in 23, of all families and sizes: few enough to run under the sanitizers."""
-    for number, problem in numbered(dtype)[::23]:
+    """One problem in 46, of all families and sizes: few enough to run under the sanitizers."""
+    for number, problem in shared(dtype, isa, algorithm)[::23]:
         found = ddkern.assign(problem.rows, problem.centroids, n_threads=2)
         expected = answers.nearest(problem.x, problem.centroids)
         assert count_wrong(found, expected) == 0, problem.name

@@ -60,8 +60,12 @@ def tails_that_decide(n: int, seed: int) -> tuple[NDArray[np.float32], NDArray[n
     return x.astype(np.float32), seeds.astype(np.float32)
 
 
+# Nearly every product of a pass that is misled is taken again in float64: one number for each.
+ITERATIONS = {"": (1, 2, 4), "closer": (2,), "apart": (4,)}
+
+
 @pytest.mark.parametrize("shape", SHAPES_TO_PASS, ids=str)
-@pytest.mark.parametrize("mislead", ["", "closer", "apart"])
+@pytest.mark.parametrize("mislead", ITERATIONS)
 def test_exact(
     isa: str,
     mislead: str,
@@ -73,7 +77,7 @@ def test_exact(
     n, d, k = shape
     x = with_spectrum(n, d)
     monkeypatch.setenv("DDKERN_DEBUG_MISLEAD", mislead)
-    for max_iter in (1, 2, 4):
+    for max_iter in ITERATIONS[mislead]:
         result = ddkern.quantize(
             x, k, algorithm="streaming", init=x[-k:], max_iter=max_iter, n_threads=2
         )
