@@ -13,8 +13,6 @@ DEMO_ARGS ?=
 TEST_JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))
 PYTEST = OMP_WAIT_POLICY=passive $(VENV_PYTHON) -m pytest -n $(TEST_JOBS) \
          --dist loadfile --no-loadscope-reorder
-# In front of the others, so that at the end no process waits for another.
-LONGEST_TESTS := tests/simt tests/python/kmeans tests/python/cli tests/architecture
 
 VENV_PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
@@ -64,7 +62,7 @@ $(INSTALLED): $(VENV)/.created $(SOURCES)
 setup: $(INSTALLED) ## create the virtual environment and install ddkern into it
 
 test: $(INSTALLED) simt ## run all tests but those marked `slow`
-	DDKERN_SIMT_PATH=$(abspath $(SIMT)) $(PYTEST) -m 'not slow' $(PYTEST_ARGS) $(LONGEST_TESTS) tests
+	DDKERN_SIMT_PATH=$(abspath $(SIMT)) $(PYTEST) -m 'not slow' $(PYTEST_ARGS) tests
 
 test-slow: $(INSTALLED) ## run the tests marked `slow`
 	$(PYTEST) -m slow $(PYTEST_ARGS) $(sort $(shell grep -rl --include='*.py' mark.slow tests))

@@ -18,6 +18,7 @@ pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 pytest.importorskip("matplotlib")
 
+from ddkern import Progress
 from ddkern.latents import load_codec
 from ddkern.priors import (
     AutoencoderRecipe,
@@ -191,8 +192,10 @@ def test_interrupted_and_go_on(
         stop_at(stage, interrupt, patch)
         with pytest.raises(KeyboardInterrupt):
             make(tmp_path / "p")
-    assert any((tmp_path / "p" / "work").iterdir()), "there is nothing to go on from"
-    make(tmp_path / "p")
+    reports: list[Progress] = []
+    make(tmp_path / "p", progress=reports.append)
+    taken = sum(report.unit == "steps" for report in reports)
+    assert taken < RECIPE.autoencoder.steps + RECIPE.diffusion.steps, "it began from the start"
     assert weights(tmp_path / "p") == whole
 
 
