@@ -207,7 +207,8 @@ evaluate(make_bars(), make_task(), make_protocol(n_networks={n}), model=TinyNet,
 """
 
 
-@pytest.mark.parametrize("after", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [1, 3])
 def test_killed_at_any_moment_nothing_finished_is_lost(tmp_path: Path, after: int) -> None:
     state = tmp_path / "state"
     tests = str(Path(__file__).resolve().parents[2])
