@@ -271,7 +271,7 @@ def large_case(name: str) -> Case:
     if name == "rows":
         return Case(blobs(41, 2500, 40, centres=30), 37, {"max_iter": 25})
     if name == "features":
-        return Case(blobs(42, 300, 1500, centres=30), 30, {"max_iter": 12})
+        return Case(blobs(42, 300, 1050, centres=30), 30, {"max_iter": 12})
     weight = rng.integers(0, 4, 1500) * rng.random(1500)
     return Case(blobs(43, 1500, 70, dtype="float64"), 50, {"sample_weight": weight, "max_iter": 8})
 
