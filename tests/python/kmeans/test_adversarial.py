@@ -50,7 +50,7 @@ def test_float16_latents_whose_norms_overflow_float16(
 ) -> None:
     rng = np.random.default_rng(0)
     x = (5.5 * rng.normal(size=(70, 4, 32, 32))).astype(np.float16)
-    rows = x.reshape(150, -1)
+    rows = x.reshape(len(x), -1)
     assert (rows.astype(np.float64) ** 2).sum(axis=1).min() > np.finfo(np.float16).max
     result = ddkern.quantize(x, 10, algorithm=algorithm, random_state=0)
     assert result.centroids.shape == (10, 4, 32, 32)
