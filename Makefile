@@ -13,8 +13,6 @@ DEMO_ARGS ?=
 TEST_JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))
 PYTEST = OMP_WAIT_POLICY=passive $(VENV_PYTHON) -m pytest -n $(TEST_JOBS) \
          --dist loadfile --no-loadscope-reorder
-# In front of the others, so that at the end no process waits for another.
-LONGEST_TESTS := tests/simt tests/python/kmeans/test_exactness.py tests/python/priors tests/python/cli
 
 VENV_PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
@@ -45,7 +43,7 @@ export PIP_CONSTRAINT := $(abspath constraints-ci.txt)
 export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup test simt test-simt simt-asan demo lint format bench asan stubs check-stubs wheel clean
+.PHONY: help setup test test-slow simt test-simt simt-asan demo lint format bench asan stubs check-stubs wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,8 +61,11 @@ $(INSTALLED): $(VENV)/.created $(SOURCES)
 
 setup: $(INSTALLED) ## create the virtual environment and install ddkern into it
 
-test: $(INSTALLED) simt ## run the whole test suite
-	DDKERN_SIMT_PATH=$(abspath $(SIMT)) $(PYTEST) $(PYTEST_ARGS) $(LONGEST_TESTS) tests
+test: $(INSTALLED) simt ## run all tests but those marked `slow`
+	DDKERN_SIMT_PATH=$(abspath $(SIMT)) $(PYTEST) -m 'not slow' $(PYTEST_ARGS) tests
+
+test-slow: $(INSTALLED) ## run the tests marked `slow`
+	$(PYTEST) -m slow $(PYTEST_ARGS) $(sort $(shell grep -rl --include='*.py' mark.slow tests))
 
 demo: $(INSTALLED) ## distil handwritten digits through a diffusion prior, evaluate, write a report
 	$(VENV_PYTHON) -m ddkern.demo --out build/demo $(DEMO_ARGS)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cmp_to_key
+from functools import cached_property, cmp_to_key
 from typing import Any
 
 import numpy as np
@@ -60,11 +60,12 @@ def nearest_few(
     values = x.astype(np.float64)
     every_centroid = centroids.astype(np.float64)
     # -0 and 0 are one value but differ as bytes; adding 0 makes them one.
-    distinct, first, group_of = np.unique(
-        every_centroid + 0.0, axis=0, return_index=True, return_inverse=True
-    )
-    group_of = group_of.reshape(-1)
-    copies = [np.flatnonzero(group_of == g) for g in range(len(distinct))]
+    places: dict[bytes, list[int]] = {}
+    for index, centroid in enumerate(every_centroid + 0.0):
+        places.setdefault(centroid.tobytes(), []).append(index)
+    copies = [np.array(indices) for indices in places.values()]
+    first = np.array([indices[0] for indices in copies])
+    distinct = every_centroid[first]
     result = np.empty((len(x), n_nearest), np.int64)
     for start in range(0, len(x), ROWS_AT_ONCE):
         rows = values[start : start + ROWS_AT_ONCE]
@@ -119,6 +120,8 @@ class _Order:
         self.floor = n_features * 1e-300
         self.first = first
         self.counts = counts
+        self.exponent = exponent
+        self.integers: dict[tuple[str, int], NDArray[Any]] = {}
         self.relative = 1.1 * (n_features + 4) * EPS
         # The same vector is taken from both sides, which leaves the exact distances what they are.
         middle = self.c.mean(axis=0)
@@ -156,19 +159,20 @@ class _Order:
         distance = np.einsum("kd,kd->k", difference, difference)
         bound = self._difference_bound(i, candidates, distance)
         ceiling = np.sort(distance + bound)[min(n_nearest, len(candidates)) - 1]
-        kept = [p for p in np.argsort(distance, kind="stable") if distance[p] - bound[p] <= ceiling]
-        exact: dict[int, Fraction] = {}
+        low, high = (distance - bound).tolist(), (distance + bound).tolist()
+        kept = [p for p in np.argsort(distance, kind="stable").tolist() if low[p] <= ceiling]
+        exact: dict[int, int] = {}
 
-        def true_distance(p: int) -> Fraction:
+        def true_distance(p: int) -> int:
             if p not in exact:
                 self.counts.exact += 1
-                exact[p] = exact_distance(self.raw_x[i], self.raw_c[candidates[p]])
+                exact[p] = self._exact_distance(i, int(candidates[p]))
             return exact[p]
 
         def compare(p: int, q: int) -> int:
-            if distance[p] + bound[p] < distance[q] - bound[q]:
+            if high[p] < low[q]:
                 return -1
-            if distance[q] + bound[q] < distance[p] - bound[p]:
+            if high[q] < low[p]:
                 return 1
             if p == q:
                 return 0
@@ -185,16 +189,48 @@ class _Order:
             last = p
         return [sorted(tier, key=lambda g: int(self.first[g])) for tier in tiers]
 
+    def _exact_distance(self, i: int, g: int) -> int:
+        """Return the squared distance of row `i` and centroid `g` in units that all pairs share."""
+        difference = self._as_integers("x", i) - self._as_integers("c", g)
+        return int((difference * difference).sum())
+
+    def _as_integers(self, name: str, i: int) -> NDArray[Any]:
+        """Return a row (``"x"``) or centroid (``"c"``) as multiples of 2^lowest."""
+        if (name, i) not in self.integers:
+            values = (self.raw_x if name == "x" else self.raw_c)[i]
+            mantissa, exponents = np.frexp(values)
+            whole = np.ldexp(mantissa, 53).astype(np.int64).astype(object)
+            shifts = np.where(mantissa != 0, exponents - self.lowest, 0)
+            self.integers[name, i] = whole << shifts.astype(object)
+        return self.integers[name, i]
+
+    @cached_property
+    def lowest(self) -> int:
+        """The least exponent of a value that is not 0."""
+        return min(
+            int(np.frexp(values)[1].min(where=values != 0, initial=self.exponent))
+            for values in (self.raw_x, self.raw_c)
+        )
+
+    @cached_property
+    def on_grid(self) -> list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+        """Which rows and which centroids lie on each grid on which all operations are exact."""
+        # With |value| < 1 on a grid of 2^-g the squares lie below 4 on a grid of 2^-2g.
+        grids = [g for g in (8, 12, 16, 20) if 4 * self.x.shape[1] * 4.0**g <= 2.0**53]
+        return [(_on_grid(self.x, grid), _on_grid(self.c, grid)) for grid in grids]
+
     def _difference_bound(
         self, i: int, candidates: NDArray[np.intp], distance: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Bound the error of `distance`; zero where integers make every operation exact."""
-        values = np.concatenate([self.x[i][None], self.c[candidates]])
-        n_features = values.shape[1]
-        # With |value| < 1 on a grid of 2^-g the squares lie below 4 on a grid of 2^-2g.
-        for grid in (8, 12, 16, 20):
-            if 4 * n_features * 4.0**grid <= 2.0**53:
-                scaled = np.ldexp(values, grid)
-                if np.array_equal(scaled, np.rint(scaled)):
-                    return np.zeros_like(distance)
+        for rows, centroids in self.on_grid:
+            if rows[i] and centroids[candidates].all():
+                return np.zeros_like(distance)
         return self.relative * distance + self.floor
+
+
+def _on_grid(values: NDArray[np.float64], grid: int) -> NDArray[np.bool_]:
+    """Tell which vectors hold multiples of 2^-grid alone."""
+    scaled = np.ldexp(values, grid)
+    on: NDArray[np.bool_] = (scaled == np.rint(scaled)).all(axis=1)
+    return on

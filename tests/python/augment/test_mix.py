@@ -83,7 +83,7 @@ def test_rectangle_has_the_proportions_of_the_image() -> None:
             assert abs((bottom - top) - 2 * (right - left)) <= 4
 
 
-@pytest.mark.parametrize("alpha", [0.05, 0.4, 1.0, 2.5, 50.0])
+@pytest.mark.parametrize("alpha", [0.05, 0.4, 1.0, 50.0])
 def test_mixup_share_follows_the_beta_distribution(alpha: float) -> None:
     n = 1000
     shares = np.array([MixUp(alpha=alpha).draw(DrawKey(1, i), 1).share for i in range(n)])
@@ -97,7 +97,7 @@ def test_mixup_share_follows_the_beta_distribution(alpha: float) -> None:
 
 @pytest.mark.parametrize("alpha", [1e-3, 1e-6, 1e4])
 def test_extreme_alpha_gives_numbers(alpha: float) -> None:
-    for i in range(50):
+    for i in range(20):
         share = MixUp(alpha=alpha).draw(DrawKey(1, i), 1).share
         assert 0 <= share <= 1
 
@@ -105,10 +105,10 @@ def test_extreme_alpha_gives_numbers(alpha: float) -> None:
 def test_area_of_cutmix_follows_its_share() -> None:
     # Without clipping the cut area would be uniform with mean 1/2; clipping at the edge takes, for
     # a centre uniform on the side, c - c**2 / 4 of a side c = sqrt(1 - lambda): mean area 0.3208.
-    shares = [CutMix().draw(DrawKey(2, i), 1, (200, 200)).share for i in range(2000)]
+    shares = [CutMix().draw(DrawKey(2, i), 1, (200, 200)).share for i in range(1000)]
     c = np.sqrt((np.arange(100000) + 0.5) / 100000)
     expected = ((c - c * c / 4) ** 2).mean()
-    assert abs((1 - np.mean(shares)) - expected) < 4 * 0.25 / math.sqrt(2000) + 0.01
+    assert abs((1 - np.mean(shares)) - expected) < 4 * 0.25 / math.sqrt(1000) + 0.01
 
 
 def test_partners_are_any_permutation() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,22 @@ MTT_OPTIONS = (
 NETWORK = ("--network", "convnet-d3:width=8,norm=group")
 
 
-@pytest.fixture
-def experts(run: Run, tmp_path: Path) -> Path:
-    done = run(*TRAIN, "--out", tmp_path / "experts", "--n-experts", 2)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from typer.testing import CliRunner
+
+    from ddkern.cli.app import app
+
+    folder = tmp_path_factory.mktemp("trained") / "experts"
+    done = CliRunner().invoke(app, [*map(str, TRAIN), "--out", str(folder), "--n-experts", "2"])
     assert done.exit_code == 0, (done.stderr, done.exception)
-    return tmp_path / "experts"
+    return folder
+
+
+@pytest.fixture
+def experts(trained: Path, tmp_path: Path) -> Path:
+    """Two experts in a folder that a test may add to."""
+    return shutil.copytree(trained, tmp_path / "experts")
 
 
 def test_experts_are_trained_shown_and_added_to(run: Run, experts: Path) -> None:
@@ -97,10 +109,10 @@ def test_replay_buffers_are_imported(run: Run, experts: Path, tmp_path: Path) ->
 
 
 def test_mtt_is_that_of_python_and_its_run_is_recorded(
-    run: Run, experts: Path, tmp_path: Path
+    run: Run, experts: Path, short: str, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    looks = ("--look-every", 3, "--look-protocol", "small", "--set", "students=2")
+    looks = ("--look-every", 3, "--look-protocol", short, "--set", "students=2")
     done = run(
         *MTT_OPTIONS, "--experts", experts, "--iterations", 4, "--out", out, "--seed", 5, *looks
     )

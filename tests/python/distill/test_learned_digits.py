@@ -61,10 +61,15 @@ def learned(method: object) -> DistilledSet:
     return distill(TRAIN, method, normalization=NORMALIZATION, random_state=0)
 
 
-def mtt(folder: Path, **options: Any) -> MTT:
+@pytest.fixture(scope="module")
+def perceptrons(tmp_path_factory: pytest.TempPathFactory) -> ExpertBuffer:
+    return experts_of(tmp_path_factory.mktemp("experts"), 5, 8, model="mlp")
+
+
+def mtt(experts: ExpertBuffer, **options: Any) -> MTT:
     """Return MTT with perceptrons, whose steps are short enough for those that it takes."""
     return MTT(
-        experts=experts_of(folder, 5, 8, model="mlp"),
+        experts=experts,
         student_lr=0.1,
         lr_student_lr=1e-4,
         augment=None,
@@ -76,9 +81,9 @@ def mtt(folder: Path, **options: Any) -> MTT:
 # What is learned differs with the random state, and as much with the machine, whose rounding it
 # amplifies. What is asked for lies three standard deviations and more below the average.
 @pytest.mark.slow
-def test_one_image_a_class_by_trajectories(tmp_path: Path) -> None:
+def test_one_image_a_class_by_trajectories(perceptrons: ExpertBuffer) -> None:
     method = mtt(
-        tmp_path,
+        perceptrons,
         ipc=1,
         iterations=100,
         student_steps=10,
@@ -101,9 +106,9 @@ def test_one_image_a_class_by_gradients() -> None:
 
 
 @pytest.mark.slow
-def test_ten_images_a_class(tmp_path: Path) -> None:
+def test_ten_images_a_class(perceptrons: ExpertBuffer) -> None:
     method = mtt(
-        tmp_path,
+        perceptrons,
         ipc=10,
         iterations=150,
         student_steps=20,

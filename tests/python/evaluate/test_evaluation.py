@@ -192,6 +192,9 @@ def test_a_state_must_be_a_folder(tmp_path: Path) -> None:
         run(state=path)
 
 
+# So many that a process which is killed after a few has others to train.
+N_KILLED = 20
+
 KILLED = """
 import sys
 sys.path.insert(0, {tests!r})
@@ -199,16 +202,17 @@ from helpers.students import *
 from ddkern.evaluate import evaluate
 import torch
 torch.set_num_threads(1)
-evaluate(make_bars(), make_task(), make_protocol(n_networks=60), model=TinyNet,
+evaluate(make_bars(), make_task(), make_protocol(n_networks={n}), model=TinyNet,
          precision="float32", state={state!r})
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [1, 3])
 def test_killed_at_any_moment_nothing_finished_is_lost(tmp_path: Path, after: int) -> None:
     state = tmp_path / "state"
     tests = str(Path(__file__).resolve().parents[2])
-    program = KILLED.format(tests=tests, state=str(state))
+    program = KILLED.format(tests=tests, state=str(state), n=N_KILLED)
     with subprocess.Popen([sys.executable, "-c", program]) as process:
         deadline = time.monotonic() + 120
         while len(list(state.glob("network-*.json"))) < after:
@@ -218,11 +222,11 @@ def test_killed_at_any_moment_nothing_finished_is_lost(tmp_path: Path, after: in
         os.kill(process.pid, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     kept = {p.name: p.read_bytes() for p in state.glob("network-*.json")}
-    assert after <= len(kept) < 60
+    assert after <= len(kept) < N_KILLED
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        protocol = make_protocol(n_networks=60)
+        protocol = make_protocol(n_networks=N_KILLED)
         resumed = run(state=state, protocol=protocol)
         whole = run(protocol=protocol)
     finally:

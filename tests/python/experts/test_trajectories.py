@@ -152,8 +152,9 @@ def test_more_experts_are_added(tmp_path: Path, whole: ExpertBuffer) -> None:
 
 @pytest.mark.parametrize("sharpness", [None, GSAM(rho=0.05, alpha=0.3)])
 def test_side_by_side_is_one_by_one(tmp_path: Path, sharpness: GSAM | None) -> None:
-    together = experts(tmp_path / "together", 3, at_once=2, sharpness=sharpness)
-    alone = experts(tmp_path / "alone", 3, sharpness=sharpness)
+    options = {"sharpness": sharpness, "recipe": replace(RECIPE, epochs=2)}
+    together = experts(tmp_path / "together", 3, at_once=2, **options)
+    alone = experts(tmp_path / "alone", 3, **options)
     for number in range(3):
         torch.testing.assert_close(
             trajectory(together, number), trajectory(alone, number), rtol=1e-3, atol=1e-4

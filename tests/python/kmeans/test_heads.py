@@ -60,8 +60,12 @@ def tails_that_decide(n: int, seed: int) -> tuple[NDArray[np.float32], NDArray[n
     return x.astype(np.float32), seeds.astype(np.float32)
 
 
+# Nearly every product of a pass that is misled is taken again in float64: one number for each.
+ITERATIONS = {"": (1, 2, 4), "closer": (2,), "apart": (4,)}
+
+
 @pytest.mark.parametrize("shape", SHAPES_TO_PASS, ids=str)
-@pytest.mark.parametrize("mislead", ["", "closer", "apart"])
+@pytest.mark.parametrize("mislead", ITERATIONS)
 def test_exact(
     isa: str,
     mislead: str,
@@ -73,7 +77,7 @@ def test_exact(
     n, d, k = shape
     x = with_spectrum(n, d)
     monkeypatch.setenv("DDKERN_DEBUG_MISLEAD", mislead)
-    for max_iter in (1, 2, 4):
+    for max_iter in ITERATIONS[mislead]:
         result = ddkern.quantize(
             x, k, algorithm="streaming", init=x[-k:], max_iter=max_iter, n_threads=2
         )
@@ -100,8 +104,11 @@ def converged_without(dtype: str, shape: tuple[int, int, int]) -> ddkern.Quantiz
         return converged(dtype, shape)
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    [*(("float32", shape) for shape in SHAPES), ("float64", SHAPES[0]), ("float64", SHAPES[3])],
+    ids=str,
+)
 def test_same_bits_as_without(isa: str, dtype: str, shape: tuple[int, int, int]) -> None:
     expected = converged_without(dtype, shape)
     assert expected.stats.products_skipped.item() == 0
@@ -127,9 +134,9 @@ def test_features_that_are_alike_have_no_head(isa: str) -> None:
 
 def test_rows_of_any_size(isa: str, answers: Answers) -> None:
     """Rows far beyond those that the layout was made from leave nothing to heads."""
-    x = with_spectrum(500, 96)
+    x = with_spectrum(240, 96)
     x[1] = 1e20
-    x[401] = -1e25
+    x[201] = -1e25
     result = ddkern.quantize(x, 70, algorithm="streaming", random_state=0, max_iter=3)
     np.testing.assert_array_equal(result.assignment, answers.nearest(x, result.centroids))
 

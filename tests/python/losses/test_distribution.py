@@ -291,7 +291,6 @@ def test_opcheck() -> None:
     )
 
 
-@pytest.mark.slow
 def test_compiles_into_one_graph() -> None:
     s, r = points(0, 20, 9, requires_grad=True), points(1, 30, 9, requires_grad=True)
     labels = (labels_of(20, 2), labels_of(30, 2))

@@ -239,7 +239,6 @@ def test_opcheck() -> None:
     torch.library.opcheck(torch.ops.ddkern.row_combination.default, (a, b, of_a, of_b))
 
 
-@pytest.mark.slow
 def test_compiles_into_one_graph() -> None:
     s, r = (gradients(seed, torch.float32)[:4] for seed in range(2))
     for metric in METRICS:

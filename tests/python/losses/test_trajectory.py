@@ -278,7 +278,6 @@ def test_opcheck(dtype: torch.dtype) -> None:
     torch.library.opcheck(OPS.trajectory_sums.default, (*batches, [0, 1, 0], 1))
 
 
-@pytest.mark.slow
 def test_compiles_into_one_graph() -> None:
     lists = [parameters(seed, torch.float32) for seed in range(3)]
     compiled = torch.compile(trajectory_distance, fullgraph=True, backend="aot_eager")

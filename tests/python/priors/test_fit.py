@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 pytest.importorskip("matplotlib")
 
+from ddkern import Progress
 from ddkern.latents import load_codec
 from ddkern.priors import (
     AutoencoderRecipe,
@@ -27,6 +29,7 @@ from ddkern.priors import (
     fit_prior,
     load_prior_report,
     rehearse_prior,
+    steps,
 )
 from helpers.coresets import make_dataset
 
@@ -38,13 +41,16 @@ RECIPE = PriorRecipe(
 DATA = make_dataset((9, 8, 7), (3, 8, 8))
 
 
-@pytest.fixture(autouse=True)
-def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+# Of the module, so that it is there before the fixtures of the module that fit something.
+@pytest.fixture(autouse=True, scope="module")
+def few_steps() -> Iterator[None]:
     """Let the classifier of the figures be a rough one."""
     from ddkern.priors import validation
 
-    monkeypatch.setattr(validation, "_CLASSIFIER_STEPS", 2)
-    monkeypatch.setattr(fit, "_SAMPLES_VALIDATED", 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(validation, "_CLASSIFIER_STEPS", 2)
+        patch.setattr(fit, "_SAMPLES_VALIDATED", 2)
+        yield
 
 
 def make(folder: Path, **changes: Any) -> FittedPrior:
@@ -95,46 +101,55 @@ def test_a_second_call_changes_nothing(tmp_path: Path) -> None:
 
 STAGES = ("autoencoder:4", "diffusion:4", "_look_at:0")
 
+
+def stop_at(stage: str, stop: Callable[[], None], patch: pytest.MonkeyPatch) -> None:
+    """Let fits call `stop` before the n-th pass through a network, or instead of a function."""
+    name, _, at = stage.partition(":")
+    patch.setattr(steps, "_SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    training = {"autoencoder": "train_autoencoder", "diffusion": "train_transformer"}.get(name)
+    if training is None:
+        patch.setattr(fit, name, lambda *_, **__: stop())
+        return
+    inner = getattr(fit, training)
+    passes = 0
+
+    def count(*_: object) -> None:
+        nonlocal passes
+        passes += 1
+        if passes == int(at):
+            stop()
+
+    def outer(model: Any, *arguments: Any, **options: Any) -> Any:
+        model.register_forward_pre_hook(count)
+        encode = getattr(model, "encode", None)
+        if encode is not None:
+
+            def counted(*a: Any, **k: Any) -> Any:
+                count()
+                return encode(*a, **k)
+
+            model.encode = counted
+        return inner(model, *arguments, **options)
+
+    patch.setattr(fit, training, outer)
+
+
 # A process for each stage, which kills itself there; what is imported, is for all of them.
 RUN = """
 import os, signal, sys
 from pathlib import Path
 import matplotlib.pyplot
+import pytest
 from diffusers import (
     AutoencoderKL, DiTPipeline, DiTTransformer2DModel, DPMSolverMultistepScheduler
 )
-from ddkern.priors import fit, steps
-from python.priors.test_fit import make
-steps._SECONDS_BETWEEN_CHECKPOINTS = -1.0
-
-def run(stage, at, folder):
-    name = {"autoencoder": "train_autoencoder", "diffusion": "train_transformer"}.get(stage)
-    if name is None:
-        setattr(fit, stage, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
-        make(folder)
-    inner = getattr(fit, name)
-    def outer(model, *arguments, **options):
-        count = [0]
-        def die(*_):
-            count[0] += 1
-            if count[0] == at:
-                os.kill(os.getpid(), signal.SIGKILL)
-        model.register_forward_pre_hook(die)
-        encode = getattr(model, "encode", None)
-        if encode is not None:
-            def counted(*a, **k):
-                die()
-                return encode(*a, **k)
-            model.encode = counted
-        return inner(model, *arguments, **options)
-    setattr(fit, name, outer)
-    make(folder)
+from python.priors.test_fit import make, stop_at
 
 for stage in sys.argv[2:]:
     child = os.fork()
     if child == 0:
-        name, at = stage.split(":")
-        run(name, int(at), Path(sys.argv[1]) / name)
+        stop_at(stage, lambda: os.kill(os.getpid(), signal.SIGKILL), pytest.MonkeyPatch())
+        make(Path(sys.argv[1]) / stage.partition(":")[0])
         os._exit(0)
     print(stage, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
@@ -166,6 +181,25 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_interrupted_and_go_on(
+    stage: str, tmp_path: Path, whole: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        stop_at(stage, interrupt, patch)
+        with pytest.raises(KeyboardInterrupt):
+            make(tmp_path / "p")
+    reports: list[Progress] = []
+    make(tmp_path / "p", progress=reports.append)
+    taken = sum(report.unit == "steps" for report in reports)
+    assert taken < RECIPE.autoencoder.steps + RECIPE.diffusion.steps, "it began from the start"
+    assert weights(tmp_path / "p") == whole
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_kill_9_and_go_on(stage: str, killed: Path, whole: list[bytes]) -> None:
     folder = killed / stage.partition(":")[0]

@@ -171,7 +171,6 @@ def test_opcheck() -> None:
     torch.library.opcheck(torch.ops.ddkern.linear_update.default, (x, 1.0, y, beta))
 
 
-@pytest.mark.slow
 def test_compiles_into_one_graph() -> None:
     def step(theta: Tensor, velocity: Tensor, gradient: Tensor, lr: Tensor) -> Any:
         return sgd_step(theta, velocity, gradient, lr=lr, momentum=0.9)

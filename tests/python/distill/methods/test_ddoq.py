@@ -290,6 +290,7 @@ def test_kill_9_loses_the_part_in_work_alone(die_at: str, left: list[str], tmp_p
     assert_same_array_bits(made.images, make(method(WatchedCodec(SHAPE))).images, "images")
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_bits_of_one(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("safetensors")
@@ -309,6 +310,7 @@ def test_two_processes_give_the_bits_of_one(tmp_path: Path) -> None:
     assert_same_array_bits(made.sample_weight, alone.sample_weight, "weights")
 
 
+@pytest.mark.slow
 def test_processes_that_see_other_images_are_told(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
