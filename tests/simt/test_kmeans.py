@@ -7,7 +7,10 @@ everything here is small.
 
 from __future__ import annotations
 
+import signal
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -226,6 +229,27 @@ def test_magnitudes_that_float64_cannot_square() -> None:
     for rows in (x, torch.from_numpy(x)):
         with pytest.raises(ValueError, match="as its largest magnitude in a group"):
             ddkern.quantize(rows, 1)
+
+
+@pytest.mark.parametrize(
+    ("init", "n", "n_features"), [("k-means++", 500, 300), ("random", 4000, 2)]
+)
+def test_signals_are_heard_between_steps_of_the_seeding(init: Any, n: int, n_features: int) -> None:
+    def hear(*_: object) -> None:
+        raise TimeoutError("heard")
+
+    x = torch.from_numpy(np.random.default_rng(3).normal(size=(n, n_features)).astype("f4"))
+    before = signal.signal(signal.SIGALRM, hear)
+    start = time.monotonic()
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(TimeoutError, match="heard"):
+            ddkern.seed_centroids(x, n - 10, init=init, algorithm="streaming", random_state=0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    # All steps take the stand-in far longer.
+    assert time.monotonic() - start < 2
 
 
 def test_progress_and_its_errors() -> None:

@@ -171,6 +171,16 @@ __device__ __forceinline__ void load_aligned(const T* from, T (&values)[kValues]
   memcpy(values, parts, sizeof(parts));
 }
 
+template <class T, int kValues>
+__device__ __forceinline__ void store_aligned(T* to, const T (&values)[kValues]) {
+  constexpr int kVectors = kValues * static_cast<int>(sizeof(T)) / 16;
+  static_assert(kVectors * 16 == kValues * static_cast<int>(sizeof(T)));
+  float4 parts[kVectors];
+  memcpy(parts, values, sizeof(parts));
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) reinterpret_cast<float4*>(to)[v] = parts[v];
+}
+
 // kWidth neighbouring values; more than one at a multiple of their size.
 template <int kWidth, class V>
 __device__ __forceinline__ void load_values(const V* from, V (&values)[kWidth]) {

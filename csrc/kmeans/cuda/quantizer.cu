@@ -177,10 +177,11 @@ class ChunkSolver {
   }
 
   void draw_seeds(unsigned restart) {
+    const Poll between_steps = [this] { poll(); };
     if (options_.init == Init::plus_plus) {
-      seed_plus_plus(chunk(), space_.seeding, most_k_, restart, error(), stream_);
+      seed_plus_plus(chunk(), space_.seeding, most_k_, restart, error(), between_steps, stream_);
     } else {
-      seed_random(chunk(), space_.seeding, most_k_, restart, stream_);
+      seed_random(chunk(), space_.seeding, most_k_, restart, between_steps, stream_);
     }
   }
 

@@ -13,45 +13,54 @@ using ddkern::cuda::blocks_for;
 using ddkern::cuda::Sum;
 
 constexpr int kChainThreads = 128;
-// Chains of a row at a time, without lists, as far as registers go.
-template <class T>
-constexpr int kTrialsAtOnce = 16 / sizeof(T);
+constexpr int kChainWarps = kChainThreads / kWarp;
 constexpr int kChainBlocks = 6;  // that a multiprocessor has room for
 
-// What is done with the chains of a row: the distance, and what it would gain.
-template <class T, bool kStart>
-__device__ void end_chain(const Chunk<T>& chunk, const SeedTables& tables, GroupSeeding& seeding,
-                          std::int64_t begin, int trial, std::int64_t slot, std::int64_t position,
-                          bool exists, float dot, float norm, float candidate_norm) {
-  const double distance = fmax(0.0, (static_cast<double>(norm) - 2.0 * static_cast<double>(dot)) +
-                                        static_cast<double>(candidate_norm));
-  std::int64_t gain = 0;
-  if (exists) {
-    tables.distances[trial * chunk.n_rows + begin + slot] = distance;
-    const double now = tables.closest[position];
-    if (!kStart && now > 0) {
-      gain = weighted_integer(now * seeding.unit, chunk.weights, position) -
-             weighted_integer(fmin(now, distance) * seeding.unit, chunk.weights, position);
-    }
+// d32 of a row to a candidate.
+inline __device__ double chain_distance(float dot, float norm, float candidate_norm) {
+  return fmax(0.0, (static_cast<double>(norm) - 2.0 * static_cast<double>(dot)) +
+                       static_cast<double>(candidate_norm));
+}
+
+// By how much a candidate at this distance would lower the potential.
+template <class T>
+__device__ std::int64_t gain_of(const Chunk<T>& chunk, const SeedTables& tables, double unit,
+                                std::int64_t position, double distance) {
+  const double now = tables.closest[position];
+  if (!(now > 0)) return 0;
+  return weighted_integer(now * unit, chunk.weights, position) -
+         weighted_integer(fmin(now, distance) * unit, chunk.weights, position);
+}
+
+// Values in shared memory, four at a time where there are as many.
+template <int kValues>
+__device__ void put_side_by_side(float* to, const float (&values)[kValues]) {
+  if constexpr (kValues % 4 == 0) {
+    store_aligned(to, values);
+  } else {
+    for (int v = 0; v < kValues; ++v) to[v] = values[v];
   }
-  if constexpr (!kStart) {
-    gain = ddkern::cuda::warp_reduce(gain, Sum{});
-    if (threadIdx.x % kWarp == 0 && gain != 0) {
-      ddkern::cuda::atomic_add(&seeding.gain[trial], gain);
-    }
+}
+template <int kValues>
+__device__ void get_side_by_side(const float* from, float (&values)[kValues]) {
+  if constexpr (kValues % 4 == 0) {
+    load_aligned(from, values);
+  } else {
+    for (int v = 0; v < kValues; ++v) values[v] = from[v];
   }
 }
 
 // d32 of rows to the candidates of a step, all rows and trials: a lane has a row, and rows come by
-// way of shared memory, 32 features at a time. With kStart there is one candidate, and the rows'
-// own chains are taken too.
+// way of shared memory, 32 features at a time, once for kTrials candidates. With kStart there is
+// one candidate, and the rows' own chains are taken too.
 template <class T, int kTrials, bool kStart>
 __global__ void __launch_bounds__(kChainThreads)
     chain_kernel(Chunk<T> chunk, SeedTables tables, int step) {
-  constexpr int kChainWarps = kChainThreads / kWarp;
   static_assert(kTileRows == kChainThreads);
   __shared__ float staged[kChainWarps][kWarp][kWarp + 1];
-  __shared__ float candidates[kChainWarps][kTrials][kWarp];
+  // The candidates' values of one feature lie side by side, and four of them are one load.
+  alignas(16) __shared__ float candidates[kChainWarps][kWarp][kTrials];
+  __shared__ std::int64_t gains[kChainWarps][kTrials];
   const RowTile tile = chunk.tiles[blockIdx.x];
   const GroupShape& shape = chunk.shapes[tile.group];
   GroupSeeding& seeding = tables.groups[tile.group];
@@ -60,10 +69,9 @@ __global__ void __launch_bounds__(kChainThreads)
   if (step >= shape.k || seeding.slow != 0 || trial >= n_trials) return;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
-  const std::int64_t first = tile.first + warp * kWarp;
-  if (first >= shape.n) return;
-  const bool exists = first + lane < shape.n;
-  const std::int64_t slot = exists ? first + lane : first;
+  const std::int64_t row = tile.first + static_cast<int>(threadIdx.x);
+  const bool exists = row < shape.n;
+  const std::int64_t slot = exists ? row : tile.first;
   const std::int64_t position = shape.begin + slot;
   const std::int64_t offset = chunk.row_number(position) * chunk.stride;
   const GroupFrame& frame = chunk.frames[tile.group];
@@ -96,39 +104,52 @@ __global__ void __launch_bounds__(kChainThreads)
         staged[warp][some + r][lane] = inside ? centred_f32(values[r], m, factors, scale) : 0;
       }
     }
+    float mine[kTrials];
 #pragma unroll
     for (int q = 0; q < kTrials; ++q) {
-      candidates[warp][q][lane] =
-          inside ? centred_f32(candidate_rows[q][column], m, factors, scale) : 0;
+      mine[q] = inside ? centred_f32(candidate_rows[q][column], m, factors, scale) : 0;
     }
+    put_side_by_side(candidates[warp][lane], mine);
     __syncwarp();
     // Past the last feature both are 0 and change nothing.
 #pragma unroll
     for (int d = 0; d < kWarp; ++d) {
       const float y = staged[warp][lane][d];
+      float c[kTrials];
+      get_side_by_side(candidates[warp][d], c);
 #pragma unroll
-      for (int q = 0; q < kTrials; ++q) dots[q] = __fmaf_rn(y, candidates[warp][q][d], dots[q]);
+      for (int q = 0; q < kTrials; ++q) dots[q] = __fmaf_rn(y, c[q], dots[q]);
       if constexpr (kStart) {
-        const float c = candidates[warp][0][d];
         norm = __fmaf_rn(y, y, norm);
-        candidate_norm = __fmaf_rn(c, c, candidate_norm);
+        candidate_norm = __fmaf_rn(c[0], c[0], candidate_norm);
       }
     }
   }
   if constexpr (kStart) {
-    if (exists) tables.chain_norms[position] = norm;
-  } else {
-    norm = tables.chain_norms[position];
+    if (!exists) return;
+    tables.chain_norms[position] = norm;
+    tables.distances[position] = chain_distance(dots[0], norm, candidate_norm);
+    return;
   }
+  norm = tables.chain_norms[position];
 #pragma unroll
   for (int q = 0; q < kTrials; ++q) {
-    if (trial + q >= n_trials) break;
-    if constexpr (!kStart) {
+    std::int64_t gain = 0;
+    if (exists && trial + q < n_trials) {
       candidate_norm = tables.chain_norms[shape.begin + seeding.candidate[trial + q]];
+      const double distance = chain_distance(dots[q], norm, candidate_norm);
+      tables.distances[(trial + q) * chunk.n_rows + position] = distance;
+      gain = gain_of(chunk, tables, seeding.unit, position, distance);
     }
-    end_chain<T, kStart>(chunk, tables, seeding, shape.begin, trial + q, slot, position, exists,
-                         dots[q], norm, candidate_norm);
+    gain = ddkern::cuda::warp_reduce(gain, Sum{});
+    if (lane == 0) gains[warp][q] = gain;
   }
+  __syncthreads();
+  const int q = static_cast<int>(threadIdx.x);
+  if (q >= kTrials || trial + q >= n_trials) return;
+  std::int64_t gain = 0;
+  for (int w = 0; w < kChainWarps; ++w) gain += gains[w][q];
+  if (gain != 0) ddkern::cuda::atomic_add(&seeding.gain[trial + q], gain);
 }
 
 // Chains of a few rows here and there, which latency would dominate: one warp a block, and rows are
@@ -233,9 +254,24 @@ __global__ void __launch_bounds__(kWarp)
         }
       }
     }
-    end_chain<T, false>(chunk, tables, seeding, shape.begin, item.trial, slot, position, exists,
-                        dot, tables.chain_norms[position], tables.chain_norms[candidate]);
+    std::int64_t gain = 0;
+    if (exists) {
+      const double distance =
+          chain_distance(dot, tables.chain_norms[position], tables.chain_norms[candidate]);
+      tables.distances[item.trial * chunk.n_rows + shape.begin + slot] = distance;
+      gain = gain_of(chunk, tables, seeding.unit, position, distance);
+    }
+    gain = ddkern::cuda::warp_reduce(gain, Sum{});
+    if (lane == 0 && gain != 0) ddkern::cuda::atomic_add(&seeding.gain[item.trial], gain);
   }
+}
+
+template <class T, int kTrials>
+void launch_chains(const Chunk<T>& chunk, const SeedTables& tables, int step, int n_trials,
+                   cudaStream_t stream) {
+  const dim3 by_trials(static_cast<unsigned>(chunk.n_tiles), blocks_for(n_trials, kTrials));
+  DDKERN_LAUNCH((chain_kernel<T, kTrials, false>), by_trials, kChainThreads, 0, stream, chunk,
+                tables, step);
 }
 
 }  // namespace
@@ -249,10 +285,10 @@ void take_first_chains(const Chunk<T>& chunk, const SeedTables& tables, cudaStre
 template <class T>
 void take_all_chains(const Chunk<T>& chunk, const SeedTables& tables, int step, int n_trials,
                      cudaStream_t stream) {
-  const dim3 by_trials(static_cast<unsigned>(chunk.n_tiles),
-                       blocks_for(n_trials, kTrialsAtOnce<T>));
-  DDKERN_LAUNCH((chain_kernel<T, kTrialsAtOnce<T>, false>), by_trials, kChainThreads, 0, stream,
-                chunk, tables, step);
+  // Reading rows takes longer than their chains, so it is done once for nearly every k.
+  constexpr int kFew = 4, kMany = sizeof(T) == sizeof(float) ? 12 : 8;
+  if (n_trials <= kFew) return launch_chains<T, kFew>(chunk, tables, step, n_trials, stream);
+  launch_chains<T, kMany>(chunk, tables, step, n_trials, stream);
 }
 
 template <class T>

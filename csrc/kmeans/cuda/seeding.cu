@@ -168,7 +168,7 @@ int n_trials_for(std::int64_t k) {
 
 template <class T>
 void seed_plus_plus(const Chunk<T>& chunk, const SeedTables& tables, std::int64_t most_k,
-                    unsigned restart, double product_error, cudaStream_t stream) {
+                    unsigned restart, double product_error, const Poll& poll, cudaStream_t stream) {
   const bool lists = tables.open != nullptr;
   const int most_trials = n_trials_for(most_k);
   const unsigned n_tiles = static_cast<unsigned>(chunk.n_tiles);
@@ -181,6 +181,7 @@ void seed_plus_plus(const Chunk<T>& chunk, const SeedTables& tables, std::int64_
     end_step(chunk, tables, step, true, lists && step > 1, stream);
     draw_candidates(chunk, tables, step, restart, stream);
     if (k == most_k) break;
+    poll();
     take_slow_steps(chunk, tables, step, restart, stream);
     if (lists) {
       DDKERN_CUDA_TRY(cudaMemsetAsync(tables.n_items, 0, 2 * sizeof(int), stream));
@@ -199,12 +200,13 @@ void seed_plus_plus(const Chunk<T>& chunk, const SeedTables& tables, std::int64_
 
 template <class T>
 void seed_random(const Chunk<T>& chunk, const SeedTables& tables, std::int64_t most_k,
-                 unsigned restart, cudaStream_t stream) {
+                 unsigned restart, const Poll& poll, cudaStream_t stream) {
   start_seeding(chunk, tables, stream);
   for (std::int64_t k = 0; k < most_k; ++k) {
     const int step = static_cast<int>(k);
     if (step > 0) end_step(chunk, tables, step, false, false, stream);
     draw_untaken(chunk, tables, step, restart, stream);
+    poll();
   }
 }
 
@@ -216,9 +218,9 @@ void copy_seeds(const Chunk<T>& chunk, const std::int32_t* seeds, cudaStream_t s
 
 #define DDKERN_INSTANTIATE(T)                                                                      \
   template void seed_plus_plus(const Chunk<T>&, const SeedTables&, std::int64_t, unsigned, double, \
-                               cudaStream_t);                                                      \
+                               const Poll&, cudaStream_t);                                         \
   template void seed_random(const Chunk<T>&, const SeedTables&, std::int64_t, unsigned,            \
-                            cudaStream_t);                                                         \
+                            const Poll&, cudaStream_t);                                            \
   template void copy_seeds(const Chunk<T>&, const std::int32_t*, cudaStream_t)
 
 DDKERN_INSTANTIATE(float);

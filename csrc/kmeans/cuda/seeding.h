@@ -4,6 +4,8 @@
 // multiply-adds, and they are taken of the rows left open alone.
 #pragma once
 
+#include <functional>
+
 #include "kmeans/cuda/tables.h"
 
 namespace ddkern::kmeans::cuda {
@@ -35,13 +37,16 @@ __host__ __device__ inline std::int64_t most_chain_items(std::int64_t n_rows, st
 
 int n_trials_for(std::int64_t k);
 
+// Between steps `poll` is called, which may throw: a large group has thousands of them.
+using Poll = std::function<void()>;
+
 template <class T>
 void seed_plus_plus(const Chunk<T>& chunk, const SeedTables& tables, std::int64_t most_k,
-                    unsigned restart, double product_error, cudaStream_t stream);
+                    unsigned restart, double product_error, const Poll& poll, cudaStream_t stream);
 
 template <class T>
 void seed_random(const Chunk<T>& chunk, const SeedTables& tables, std::int64_t most_k,
-                 unsigned restart, cudaStream_t stream);
+                 unsigned restart, const Poll& poll, cudaStream_t stream);
 
 // The values of the seeds as centroids.
 template <class T>
