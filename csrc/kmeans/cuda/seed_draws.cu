@@ -3,16 +3,13 @@
 
 #include "kmeans/cuda/arithmetic.cuh"
 #include "kmeans/cuda/row_means.h"
+#include "kmeans/cuda/seed_draws.cuh"
 
 namespace ddkern::kmeans::cuda {
 namespace {
 
-using ddkern::cuda::block_prefix;
 using ddkern::cuda::block_reduce;
 using ddkern::cuda::Sum;
-
-constexpr int kThreads = 256;  // of the blocks that draw
-constexpr int kWarps = kThreads / kWarp;
 
 template <class T>
 __global__ void __launch_bounds__(kTileRows) start_kernel(Chunk<T> chunk, SeedTables tables) {
@@ -137,33 +134,13 @@ __device__ void find_in_tile(const GroupShape& shape, std::int64_t tile, std::in
 template <class Mass, class Uniform>
 __device__ std::int64_t draw_rows(const SeedTables& tables, const GroupShape& shape, int n_draws,
                                   const Mass& mass, const Uniform& u, int* found) {
-  __shared__ std::int64_t prefix[kWarps + 1], targets[kMostTrials];
   __shared__ std::int64_t tiles[kMostTrials], rests[kMostTrials];
   const std::int64_t* sums = tables.tile_masses + shape.first_tile;
   const std::int64_t n_tiles = (shape.n + kTileRows - 1) / kTileRows;
-  // A thread has neighbouring tiles.
-  const std::int64_t each = (n_tiles + kThreads - 1) / kThreads;
-  const std::int64_t first = min(each * static_cast<int>(threadIdx.x), n_tiles);
-  const std::int64_t last = min(first + each, n_tiles);
-  std::int64_t sum = 0;
-  for (std::int64_t i = first; i < last; ++i) sum += sums[i];
-  const std::int64_t before = block_prefix(sum, prefix);
-  const std::int64_t total = prefix[kWarps];
+  const std::int64_t total =
+      draw_items(n_tiles, n_draws, [&](std::int64_t i) { return sums[i]; }, u, tiles, rests);
   if (total == 0) return 0;
-  if (static_cast<int>(threadIdx.x) < n_draws) {
-    targets[threadIdx.x] = draw_target(u(static_cast<int>(threadIdx.x)), total);
-  }
-  __syncthreads();
-  for (int t = 0; t < n_draws; ++t) {
-    std::int64_t rest = targets[t] - before;
-    if (rest < 0 || rest >= sum) continue;  // another thread's
-    std::int64_t i = first;
-    for (; rest >= sums[i]; ++i) rest -= sums[i];
-    tiles[t] = i;
-    rests[t] = rest;
-  }
-  __syncthreads();
-  for (int t = static_cast<int>(threadIdx.x) / kWarp; t < n_draws; t += kWarps) {
+  for (int t = static_cast<int>(threadIdx.x) / kWarp; t < n_draws; t += kDrawWarps) {
     find_in_tile(shape, tiles[t], rests[t], mass, &found[t]);
   }
   __syncthreads();
@@ -171,7 +148,7 @@ __device__ std::int64_t draw_rows(const SeedTables& tables, const GroupShape& sh
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kDrawThreads)
     draw_untaken_kernel(Chunk<T> chunk, SeedTables tables, int step, unsigned restart) {
   __shared__ int found;
   const int g = static_cast<int>(blockIdx.x);
@@ -187,7 +164,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kDrawThreads)
     draw_candidates_kernel(Chunk<T> chunk, SeedTables tables, int step, unsigned restart) {
   __shared__ int found[kMostTrials];
   const int g = static_cast<int>(blockIdx.x);
@@ -232,8 +209,8 @@ void draw_untaken(const Chunk<T>& chunk, const SeedTables& tables, int step, uns
                   cudaStream_t stream) {
   DDKERN_LAUNCH((mass_kernel<T, UntakenMass<T>>), chunk.n_tiles, kTileRows, 0, stream, chunk,
                 tables, step);
-  DDKERN_LAUNCH(draw_untaken_kernel<T>, chunk.n_groups, kThreads, 0, stream, chunk, tables, step,
-                restart);
+  DDKERN_LAUNCH(draw_untaken_kernel<T>, chunk.n_groups, kDrawThreads, 0, stream, chunk, tables,
+                step, restart);
 }
 
 template <class T>
@@ -249,8 +226,8 @@ void draw_candidates(const Chunk<T>& chunk, const SeedTables& tables, int step, 
   find_largest(chunk, tables.closest, stream);
   DDKERN_LAUNCH((mass_kernel<T, DistanceMass<T>>), chunk.n_tiles, kTileRows, 0, stream, chunk,
                 tables, step);
-  DDKERN_LAUNCH(draw_candidates_kernel<T>, chunk.n_groups, kThreads, 0, stream, chunk, tables, step,
-                restart);
+  DDKERN_LAUNCH(draw_candidates_kernel<T>, chunk.n_groups, kDrawThreads, 0, stream, chunk, tables,
+                step, restart);
 }
 
 #define DDKERN_INSTANTIATE(T)                                                                  \

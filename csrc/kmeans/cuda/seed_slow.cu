@@ -2,65 +2,25 @@
 #include "kmeans/cuda/seed_slow.h"
 
 #include "kmeans/cuda/arithmetic.cuh"
+#include "kmeans/cuda/seed_draws.cuh"
 
 namespace ddkern::kmeans::cuda {
 namespace {
 
-using ddkern::cuda::block_prefix;
 using ddkern::cuda::block_reduce;
 using ddkern::cuda::Largest;
 using ddkern::cuda::Least;
 using ddkern::cuda::Sum;
 
-constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / kWarp;
-
-// The rows that a thread has where a block goes through a group in order.
-struct Segment {
-  std::int64_t begin, end;
-  __device__ explicit Segment(std::int64_t n) {
-    const std::int64_t each = (n + kThreads - 1) / kThreads;
-    begin = each * static_cast<int>(threadIdx.x);
-    begin = begin < n ? begin : n;
-    end = begin + each < n ? begin + each : n;
-  }
-};
-
-// Draws n rows with probabilities mass(i) / total: found[t] for target u(t). All threads call it;
-// returns the total. `prefix` has kWarps + 1 entries, `targets` and `found` kMostTrials.
-template <class Mass, class Uniform>
-__device__ std::int64_t draw_rows(std::int64_t n, int n_draws, const Mass& mass, const Uniform& u,
-                                  std::int64_t* prefix, std::int64_t* targets, int* found) {
-  const Segment mine(n);
-  std::int64_t sum = 0;
-  for (std::int64_t i = mine.begin; i < mine.end; ++i) sum += mass(i);
-  const std::int64_t before = block_prefix(sum, prefix);
-  const std::int64_t total = prefix[kWarps];
-  if (total == 0) return 0;
-  if (static_cast<int>(threadIdx.x) < n_draws) {
-    targets[threadIdx.x] = draw_target(u(static_cast<int>(threadIdx.x)), total);
-  }
-  __syncthreads();
-  for (int t = 0; t < n_draws; ++t) {
-    std::int64_t rest = targets[t] - before;
-    if (rest < 0 || rest >= sum) continue;
-    std::int64_t i = mine.begin;
-    for (std::int64_t m = mass(i); rest >= m; m = mass(i)) {
-      rest -= m;
-      ++i;
-    }
-    found[t] = static_cast<int>(i);
-  }
-  __syncthreads();
-  return total;
-}
+constexpr int kThreads = kDrawThreads;
+constexpr int kWarps = kDrawWarps;
 
 // The grid of the masses follows from the largest distance; then their total and the trials.
 template <class T>
 __device__ std::int64_t weigh_and_draw(const Chunk<T>& chunk, const SeedTables& tables,
                                        const GroupShape& shape, GroupSeeding& seeding,
                                        unsigned step, unsigned restart, int n_draws, double* shared,
-                                       std::int64_t* prefix, std::int64_t* targets, int* found) {
+                                       std::int64_t* found, std::int64_t* rests) {
   double largest = 0;
   for (std::int64_t i = threadIdx.x; i < shape.n; i += kThreads) {
     largest = fmax(largest, tables.closest[shape.begin + i]);
@@ -68,14 +28,14 @@ __device__ std::int64_t weigh_and_draw(const Chunk<T>& chunk, const SeedTables& 
   largest = block_reduce(largest, Largest{}, shared);
   const int shift = shape.grid_bits - grid_exponent(largest);
   const double unit = power_of_two(shift);
-  const std::int64_t total = draw_rows(
+  const std::int64_t total = draw_items(
       shape.n, n_draws,
       [&](std::int64_t i) {
         const std::int64_t position = shape.begin + i;
         return weighted_integer(tables.closest[position] * unit, chunk.weights, position);
       },
       [&](int t) { return uniform(shape.seed, shape.id, step, restart, static_cast<unsigned>(t)); },
-      prefix, targets, found);
+      found, rests);
   if (threadIdx.x == 0) {
     seeding.total = total;
     seeding.shift = shift;
@@ -107,20 +67,19 @@ __device__ void nearer_directly(const Chunk<T>& chunk, const SeedTables& tables,
 template <class T>
 __global__ void __launch_bounds__(kThreads, 3)
     slow_kernel(Chunk<T> chunk, SeedTables tables, int step, unsigned restart) {
-  __shared__ std::int64_t prefix[kWarps + 1], targets[kMostTrials];
+  __shared__ std::int64_t found[kMostTrials], rests[kMostTrials], sums[kWarps];
   __shared__ double shared[kWarps];
-  __shared__ int found[kMostTrials];
   const int g = static_cast<int>(blockIdx.x);
   const GroupShape& shape = chunk.shapes[g];
   GroupSeeding& seeding = tables.groups[g];
   if (step >= shape.k || seeding.slow == 0) return;
   std::int32_t* seeds = tables.seeds + shape.first_cell;
   if (seeding.n_taken == shape.n_positive) {
-    draw_rows(
+    draw_items(
         shape.n, 1, [&](std::int64_t i) { return chunk.units_at(shape.begin + i); },
         [&](int) { return uniform(shape.seed, shape.id, static_cast<unsigned>(step), restart, 0); },
-        prefix, targets, found);
-    if (threadIdx.x == 0) seeds[step] = found[0];
+        found, rests);
+    if (threadIdx.x == 0) seeds[step] = static_cast<std::int32_t>(found[0]);
     return;
   }
   std::int64_t total = seeding.total;
@@ -133,7 +92,7 @@ __global__ void __launch_bounds__(kThreads, 3)
     __syncthreads();
     for (int s = 0; s < step; ++s) nearer_directly(chunk, tables, g, seeds[s], tables.closest);
     total = weigh_and_draw(chunk, tables, shape, seeding, static_cast<unsigned>(step), restart,
-                           shape.n_trials, shared, prefix, targets, found);
+                           shape.n_trials, shared, found, rests);
     __syncthreads();
   }
   if (total == 0) {
@@ -142,7 +101,7 @@ __global__ void __launch_bounds__(kThreads, 3)
       const std::int64_t position = shape.begin + i;
       if (chunk.counts(position) && tables.taken[position] == 0 && i < first) first = i;
     }
-    first = block_reduce(first, Least{}, prefix);
+    first = block_reduce(first, Least{}, sums);
     nearer_directly(chunk, tables, g, first, tables.closest);
     if (threadIdx.x == 0) {
       seeds[step] = static_cast<std::int32_t>(first);
@@ -154,7 +113,7 @@ __global__ void __launch_bounds__(kThreads, 3)
   std::int64_t least = 0;
   int best = -1;
   for (int t = 0; t < shape.n_trials; ++t) {
-    const int candidate = was_direct ? seeding.candidate[t] : found[t];
+    const std::int64_t candidate = was_direct ? seeding.candidate[t] : found[t];
     double* nearer = tables.distances + t * chunk.n_rows;
     nearer_directly(chunk, tables, g, candidate, nearer);
     std::int64_t potential = 0;
@@ -163,7 +122,7 @@ __global__ void __launch_bounds__(kThreads, 3)
       if (!chunk.counts(position)) continue;
       potential += weighted_integer(nearer[position] * unit, chunk.weights, position);
     }
-    potential = block_reduce(potential, Sum{}, prefix);
+    potential = block_reduce(potential, Sum{}, sums);
     if (best < 0 || potential < least) {
       best = t;
       least = potential;
@@ -174,7 +133,7 @@ __global__ void __launch_bounds__(kThreads, 3)
     tables.closest[shape.begin + i] = nearer[shape.begin + i];
   }
   if (threadIdx.x == 0) {
-    seeds[step] = was_direct ? seeding.candidate[best] : found[best];
+    seeds[step] = static_cast<std::int32_t>(was_direct ? seeding.candidate[best] : found[best]);
     seeding.direct = 1;
   }
 }
