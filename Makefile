@@ -18,8 +18,8 @@ VENV_PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 EXTRAS := dev,torch,sklearn,models,diffusion,transport,data,cli,report
 
-# What is installed: these sources, or a wheel that `make wheel` built from them.
-WHEEL ?= .
+# What is installed: a wheel of these sources, or one that `make wheel` built from them.
+WHEEL ?=
 
 # The kernels for GPUs take minutes to compile, so without one in the machine they are left out; the
 # wheel has them wherever nvcc works. DDKERN_CUDA=AUTO or ON builds them here as well.
@@ -43,7 +43,8 @@ export PIP_CONSTRAINT := $(abspath constraints-ci.txt)
 export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup test test-slow simt test-simt simt-asan demo lint format bench asan stubs check-stubs wheel clean
+.PHONY: help setup dependencies test test-slow simt test-simt simt-asan demo lint lint-types \
+        lint-python lint-cxx format bench asan stubs check-stubs wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,32 +52,51 @@ help: ## this list
 $(VENV)/.created:
 	@$(PY) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 10) and f"ddkern needs Python 3.10 or newer; $(PY) is {v.major}.{v.minor} (choose another with: make PY=...)")'
 	$(PY) -m venv $(VENV)
-	$(VENV_PYTHON) -m pip install --quiet 'scikit-build-core>=0.11' 'pybind11>=2.13' 'cmake>=3.24' ninja
+	$(VENV_PYTHON) -m pip install --quiet 'build>=1.2' 'scikit-build-core>=0.11' 'pybind11>=2.13' 'cmake>=3.24' ninja
 	@touch $@
+
+$(VENV)/.dependencies: $(VENV)/.created pyproject.toml constraints-ci.txt .ci/requirements.py
+	$(VENV_PYTHON) .ci/requirements.py $(EXTRAS) > $(VENV)/requirements.txt
+	$(VENV_PYTHON) -m pip install --quiet --no-compile -r $(VENV)/requirements.txt
+	@touch $@
+
+dependencies: $(VENV)/.dependencies # all but ddkern itself
 
 # Without isolation the paths of the build tools stay the same, and with them what is compiled already.
-$(INSTALLED): $(VENV)/.created $(SOURCES)
-	DDKERN_CUDA=$(DDKERN_CUDA) $(VENV_PYTHON) -m pip install --quiet --no-compile --no-build-isolation '$(WHEEL)[$(EXTRAS)]'
+COMPILED := build/compiled
+$(COMPILED)/.done: $(VENV)/.created $(SOURCES)
+	rm -rf $(COMPILED)
+	DDKERN_CUDA=$(DDKERN_CUDA) $(VENV_PYTHON) -m pip wheel --quiet --no-deps --no-build-isolation -w $(COMPILED) .
 	@touch $@
 
-setup: $(INSTALLED) ## create the virtual environment and install ddkern into it
+$(INSTALLED): $(VENV)/.dependencies $(SOURCES) $(if $(WHEEL),,$(COMPILED)/.done)
+	$(VENV_PYTHON) -m pip install --quiet --no-compile --no-deps --force-reinstall \
+	    $(or $(WHEEL),$(COMPILED)/ddkern-*.whl)
+	@touch $@
 
-test: $(INSTALLED) simt ## run all tests but those marked `slow`
+setup: ## create the virtual environment and install ddkern into it
+	@$(MAKE) --no-print-directory --jobs=2 $(INSTALLED) # compiles while packages are fetched
+
+test: setup simt ## run all tests but those marked `slow`
 	DDKERN_SIMT_PATH=$(abspath $(SIMT)) $(PYTEST) -m 'not slow' $(PYTEST_ARGS) tests
 
-test-slow: $(INSTALLED) ## run the tests marked `slow`
+test-slow: setup ## run the tests marked `slow`
 	$(PYTEST) -m slow $(PYTEST_ARGS) $(sort $(shell grep -rl --include='*.py' mark.slow tests))
 
-demo: $(INSTALLED) ## distil handwritten digits through a diffusion prior, evaluate, write a report
+demo: setup ## distil handwritten digits through a diffusion prior, evaluate, write a report
 	$(VENV_PYTHON) -m ddkern.demo --out build/demo $(DEMO_ARGS)
 
-lint: $(INSTALLED) ## ruff, mypy and clang-format, changing nothing
+lint: setup ## ruff, mypy and clang-format, changing nothing
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync lint-types lint-python lint-cxx
+lint-types:
+	$(VENV)/bin/mypy
+lint-python:
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
+lint-cxx:
 	$(VENV)/bin/clang-format --dry-run -Werror $(CXX_FILES)
 
-format: $(INSTALLED) ## format every source file in place
+format: setup ## format every source file in place
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/clang-format -i $(CXX_FILES)
@@ -92,14 +112,16 @@ bench: $(VENV)/.bench ## measure against scikit-learn, faiss and torch (about an
 # ------------------------------------------------------------------------------------- sanitizers
 # A second build in a package folder of its own, found before the installed one by PYTHONPATH. The
 # interpreter is not instrumented: the runtimes are preloaded, and leaks of Python are not ours. A
-# report ends the process, so pytest must not hold back what is written to the descriptors.
+# report ends the process, so pytest must not hold back what is written to the descriptors. What
+# this CPU cannot run is not built.
 ASAN := build/asan
 SANITIZER_RUNTIMES = $(shell $(CXX) -print-file-name=libasan.so) \
                      $(shell $(CXX) -print-file-name=libubsan.so)
 
-asan: $(INSTALLED) ## run the tests marked `sanitize` under ASan and UBSan (needs g++)
+asan: setup ## run the tests marked `sanitize` under ASan and UBSan (needs g++)
 	PATH="$(abspath $(VENV))/bin:$$PATH" CXX="$(CXX)" $(VENV)/bin/cmake -S . -B $(ASAN) -G Ninja \
 	    -DCMAKE_BUILD_TYPE=None -DDDKERN_CUDA=OFF '-DDDKERN_SANITIZE=address;undefined' \
+	    "-DDDKERN_ISA_LEVELS=$$($(VENV_PYTHON) -c 'import ddkern._core as m; print(*m.isa_available(), sep=";")')" \
 	    -DPython_EXECUTABLE=$(abspath $(VENV_PYTHON)) \
 	    -Dpybind11_DIR="$$($(VENV_PYTHON) -m pybind11 --cmakedir)"
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(VENV)/bin/cmake --build $(ASAN)
@@ -134,21 +156,21 @@ endef
 simt: $(VENV)/.created ## build the CUDA kernels for the CPU into build/simt
 	$(call build_simt,$(SIMT),,AUTO)
 
-test-simt: $(INSTALLED) simt ## run the tests of the CUDA kernels on the CPU
+test-simt: setup simt ## run the tests of the CUDA kernels on the CPU
 	DDKERN_SIMT_PATH=$(abspath $(SIMT)) $(PYTEST) $(PYTEST_ARGS) tests/simt
 
 # Without OpenMP: threads of a kernel are tests/simt's own, and one build shows that this works.
-simt-asan: $(INSTALLED) ## the same under ASan and UBSan (needs g++)
+simt-asan: setup ## the same under ASan and UBSan (needs g++)
 	$(call build_simt,$(SIMT_ASAN),address;undefined,OFF)
 	LD_PRELOAD="$(SANITIZER_RUNTIMES)" DDKERN_SIMT_PATH=$(abspath $(SIMT_ASAN)) \
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	    $(PYTEST) -p no:cacheprovider --capture=sys $(PYTEST_ARGS) tests/simt
 
 # ---------------------------------------------------------------------------------- type stubs
-stubs: $(INSTALLED) ## regenerate python/ddkern/_core.pyi and _cuda.pyi from the built modules
+stubs: setup ## regenerate python/ddkern/_core.pyi and _cuda.pyi from the built modules
 	$(VENV_PYTHON) .ci/stubs.py
 
-check-stubs: $(INSTALLED) ## fail where the stubs differ from the built modules
+check-stubs: setup ## fail where the stubs differ from the built modules
 	$(VENV_PYTHON) .ci/stubs.py --check
 
 # --------------------------------------------------------------------------------------- packages
@@ -156,7 +178,6 @@ DIST := build/dist
 
 wheel: $(VENV)/.created ## build the source distribution, and a wheel from it, into build/dist
 	rm -rf $(DIST)
-	$(VENV_PYTHON) -m pip install --quiet 'build>=1.2'
 	$(VENV_PYTHON) -m build --outdir $(DIST) .
 
 clean: ## remove what was built; the virtual environment stays

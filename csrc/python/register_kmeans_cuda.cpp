@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The quantizer on device memory. Rows and results come as addresses: whose memory it is, and that
 // it is large enough, is the Python layer's to know (ddkern/kmeans/device.py).
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <optional>

@@ -14,8 +14,7 @@ namespace {
 using ddkern::cuda::blocks_for;
 
 // After everything has seen that a cell changed.
-template <class T>
-__global__ void settle_events_kernel(Chunk<T> chunk, bool also_ended) {
+__global__ void settle_events_kernel(ChunkTables chunk, bool also_ended) {
   const std::int64_t cell = blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x;
   if (cell >= chunk.n_cells) return;
   if (!also_ended && chunk.runs[chunk.cell_group[cell]].active == 0) {
@@ -26,8 +25,7 @@ __global__ void settle_events_kernel(Chunk<T> chunk, bool also_ended) {
 
 // Sums over all cells of a group, which column_sums is free for; blocks add parts of them.
 constexpr unsigned kMostParts = 64;
-template <class T>
-__global__ void total_sums_kernel(Chunk<T> chunk) {
+__global__ void total_sums_kernel(ChunkTables chunk) {
   const int g = static_cast<int>(blockIdx.y);
   const int j = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   const GroupShape& shape = chunk.shapes[g];
@@ -40,8 +38,7 @@ __global__ void total_sums_kernel(Chunk<T> chunk) {
                            sum);
 }
 
-template <class T>
-__global__ void __launch_bounds__(kWarp) variance_kernel(Chunk<T> chunk) {
+__global__ void __launch_bounds__(kWarp) variance_kernel(ChunkTables chunk) {
   const int g = static_cast<int>(blockIdx.x);
   const GroupShape& shape = chunk.shapes[g];
   const GroupFrame& frame = chunk.frames[g];
@@ -75,9 +72,8 @@ __device__ double ordered_sum(int n, const Value& value) {
 }
 
 // share_c * value[c]; adding 0 for a cell without mass changes no bit.
-template <class T>
 struct Share {
-  const Chunk<T>& chunk;
+  const ChunkTables& chunk;
   const GroupShape& shape;
   const double* values;
   __device__ double operator()(int c) const {
@@ -88,17 +84,15 @@ struct Share {
   }
 };
 
-template <class T>
-__device__ double spread_within(const Chunk<T>& chunk, int g) {
+__device__ double spread_within(const ChunkTables& chunk, int g) {
   const GroupShape& shape = chunk.shapes[g];
   return chunk.frames[g].mean_sq_norm -
-         ordered_sum(shape.k, Share<T>{chunk, shape, chunk.mean_sq_norms});
+         ordered_sum(shape.k, Share{chunk, shape, chunk.mean_sq_norms});
 }
 
 // A warp for each of two sums, whose additions wait for one another.
-template <class T>
 __global__ void __launch_bounds__(2 * kWarp)
-    conclude_update_kernel(Chunk<T> chunk, double* history) {
+    conclude_update_kernel(ChunkTables chunk, double* history) {
   const int g = static_cast<int>(blockIdx.x);
   GroupRun& run = chunk.runs[g];
   if (run.active == 0) return;
@@ -150,13 +144,12 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-template <class T>
-__global__ void __launch_bounds__(kWarp) distortion_kernel(Chunk<T> chunk) {
+__global__ void __launch_bounds__(kWarp) distortion_kernel(ChunkTables chunk) {
   const int g = static_cast<int>(blockIdx.x);
   const GroupShape& shape = chunk.shapes[g];
   GroupRun& run = chunk.runs[g];
   const double within = spread_within(chunk, g);
-  const double off = ordered_sum(shape.k, Share<T>{chunk, shape, chunk.off});
+  const double off = ordered_sum(shape.k, Share{chunk, shape, chunk.off});
   const double n_empty = ordered_sum(
       shape.k, [&](int c) { return chunk.cell_units[shape.first_cell + c] == 0 ? 1.0 : 0.0; });
   if (threadIdx.x != 0) return;
@@ -165,23 +158,13 @@ __global__ void __launch_bounds__(kWarp) distortion_kernel(Chunk<T> chunk) {
   run.scaled_distortion = within + off;
 }
 
-template <class T>
-__global__ void far_distortion_kernel(Chunk<T> chunk) {
+__global__ void far_distortion_kernel(ChunkTables chunk) {
   const int g = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (g >= chunk.n_groups || chunk.runs[g].far == 0) return;
   chunk.runs[g].scaled_distortion = chunk.means[g].mean;
 }
 
-template <class T>
-__global__ void write_assignment_kernel(Chunk<T> chunk, std::int64_t* assignment) {
-  const std::int64_t position = blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x;
-  if (position < chunk.n_rows) {
-    assignment[chunk.row_number(position)] = chunk.assignment[position];
-  }
-}
-
-template <class T>
-__global__ void write_mass_kernel(Chunk<T> chunk, double* mass) {
+__global__ void write_masses_kernel(ChunkTables chunk, double* mass) {
   const std::int64_t cell = blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x;
   if (cell >= chunk.n_cells) return;
   const int g = chunk.cell_group[cell];
@@ -191,8 +174,7 @@ __global__ void write_mass_kernel(Chunk<T> chunk, double* mass) {
 
 }  // namespace
 
-template <class T>
-void conclude_update(const Chunk<T>& chunk, bool first, double* history, cudaStream_t stream) {
+void conclude_update(const ChunkTables& chunk, bool first, double* history, cudaStream_t stream) {
   if (first) {
     DDKERN_CUDA_TRY(
         cudaMemsetAsync(chunk.column_sums, 0,
@@ -201,12 +183,12 @@ void conclude_update(const Chunk<T>& chunk, bool first, double* history, cudaStr
                         stream));
     const dim3 parts(blocks_for(chunk.n_features, kThreads), static_cast<unsigned>(chunk.n_groups),
                      std::min(blocks_for(chunk.most_k, kWarp), kMostParts));
-    DDKERN_LAUNCH(total_sums_kernel<T>, parts, kThreads, 0, stream, chunk);
-    DDKERN_LAUNCH(variance_kernel<T>, chunk.n_groups, kWarp, 0, stream, chunk);
+    DDKERN_LAUNCH(total_sums_kernel, parts, kThreads, 0, stream, chunk);
+    DDKERN_LAUNCH(variance_kernel, chunk.n_groups, kWarp, 0, stream, chunk);
   }
-  DDKERN_LAUNCH(settle_events_kernel<T>, blocks_for(chunk.n_cells, kThreads), kThreads, 0, stream,
+  DDKERN_LAUNCH(settle_events_kernel, blocks_for(chunk.n_cells, kThreads), kThreads, 0, stream,
                 chunk, false);
-  DDKERN_LAUNCH(conclude_update_kernel<T>, chunk.n_groups, 2 * kWarp, 0, stream, chunk, history);
+  DDKERN_LAUNCH(conclude_update_kernel, chunk.n_groups, 2 * kWarp, 0, stream, chunk, history);
 }
 
 template <class T>
@@ -220,30 +202,24 @@ template <class T>
 void find_distortion(const Chunk<T>& chunk, cudaStream_t stream) {
   update_sums(chunk, true, stream);
   finish_cells(chunk, Finish::report, false, 0, stream);
-  DDKERN_LAUNCH(settle_events_kernel<T>, blocks_for(chunk.n_cells, kThreads), kThreads, 0, stream,
+  DDKERN_LAUNCH(settle_events_kernel, blocks_for(chunk.n_cells, kThreads), kThreads, 0, stream,
                 chunk, true);
-  DDKERN_LAUNCH(distortion_kernel<T>, chunk.n_groups, kWarp, 0, stream, chunk);
+  DDKERN_LAUNCH(distortion_kernel, chunk.n_groups, kWarp, 0, stream, chunk);
   find_own_distances(chunk, Which::far, stream);
   find_means(chunk, chunk.distances, Which::far, stream);
-  DDKERN_LAUNCH(far_distortion_kernel<T>, blocks_for(chunk.n_groups, kThreads), kThreads, 0, stream,
+  DDKERN_LAUNCH(far_distortion_kernel, blocks_for(chunk.n_groups, kThreads), kThreads, 0, stream,
                 chunk);
 }
 
-template <class T>
-void write_result(const Chunk<T>& chunk, std::int64_t* assignment, double* mass,
-                  cudaStream_t stream) {
-  DDKERN_LAUNCH(write_assignment_kernel<T>, blocks_for(chunk.n_rows, kThreads), kThreads, 0, stream,
-                chunk, assignment);
-  DDKERN_LAUNCH(write_mass_kernel<T>, blocks_for(chunk.n_cells, kThreads), kThreads, 0, stream,
+void write_masses(const ChunkTables& chunk, double* mass, cudaStream_t stream) {
+  DDKERN_LAUNCH(write_masses_kernel, blocks_for(chunk.n_cells, kThreads), kThreads, 0, stream,
                 chunk, mass);
 }
 
 #define DDKERN_INSTANTIATE(T)                                                                 \
-  template void conclude_update(const Chunk<T>&, bool, double*, cudaStream_t);                \
   template void conclude_iteration(const Chunk<T>&, std::int64_t, std::int64_t, double, int*, \
                                    cudaStream_t);                                             \
-  template void find_distortion(const Chunk<T>&, cudaStream_t);                               \
-  template void write_result(const Chunk<T>&, std::int64_t*, double*, cudaStream_t)
+  template void find_distortion(const Chunk<T>&, cudaStream_t)
 
 DDKERN_INSTANTIATE(float);
 DDKERN_INSTANTIATE(double);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What becomes of a group: whether it goes on, its distortion, and what the caller gets
+// What becomes of a group: whether it goes on, its distortion, and the masses
 // (docs/numerics.md sections 9 and 10).
 #pragma once
 
@@ -9,8 +9,7 @@ namespace ddkern::kmeans::cuda {
 
 // The end of an update: shift, variance in the first, and the distortion of the partition, which
 // goes to history [n_groups].
-template <class T>
-void conclude_update(const Chunk<T>& chunk, bool first, double* history, cudaStream_t stream);
+void conclude_update(const ChunkTables& chunk, bool first, double* history, cudaStream_t stream);
 
 // The end of an iteration: which groups go on. Adds their number to n_active.
 template <class T>
@@ -21,9 +20,7 @@ void conclude_iteration(const Chunk<T>& chunk, std::int64_t iteration, std::int6
 template <class T>
 void find_distortion(const Chunk<T>& chunk, cudaStream_t stream);
 
-// assignment [rows] by row number and mass [cells].
-template <class T>
-void write_result(const Chunk<T>& chunk, std::int64_t* assignment, double* mass,
-                  cudaStream_t stream);
+// The shares of the cells [cells].
+void write_masses(const ChunkTables& chunk, double* mass, cudaStream_t stream);
 
 }  // namespace ddkern::kmeans::cuda

@@ -143,8 +143,7 @@ __global__ void __launch_bounds__(kThreads) survey_kernel(Chunk<T> chunk, bool a
   }
 }
 
-template <class T>
-__global__ void scale_kernel(Chunk<T> chunk) {
+__global__ void scale_kernel(ChunkTables chunk) {
   const int g = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (g >= chunk.n_groups) return;
   GroupFrame& frame = chunk.frames[g];
@@ -153,8 +152,7 @@ __global__ void scale_kernel(Chunk<T> chunk) {
   frame.unscale = power_of_two(frame.exponent);
 }
 
-template <class T>
-__global__ void forget_sums_kernel(Chunk<T> chunk) {
+__global__ void forget_sums_kernel(ChunkTables chunk) {
   const int g = static_cast<int>(blockIdx.y);
   const int j = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   const GroupFrame& frame = chunk.frames[g];
@@ -271,8 +269,7 @@ __global__ void __launch_bounds__(kThreads, 3) pack_kernel(Chunk<T> chunk) {
 }
 
 // What is left of the frames, once the means of ||y||^2 are known.
-template <class T>
-__global__ void grid_kernel(Chunk<T> chunk) {
+__global__ void grid_kernel(ChunkTables chunk) {
   const int g = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (g >= chunk.n_groups) return;
   const GroupShape& shape = chunk.shapes[g];
@@ -302,8 +299,7 @@ __global__ void __launch_bounds__(kThreads) largest_of_cells_kernel(Chunk<T> chu
             static_cast<unsigned long long>(__double_as_longlong(largest)));
 }
 
-template <class T>
-__global__ void cell_scale_kernel(Chunk<T> chunk, int most_exponent) {
+__global__ void cell_scale_kernel(ChunkTables chunk, int most_exponent) {
   const int g = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (g >= chunk.n_groups) return;
   GroupFrame& frame = chunk.frames[g];
@@ -369,18 +365,18 @@ void survey_rows(const Chunk<T>& chunk, cudaStream_t stream) {
                                   stream));
   DDKERN_LAUNCH(guess_kernel<T>, chunk.n_groups, kThreads, 0, stream, chunk);
   sum_columns(chunk, false, stream);
-  DDKERN_LAUNCH(scale_kernel<T>, blocks_for(chunk.n_groups, kThreads), kThreads, 0, stream, chunk);
+  DDKERN_LAUNCH(scale_kernel, blocks_for(chunk.n_groups, kThreads), kThreads, 0, stream, chunk);
 }
 
 template <class T>
 void pack_rows(const Chunk<T>& chunk, cudaStream_t stream) {
   const dim3 features = by_feature(chunk.n_features, chunk.n_groups);
-  DDKERN_LAUNCH(forget_sums_kernel<T>, features, kThreads, 0, stream, chunk);
+  DDKERN_LAUNCH(forget_sums_kernel, features, kThreads, 0, stream, chunk);
   sum_columns(chunk, true, stream);
   DDKERN_LAUNCH(centre_kernel<T>, features, kThreads, 0, stream, chunk);
   pack_rows_in_frame(chunk, stream);
   find_means(chunk, chunk.sq_norms, Which::all, stream);
-  DDKERN_LAUNCH(grid_kernel<T>, blocks_for(chunk.n_groups, kThreads), kThreads, 0, stream, chunk);
+  DDKERN_LAUNCH(grid_kernel, blocks_for(chunk.n_groups, kThreads), kThreads, 0, stream, chunk);
 }
 
 template <class T>
@@ -390,8 +386,8 @@ void frame_cells(const Chunk<T>& chunk, cudaStream_t stream) {
       std::min(blocks_for(chunk.most_k * chunk.n_features, 4 * kThreads), kMostScalingBlocks),
       static_cast<unsigned>(chunk.n_groups));
   DDKERN_LAUNCH(largest_of_cells_kernel<T>, blocks, kThreads, 0, stream, chunk);
-  DDKERN_LAUNCH(cell_scale_kernel<T>, blocks_for(chunk.n_groups, kThreads), kThreads, 0, stream,
-                chunk, kMostExponent);
+  DDKERN_LAUNCH(cell_scale_kernel, blocks_for(chunk.n_groups, kThreads), kThreads, 0, stream, chunk,
+                kMostExponent);
   DDKERN_LAUNCH(cell_centre_kernel<T>, by_feature(chunk.n_features, chunk.n_groups), kThreads, 0,
                 stream, chunk);
 }

@@ -7,9 +7,8 @@ namespace ddkern::kmeans::cuda {
 namespace {
 
 // A thread has a row of the tile and goes through cells.
-template <class T>
 __global__ void __launch_bounds__(kTileRows)
-    score_rows_kernel(Chunk<T> chunk, const std::int32_t* seeds) {
+    score_rows_kernel(ChunkTables chunk, const std::int32_t* seeds) {
   const RowTile tile = chunk.tiles[blockIdx.x];
   const GroupShape& shape = chunk.shapes[tile.group];
   const std::int64_t i = tile.first + static_cast<int>(threadIdx.x);
@@ -24,8 +23,7 @@ __global__ void __launch_bounds__(kTileRows)
   }
 }
 
-template <class T>
-__global__ void __launch_bounds__(kTileRows) score_means_kernel(Chunk<T> chunk) {
+__global__ void __launch_bounds__(kTileRows) score_means_kernel(ChunkTables chunk) {
   const RowTile tile = chunk.tiles[blockIdx.x];
   if (chunk.runs[tile.group].active == 0) return;
   const GroupShape& shape = chunk.shapes[tile.group];
@@ -71,22 +69,15 @@ __global__ void __launch_bounds__(kTileRows) score_means_kernel(Chunk<T> chunk) 
 
 }  // namespace
 
-template <class T>
-void score_rows(const Chunk<T>& chunk, const std::int32_t* seeds, cudaStream_t stream) {
-  DDKERN_LAUNCH(score_rows_kernel<T>, chunk.n_tiles, kTileRows, 0, stream, chunk, seeds);
+void score_rows(const ChunkTables& chunk, const std::int32_t* seeds, cudaStream_t stream) {
+  DDKERN_LAUNCH(score_rows_kernel, chunk.n_tiles, kTileRows, 0, stream, chunk, seeds);
 }
 
-template <class T>
-void score_means(const Chunk<T>& chunk, cudaStream_t stream) {
+void score_means(const ChunkTables& chunk, cudaStream_t stream) {
   // Late iterations have few events a cell: what counts is how many cells are under way.
   constexpr unsigned kCellsAtOnce = 4;
   const dim3 grid(static_cast<unsigned>(chunk.n_tiles), kCellsAtOnce);
-  DDKERN_LAUNCH(score_means_kernel<T>, grid, kTileRows, 0, stream, chunk);
+  DDKERN_LAUNCH(score_means_kernel, grid, kTileRows, 0, stream, chunk);
 }
-
-template void score_rows(const Chunk<float>&, const std::int32_t*, cudaStream_t);
-template void score_rows(const Chunk<double>&, const std::int32_t*, cudaStream_t);
-template void score_means(const Chunk<float>&, cudaStream_t);
-template void score_means(const Chunk<double>&, cudaStream_t);
 
 }  // namespace ddkern::kmeans::cuda

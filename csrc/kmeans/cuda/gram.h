@@ -8,11 +8,9 @@
 namespace ddkern::kmeans::cuda {
 
 // Scores of centroids that are rows: seeds [cells] of the group.
-template <class T>
-void score_rows(const Chunk<T>& chunk, const std::int32_t* seeds, cudaStream_t stream);
+void score_rows(const ChunkTables& chunk, const std::int32_t* seeds, cudaStream_t stream);
 
 // Scores of the cells that the last update changed.
-template <class T>
-void score_means(const Chunk<T>& chunk, cudaStream_t stream);
+void score_means(const ChunkTables& chunk, cudaStream_t stream);
 
 }  // namespace ddkern::kmeans::cuda

@@ -13,8 +13,9 @@ constexpr int kSettleThreads = 128;
 
 // kSlices threads a row: each goes through every kSlices-th column, and the first joins what they
 // found.
-template <class T, int kSlices>
-__global__ void __launch_bounds__(kTileRows* kSlices) scan_kernel(Chunk<T> chunk, int first_tile) {
+template <int kSlices>
+__global__ void __launch_bounds__(kTileRows* kSlices)
+    scan_kernel(ChunkTables chunk, int first_tile) {
   constexpr int kKept = kListed + 1;
   constexpr int kShared = kSlices == 1 ? 1 : kTileRows;
   __shared__ float limits[kSlices][kShared], least[kSlices][kKept][kShared];
@@ -130,9 +131,8 @@ __global__ void __launch_bounds__(kExact ? kWarp : kSettleThreads, kExact ? 1 : 
   }
 }
 
-template <class T>
 __global__ void __launch_bounds__(kTileRows)
-    write_assignment_kernel(Chunk<T> chunk, std::int64_t* assignment) {
+    write_assignment_kernel(ChunkTables chunk, std::int64_t* assignment) {
   const std::int64_t position =
       static_cast<std::int64_t>(blockIdx.x) * kTileRows + static_cast<int>(threadIdx.x);
   if (position < chunk.n_rows) {
@@ -184,9 +184,8 @@ __global__ void __launch_bounds__(kTileRows)
 
 }  // namespace
 
-template <class T>
-void write_assignment(const Chunk<T>& chunk, std::int64_t* assignment, cudaStream_t stream) {
-  DDKERN_LAUNCH(write_assignment_kernel<T>, ddkern::cuda::blocks_for(chunk.n_rows, kTileRows),
+void write_assignment(const ChunkTables& chunk, std::int64_t* assignment, cudaStream_t stream) {
+  DDKERN_LAUNCH(write_assignment_kernel, ddkern::cuda::blocks_for(chunk.n_rows, kTileRows),
                 kTileRows, 0, stream, chunk, assignment);
 }
 
@@ -199,21 +198,19 @@ void write_distances(const Chunk<T>& chunk, int n_nearest, const std::int64_t* a
                 distance);
 }
 
-template <class T>
-void forget_open_rows(const Chunk<T>& chunk, cudaStream_t stream) {
+void forget_open_rows(const ChunkTables& chunk, cudaStream_t stream) {
   DDKERN_CUDA_TRY(cudaMemsetAsync(chunk.n_open, 0, sizeof(int), stream));
   DDKERN_CUDA_TRY(cudaMemsetAsync(chunk.n_ties, 0, sizeof(int), stream));
 }
 
-template <class T>
-void scan_scores(const Chunk<T>& chunk, int first_tile, int n_tiles, cudaStream_t stream) {
+void scan_scores(const ChunkTables& chunk, int first_tile, int n_tiles, cudaStream_t stream) {
   // Many columns and few tiles would leave most of the device idle.
   constexpr int kManyColumns = 256, kSlices = 4;
   if (chunk.most_k > kManyColumns) {
-    DDKERN_LAUNCH((scan_kernel<T, kSlices>), n_tiles, kTileRows * kSlices, 0, stream, chunk,
+    DDKERN_LAUNCH((scan_kernel<kSlices>), n_tiles, kTileRows * kSlices, 0, stream, chunk,
                   first_tile);
   } else {
-    DDKERN_LAUNCH((scan_kernel<T, 1>), n_tiles, kTileRows, 0, stream, chunk, first_tile);
+    DDKERN_LAUNCH((scan_kernel<1>), n_tiles, kTileRows, 0, stream, chunk, first_tile);
   }
 }
 
@@ -230,10 +227,7 @@ void settle_open_rows(const Chunk<T>& chunk, std::int64_t most_rows, int n_multi
 }
 
 #define DDKERN_INSTANTIATE(T)                                                       \
-  template void forget_open_rows(const Chunk<T>&, cudaStream_t);                    \
-  template void scan_scores(const Chunk<T>&, int, int, cudaStream_t);               \
   template void settle_open_rows(const Chunk<T>&, std::int64_t, int, cudaStream_t); \
-  template void write_assignment(const Chunk<T>&, std::int64_t*, cudaStream_t);     \
   template void write_distances(const Chunk<T>&, int, const std::int64_t*, double*, cudaStream_t)
 
 DDKERN_INSTANTIATE(float);

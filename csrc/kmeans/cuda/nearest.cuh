@@ -70,9 +70,9 @@ struct LeastScores {
 };
 
 // Writes the cell of a row where it is certain; else the row goes on the list of open ones.
-template <class T, int kKept>
-__device__ void decide(const Chunk<T>& chunk, int group, std::int64_t position, std::int64_t scores,
-                       bool wild, const LeastScores<kKept>& found) {
+template <int kKept>
+__device__ void decide(const ChunkTables& chunk, int group, std::int64_t position,
+                       std::int64_t scores, bool wild, const LeastScores<kKept>& found) {
   chunk.before[position] = chunk.assignment[position];
   if (!wild && !found.open()) {
     chunk.assignment[position] = found.column[0];
@@ -100,8 +100,8 @@ __device__ void decide(const Chunk<T>& chunk, int group, std::int64_t position, 
 
 // <Y, C> by one thread, for scores that were not kept. A sum of floats one after the other is
 // within the bound of products.h.
-template <class T>
-__device__ float packed_product(const Chunk<T>& chunk, std::int64_t position, std::int64_t cell) {
+inline __device__ float packed_product(const ChunkTables& chunk, std::int64_t position,
+                                       std::int64_t cell) {
   const __half* row = chunk.halves + position * chunk.n_padded;
   const __half* other = chunk.cell_halves + cell * chunk.n_padded;
   float sum = 0;
@@ -154,9 +154,8 @@ __device__ __forceinline__ void visit_candidates(const Chunk<T>& chunk, const Op
 
 // <Y, C> by four neighbouring threads, of which all call it and have it. Sums of floats, shorter
 // than those that the bound is for.
-template <class T>
-__device__ float packed_product_by_four(const Chunk<T>& chunk, std::int64_t position,
-                                        std::int64_t cell) {
+inline __device__ float packed_product_by_four(const ChunkTables& chunk, std::int64_t position,
+                                               std::int64_t cell) {
   const int part = static_cast<int>(threadIdx.x) % 4;
   const __half* row = chunk.halves + position * chunk.n_padded;
   const __half* other = chunk.cell_halves + cell * chunk.n_padded;
@@ -176,9 +175,8 @@ __device__ float packed_product_by_four(const Chunk<T>& chunk, std::int64_t posi
 
 // An upper bound of a row's least score from the cell that it is in, which is near still and rules
 // out most others from the start; infinity in the first pass. By four threads.
-template <class T>
-__device__ float limit_from_before(const Chunk<T>& chunk, const GroupShape& shape,
-                                   std::int64_t position, float row_lost, float row_norm) {
+inline __device__ float limit_from_before(const ChunkTables& chunk, const GroupShape& shape,
+                                          std::int64_t position, float row_lost, float row_norm) {
   const int before = chunk.assignment[position];
   if (before < 0) return INFINITY;
   const std::int64_t cell = shape.first_cell + before;
@@ -238,8 +236,8 @@ __device__ __forceinline__ void scan_tile(LeastScores<kKept> (&found)[kRows],
 }
 
 // Joins what four threads found and decides; 1 from the first of them where the row is open.
-template <class T, int kKept>
-__device__ int decide_by_four(const Chunk<T>& chunk, const RowTile& tile, int row, bool wild,
+template <int kKept>
+__device__ int decide_by_four(const ChunkTables& chunk, const RowTile& tile, int row, bool wild,
                               LeastScores<kKept>& found) {
 #pragma unroll
   for (int step = 1; step < 4; step *= 2) {

@@ -47,9 +47,8 @@ __device__ float limit_of_nearest(int k, int n_nearest, const Upper& upper) {
 }
 
 // All rows are open, to the columns that may be among the nearest. A thread a row.
-template <class T>
 __global__ void __launch_bounds__(kTileRows)
-    open_rows_kernel(Chunk<T> chunk, int first_tile, int n_nearest) {
+    open_rows_kernel(ChunkTables chunk, int first_tile, int n_nearest) {
   const RowTile tile = chunk.tiles[first_tile + static_cast<int>(blockIdx.x)];
   const GroupShape& shape = chunk.shapes[tile.group];
   const int place = static_cast<int>(threadIdx.x);
@@ -199,7 +198,7 @@ template <class T>
 void rank_cells(const Chunk<T>& chunk, int first_tile, int n_tiles, int n_nearest,
                 std::int64_t* columns, double* distances, cudaStream_t stream) {
   forget_open_rows(chunk, stream);
-  DDKERN_LAUNCH(open_rows_kernel<T>, n_tiles, kTileRows, 0, stream, chunk, first_tile, n_nearest);
+  DDKERN_LAUNCH(open_rows_kernel, n_tiles, kTileRows, 0, stream, chunk, first_tile, n_nearest);
   const std::int64_t n_rows = std::min(std::int64_t{n_tiles} * kTileRows, chunk.n_rows);
   const auto n_warps = static_cast<unsigned>(ranked_at_once(n_rows, n_nearest));
   DDKERN_LAUNCH((rank_kernel<T, false>), n_warps / kRankedABlock, kWarp * kRankedABlock, 0, stream,

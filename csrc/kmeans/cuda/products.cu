@@ -24,9 +24,9 @@ struct TileConfig {
   static_assert(kTilesM >= 1 && kTilesN >= 2 && kTilesN % 2 == 0);
 };
 
-template <class T, int kColumns, int kWarpsM, int kWarpsN, int kStages, bool kGram>
+template <int kColumns, int kWarpsM, int kWarpsN, int kStages, bool kGram>
 __global__ void __launch_bounds__(kWarpsM * kWarpsN * 32, kColumns > 128 ? 1 : 2)
-    product_kernel(Chunk<T> chunk, const ProductTile* product_tiles) {
+    product_kernel(ChunkTables chunk, const ProductTile* product_tiles) {
   using Config = TileConfig<kColumns, kWarpsM, kWarpsN, kStages>;
   constexpr int kRowsLoaded = Config::kRowsLoaded;
   DDKERN_DYNAMIC_SHARED(unsigned char, shared);
@@ -148,8 +148,7 @@ struct ScanConfig {
   };
 };
 
-template <class T>
-__global__ void __launch_bounds__(ScanConfig::kThreads, 2) product_scan_kernel(Chunk<T> chunk) {
+__global__ void __launch_bounds__(ScanConfig::kThreads, 2) product_scan_kernel(ChunkTables chunk) {
   using Config = ScanConfig;
   constexpr int kKept = kListed + 1;
   DDKERN_DYNAMIC_SHARED(unsigned char, shared);
@@ -269,40 +268,38 @@ __global__ void __launch_bounds__(ScanConfig::kThreads, 2) product_scan_kernel(C
   }
 }
 
-template <class T, int kColumns, int kWarpsM, int kWarpsN, int kStages, bool kGram>
-void launch(const Chunk<T>& chunk, const ProductTile* tiles, int n_tiles, int shared_bytes,
+template <int kColumns, int kWarpsM, int kWarpsN, int kStages, bool kGram>
+void launch(const ChunkTables& chunk, const ProductTile* tiles, int n_tiles, int shared_bytes,
             cudaStream_t stream) {
   if (n_tiles == 0) return;
   using Config = TileConfig<kColumns, kWarpsM, kWarpsN, kStages>;
   // A stage fewer where there is no room for all.
   if constexpr (Config::kSharedBytes > kLeastSharedBytes) {
     if (Config::kSharedBytes > shared_bytes) {
-      return launch<T, kColumns, kWarpsM, kWarpsN, kStages - 1, kGram>(chunk, tiles, n_tiles,
-                                                                       shared_bytes, stream);
+      return launch<kColumns, kWarpsM, kWarpsN, kStages - 1, kGram>(chunk, tiles, n_tiles,
+                                                                    shared_bytes, stream);
     }
   }
-  DDKERN_LAUNCH((product_kernel<T, kColumns, kWarpsM, kWarpsN, kStages, kGram>), n_tiles,
+  DDKERN_LAUNCH((product_kernel<kColumns, kWarpsM, kWarpsN, kStages, kGram>), n_tiles,
                 Config::kThreads, Config::kSharedBytes, stream, chunk, tiles);
 }
 
 }  // namespace
 
-template <class T>
-void multiply_with_cells(const Chunk<T>& chunk, const ProductTile* tiles, int n_tiles, int columns,
-                         int shared_bytes, cudaStream_t stream) {
+void multiply_with_cells(const ChunkTables& chunk, const ProductTile* tiles, int n_tiles,
+                         int columns, int shared_bytes, cudaStream_t stream) {
   switch (columns) {
-    case 16: return launch<T, 16, 8, 1, 5, false>(chunk, tiles, n_tiles, shared_bytes, stream);
-    case 32: return launch<T, 32, 4, 2, 5, false>(chunk, tiles, n_tiles, shared_bytes, stream);
-    case 64: return launch<T, 64, 4, 2, 4, false>(chunk, tiles, n_tiles, shared_bytes, stream);
-    case 128: return launch<T, 128, 2, 2, 3, false>(chunk, tiles, n_tiles, shared_bytes, stream);
-    default: return launch<T, 256, 2, 4, 4, false>(chunk, tiles, n_tiles, shared_bytes, stream);
+    case 16: return launch<16, 8, 1, 5, false>(chunk, tiles, n_tiles, shared_bytes, stream);
+    case 32: return launch<32, 4, 2, 5, false>(chunk, tiles, n_tiles, shared_bytes, stream);
+    case 64: return launch<64, 4, 2, 4, false>(chunk, tiles, n_tiles, shared_bytes, stream);
+    case 128: return launch<128, 2, 2, 3, false>(chunk, tiles, n_tiles, shared_bytes, stream);
+    default: return launch<256, 2, 4, 4, false>(chunk, tiles, n_tiles, shared_bytes, stream);
   }
 }
 
-template <class T>
-void multiply_rows(const Chunk<T>& chunk, const ProductTile* tiles, int n_tiles, int shared_bytes,
-                   cudaStream_t stream) {
-  launch<T, kGramColumns, 2, 4, 4, true>(chunk, tiles, n_tiles, shared_bytes, stream);
+void multiply_rows(const ChunkTables& chunk, const ProductTile* tiles, int n_tiles,
+                   int shared_bytes, cudaStream_t stream) {
+  launch<kGramColumns, 2, 4, 4, true>(chunk, tiles, n_tiles, shared_bytes, stream);
 }
 
 int most_features_scanned(int shared_bytes) {
@@ -313,24 +310,14 @@ int most_features_scanned(int shared_bytes) {
   return std::min(kMost, bytes / kBytesAFeature / kPadding * kPadding);
 }
 
-template <class T>
-void multiply_and_scan(const Chunk<T>& chunk, cudaStream_t stream) {
+void multiply_and_scan(const ChunkTables& chunk, cudaStream_t stream) {
   const std::size_t bytes = ScanConfig::kStages * sizeof(ScanConfig::Stage) +
                             static_cast<std::size_t>(kTileRows * chunk.n_padded) * sizeof(__half);
-  DDKERN_LAUNCH(product_scan_kernel<T>, chunk.n_tiles, ScanConfig::kThreads, bytes, stream, chunk);
+  DDKERN_LAUNCH(product_scan_kernel, chunk.n_tiles, ScanConfig::kThreads, bytes, stream, chunk);
 }
 
 double product_error(int n_padded) {
   return n_padded / 16 * ddkern::cuda::kMmaError * (1 + 0x1p-10);
 }
-
-template void multiply_with_cells(const Chunk<float>&, const ProductTile*, int, int, int,
-                                  cudaStream_t);
-template void multiply_with_cells(const Chunk<double>&, const ProductTile*, int, int, int,
-                                  cudaStream_t);
-template void multiply_and_scan(const Chunk<float>&, cudaStream_t);
-template void multiply_and_scan(const Chunk<double>&, cudaStream_t);
-template void multiply_rows(const Chunk<float>&, const ProductTile*, int, int, cudaStream_t);
-template void multiply_rows(const Chunk<double>&, const ProductTile*, int, int, cudaStream_t);
 
 }  // namespace ddkern::kmeans::cuda

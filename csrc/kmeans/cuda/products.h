@@ -27,27 +27,22 @@ constexpr int kGramColumns = 256;
 constexpr int kLeastSharedBytes = 99 << 10;
 
 // scores of `tiles` [n_tiles], each of 128 rows by `columns` cells: <Y, C>.
-template <class T>
-void multiply_with_cells(const Chunk<T>& chunk, const ProductTile* tiles, int n_tiles, int columns,
-                         int shared_bytes, cudaStream_t stream);
+void multiply_with_cells(const ChunkTables& chunk, const ProductTile* tiles, int n_tiles,
+                         int columns, int shared_bytes, cudaStream_t stream);
 
 // Products and the first step of nearest.h in one, for all rows of active groups: no score is kept.
 // Rows must be short enough for a tile of them to stay in shared memory: so many padded features.
 int most_features_scanned(int shared_bytes);
-template <class T>
-void multiply_and_scan(const Chunk<T>& chunk, cudaStream_t stream);
+void multiply_and_scan(const ChunkTables& chunk, cudaStream_t stream);
 
 // Tiles of 128 by 256 products of rows that reach below the diagonal of the Gram matrices; what
 // lies above it are mirror images.
-template <class T>
-void multiply_rows(const Chunk<T>& chunk, const ProductTile* tiles, int n_tiles, int shared_bytes,
-                   cudaStream_t stream);
+void multiply_rows(const ChunkTables& chunk, const ProductTile* tiles, int n_tiles,
+                   int shared_bytes, cudaStream_t stream);
 
 // Both on compute capability 9.0 (products_sm90a.cu), where the build has it: DDKERN_SM90A.
-template <class T>
-void multiply_and_scan_sm90a(const Chunk<T>& chunk, cudaStream_t stream);
-template <class T>
-void multiply_rows_sm90a(const Chunk<T>& chunk, const ProductTile* tiles, int n_tiles,
+void multiply_and_scan_sm90a(const ChunkTables& chunk, cudaStream_t stream);
+void multiply_rows_sm90a(const ChunkTables& chunk, const ProductTile* tiles, int n_tiles,
                          cudaStream_t stream);
 
 // How far a product may be from the exact one of the packed operands, relative to the product of

@@ -86,9 +86,8 @@ inline __device__ void multiply_by_warpgroup(float (&d)[32], std::uint64_t a, st
 
 #endif
 
-template <class T>
 __global__ void __launch_bounds__(kThreads, 1)
-    gram_kernel(Chunk<T> chunk, const ProductTile* product_tiles) {
+    gram_kernel(ChunkTables chunk, const ProductTile* product_tiles) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   DDKERN_DYNAMIC_SHARED(unsigned char, unaligned);
   const auto at = static_cast<unsigned>(__cvta_generic_to_shared(unaligned));
@@ -184,8 +183,7 @@ int scan_bytes(int n_padded) {
 
 // A block has a tile of rows in shared memory, 64 of them a warpgroup, and goes through the cells
 // 64 at a time. A thread has two rows and a quarter of the columns.
-template <class T>
-__global__ void __launch_bounds__(kThreads, 2) product_scan_kernel(Chunk<T> chunk) {
+__global__ void __launch_bounds__(kThreads, 2) product_scan_kernel(ChunkTables chunk) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   constexpr int kRows = 2, kKept = 3;
   DDKERN_DYNAMIC_SHARED(unsigned char, unaligned);
@@ -304,22 +302,15 @@ __global__ void __launch_bounds__(kThreads, 2) product_scan_kernel(Chunk<T> chun
 
 }  // namespace
 
-template <class T>
-void multiply_and_scan_sm90a(const Chunk<T>& chunk, cudaStream_t stream) {
-  DDKERN_LAUNCH(product_scan_kernel<T>, chunk.n_tiles, kThreads, scan_bytes(chunk.n_padded), stream,
+void multiply_and_scan_sm90a(const ChunkTables& chunk, cudaStream_t stream) {
+  DDKERN_LAUNCH(product_scan_kernel, chunk.n_tiles, kThreads, scan_bytes(chunk.n_padded), stream,
                 chunk);
 }
 
-template <class T>
-void multiply_rows_sm90a(const Chunk<T>& chunk, const ProductTile* tiles, int n_tiles,
+void multiply_rows_sm90a(const ChunkTables& chunk, const ProductTile* tiles, int n_tiles,
                          cudaStream_t stream) {
   if (n_tiles == 0) return;
-  DDKERN_LAUNCH(gram_kernel<T>, n_tiles, kThreads, kSharedBytes, stream, chunk, tiles);
+  DDKERN_LAUNCH(gram_kernel, n_tiles, kThreads, kSharedBytes, stream, chunk, tiles);
 }
-
-template void multiply_and_scan_sm90a(const Chunk<float>&, cudaStream_t);
-template void multiply_and_scan_sm90a(const Chunk<double>&, cudaStream_t);
-template void multiply_rows_sm90a(const Chunk<float>&, const ProductTile*, int, cudaStream_t);
-template void multiply_rows_sm90a(const Chunk<double>&, const ProductTile*, int, cudaStream_t);
 
 }  // namespace ddkern::kmeans::cuda

@@ -31,8 +31,7 @@ constexpr int kLargestExponent = 800;
 
 // --- kernels of the bookkeeping ------------------------------------------------------------------
 
-template <class T>
-__global__ void start_run_kernel(Chunk<T> chunk) {
+__global__ void start_run_kernel(ChunkTables chunk) {
   const int g = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (g >= chunk.n_groups) return;
   chunk.runs[g] = GroupRun{};
@@ -40,8 +39,8 @@ __global__ void start_run_kernel(Chunk<T> chunk) {
 }
 
 // Seeds as row numbers.
-template <class T>
-__global__ void write_seeds_kernel(Chunk<T> chunk, const std::int32_t* seeds, std::int64_t* out) {
+__global__ void write_seeds_kernel(ChunkTables chunk, const std::int32_t* seeds,
+                                   std::int64_t* out) {
   const GroupShape& shape = chunk.shapes[blockIdx.x];
   for (int c = static_cast<int>(threadIdx.x); c < shape.k; c += static_cast<int>(blockDim.x)) {
     out[shape.first_cell + c] = chunk.row_number(shape.begin + seeds[shape.first_cell + c]);
@@ -213,7 +212,8 @@ class ChunkSolver {
       space_.chunk.assignment = space_.best_assignment;
       space_.chunk.cell_units = space_.best_units;
     }
-    write_result(chunk(), output.assignment, output.mass + first_cell, stream_);
+    write_assignment(chunk(), output.assignment, stream_);
+    write_masses(chunk(), output.mass + first_cell, stream_);
     DDKERN_CUDA_TRY(cudaStreamSynchronize(stream_));
     const std::vector<double> laps = clock.seconds();
     for (std::size_t lap = 1; lap < laps.size(); ++lap) {
@@ -234,7 +234,7 @@ class ChunkSolver {
   void seed(std::int64_t* seeds, double* potential) {
     prepare();
     draw_seeds(0);
-    DDKERN_LAUNCH(write_seeds_kernel<T>, chunk().n_groups, 256, 0, stream_, chunk(),
+    DDKERN_LAUNCH(write_seeds_kernel, chunk().n_groups, 256, 0, stream_, chunk(),
                   space_.seeding.seeds, seeds + first_cell_[size(plan_.first)]);
     const auto found = download(space_.seeding.groups, chunk().n_groups);
     const auto frames = download(chunk().frames, chunk().n_groups);
@@ -499,8 +499,7 @@ class ChunkSolver {
       clear(c.off, c.n_cells, 0);
       clear(c.shifts, c.n_cells, 0);
     }
-    DDKERN_LAUNCH(start_run_kernel<T>, ddkern::cuda::blocks_for(c.n_groups, 128), 128, 0, stream_,
-                  c);
+    DDKERN_LAUNCH(start_run_kernel, ddkern::cuda::blocks_for(c.n_groups, 128), 128, 0, stream_, c);
   }
 
   bool scans_products() const {

@@ -12,9 +12,8 @@ using ddkern::cuda::Largest;
 using ddkern::cuda::Sum;
 
 // A thread has a row of the tile. The largest of non-negative numbers has no order.
-template <class T>
 __global__ void __launch_bounds__(kTileRows)
-    largest_kernel(Chunk<T> chunk, const double* values, Which which) {
+    largest_kernel(ChunkTables chunk, const double* values, Which which) {
   __shared__ double shared[kTileRows / kWarp];
   const RowTile tile = chunk.tiles[blockIdx.x];
   if (!takes_part(chunk.runs[tile.group], which)) return;
@@ -26,9 +25,8 @@ __global__ void __launch_bounds__(kTileRows)
   if (threadIdx.x == 0) ddkern::cuda::atomic_max(&chunk.means[tile.group].largest, largest);
 }
 
-template <class T>
 __global__ void __launch_bounds__(kTileRows)
-    sum_kernel(Chunk<T> chunk, const double* values, Which which) {
+    sum_kernel(ChunkTables chunk, const double* values, Which which) {
   __shared__ std::int64_t shared[kTileRows / kWarp];
   const RowTile tile = chunk.tiles[blockIdx.x];
   if (!takes_part(chunk.runs[tile.group], which)) return;
@@ -44,8 +42,7 @@ __global__ void __launch_bounds__(kTileRows)
   if (threadIdx.x == 0) ddkern::cuda::atomic_add(&mean.sum, sum);
 }
 
-template <class T>
-__global__ void mean_kernel(Chunk<T> chunk) {
+__global__ void mean_kernel(ChunkTables chunk) {
   const int g = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (g >= chunk.n_groups) return;
   const GroupShape& shape = chunk.shapes[g];
@@ -54,32 +51,23 @@ __global__ void mean_kernel(Chunk<T> chunk) {
               shape.mean_factor * power_of_two(grid_exponent(mean.largest) - shape.grid_bits);
 }
 
-template <class T>
-void launch_largest(const Chunk<T>& chunk, const double* values, Which which, cudaStream_t stream) {
+void launch_largest(const ChunkTables& chunk, const double* values, Which which,
+                    cudaStream_t stream) {
   DDKERN_CUDA_TRY(cudaMemsetAsync(
       chunk.means, 0, sizeof(GroupMean) * static_cast<std::size_t>(chunk.n_groups), stream));
-  DDKERN_LAUNCH(largest_kernel<T>, chunk.n_tiles, kTileRows, 0, stream, chunk, values, which);
+  DDKERN_LAUNCH(largest_kernel, chunk.n_tiles, kTileRows, 0, stream, chunk, values, which);
 }
 
 }  // namespace
 
-template <class T>
-void find_largest(const Chunk<T>& chunk, const double* values, cudaStream_t stream) {
+void find_largest(const ChunkTables& chunk, const double* values, cudaStream_t stream) {
   launch_largest(chunk, values, Which::all, stream);
 }
 
-template <class T>
-void find_means(const Chunk<T>& chunk, const double* values, Which which, cudaStream_t stream) {
+void find_means(const ChunkTables& chunk, const double* values, Which which, cudaStream_t stream) {
   launch_largest(chunk, values, which, stream);
-  DDKERN_LAUNCH(sum_kernel<T>, chunk.n_tiles, kTileRows, 0, stream, chunk, values, which);
-  DDKERN_LAUNCH(mean_kernel<T>, blocks_for(chunk.n_groups, kTileRows), kTileRows, 0, stream, chunk);
+  DDKERN_LAUNCH(sum_kernel, chunk.n_tiles, kTileRows, 0, stream, chunk, values, which);
+  DDKERN_LAUNCH(mean_kernel, blocks_for(chunk.n_groups, kTileRows), kTileRows, 0, stream, chunk);
 }
-
-#define DDKERN_INSTANTIATE(T)                                               \
-  template void find_largest(const Chunk<T>&, const double*, cudaStream_t); \
-  template void find_means(const Chunk<T>&, const double*, Which, cudaStream_t)
-
-DDKERN_INSTANTIATE(float);
-DDKERN_INSTANTIATE(double);
 
 }  // namespace ddkern::kmeans::cuda

@@ -8,11 +8,9 @@
 namespace ddkern::kmeans::cuda {
 
 // chunk.means[g].largest: of the values of the rows that count. None is negative.
-template <class T>
-void find_largest(const Chunk<T>& chunk, const double* values, cudaStream_t stream);
+void find_largest(const ChunkTables& chunk, const double* values, cudaStream_t stream);
 
 // chunk.means of the groups that are asked for.
-template <class T>
-void find_means(const Chunk<T>& chunk, const double* values, Which which, cudaStream_t stream);
+void find_means(const ChunkTables& chunk, const double* values, Which which, cudaStream_t stream);
 
 }  // namespace ddkern::kmeans::cuda

@@ -23,8 +23,7 @@ inline __device__ double chain_distance(float dot, float norm, float candidate_n
 }
 
 // By how much a candidate at this distance would lower the potential.
-template <class T>
-__device__ std::int64_t gain_of(const Chunk<T>& chunk, const SeedTables& tables, double unit,
+__device__ std::int64_t gain_of(const ChunkTables& chunk, const SeedTables& tables, double unit,
                                 std::int64_t position, double distance) {
   const double now = tables.closest[position];
   if (!(now > 0)) return 0;

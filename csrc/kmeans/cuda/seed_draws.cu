@@ -11,8 +11,7 @@ namespace {
 using ddkern::cuda::block_reduce;
 using ddkern::cuda::Sum;
 
-template <class T>
-__global__ void __launch_bounds__(kTileRows) start_kernel(Chunk<T> chunk, SeedTables tables) {
+__global__ void __launch_bounds__(kTileRows) start_kernel(ChunkTables chunk, SeedTables tables) {
   const RowTile tile = chunk.tiles[blockIdx.x];
   const GroupShape& shape = chunk.shapes[tile.group];
   const int row = tile.first + static_cast<int>(threadIdx.x);
@@ -61,26 +60,24 @@ __global__ void __launch_bounds__(kTileRows)
 }
 
 // The mass that a row is drawn with.
-template <class T>
 struct UntakenMass {
-  const Chunk<T>& chunk;
+  const ChunkTables& chunk;
   const SeedTables& tables;
   bool all_taken;
 
-  __device__ UntakenMass(const Chunk<T>& of, const SeedTables& with, int g)
+  __device__ UntakenMass(const ChunkTables& of, const SeedTables& with, int g)
       : chunk(of), tables(with), all_taken(with.groups[g].n_taken == of.shapes[g].n_positive) {}
   __device__ std::int64_t operator()(std::int64_t position) const {
     return all_taken || tables.taken[position] == 0 ? chunk.units_at(position) : 0;
   }
 };
-template <class T>
 struct DistanceMass {
-  const Chunk<T>& chunk;
+  const ChunkTables& chunk;
   const SeedTables& tables;
   int shift;
   double unit;
 
-  __device__ DistanceMass(const Chunk<T>& of, const SeedTables& with, int g)
+  __device__ DistanceMass(const ChunkTables& of, const SeedTables& with, int g)
       : chunk(of), tables(with), shift(of.shapes[g].grid_bits - grid_exponent(of.means[g].largest)),
         unit(power_of_two(shift)) {}
   __device__ std::int64_t operator()(std::int64_t position) const {
@@ -88,9 +85,9 @@ struct DistanceMass {
   }
 };
 
-template <class T, class Mass>
+template <class Mass>
 __global__ void __launch_bounds__(kTileRows)
-    mass_kernel(Chunk<T> chunk, SeedTables tables, int step) {
+    mass_kernel(ChunkTables chunk, SeedTables tables, int step) {
   __shared__ std::int64_t shared[kTileRows / kWarp];
   const RowTile tile = chunk.tiles[blockIdx.x];
   const GroupShape& shape = chunk.shapes[tile.group];
@@ -147,15 +144,14 @@ __device__ std::int64_t draw_rows(const SeedTables& tables, const GroupShape& sh
   return total;
 }
 
-template <class T>
 __global__ void __launch_bounds__(kDrawThreads)
-    draw_untaken_kernel(Chunk<T> chunk, SeedTables tables, int step, unsigned restart) {
+    draw_untaken_kernel(ChunkTables chunk, SeedTables tables, int step, unsigned restart) {
   __shared__ int found;
   const int g = static_cast<int>(blockIdx.x);
   const GroupShape& shape = chunk.shapes[g];
   if (step >= shape.k) return;
   draw_rows(
-      tables, shape, 1, UntakenMass<T>(chunk, tables, g),
+      tables, shape, 1, UntakenMass(chunk, tables, g),
       [&](int) { return uniform(shape.seed, shape.id, static_cast<unsigned>(step), restart, 0); },
       &found);
   if (threadIdx.x != 0) return;
@@ -163,16 +159,15 @@ __global__ void __launch_bounds__(kDrawThreads)
   tables.groups[g].candidate[0] = found;
 }
 
-template <class T>
 __global__ void __launch_bounds__(kDrawThreads)
-    draw_candidates_kernel(Chunk<T> chunk, SeedTables tables, int step, unsigned restart) {
+    draw_candidates_kernel(ChunkTables chunk, SeedTables tables, int step, unsigned restart) {
   __shared__ int found[kMostTrials];
   const int g = static_cast<int>(blockIdx.x);
   const GroupShape& shape = chunk.shapes[g];
   if (step > shape.k) return;
   GroupSeeding& seeding = tables.groups[g];
   const int n_draws = step < shape.k ? shape.n_trials : 0;
-  const DistanceMass<T> mass(chunk, tables, g);
+  const DistanceMass mass(chunk, tables, g);
   const std::int64_t total = draw_rows(
       tables, shape, n_draws, mass,
       [&](int t) {
@@ -199,18 +194,16 @@ __global__ void __launch_bounds__(kDrawThreads)
 
 }  // namespace
 
-template <class T>
-void start_seeding(const Chunk<T>& chunk, const SeedTables& tables, cudaStream_t stream) {
-  DDKERN_LAUNCH(start_kernel<T>, chunk.n_tiles, kTileRows, 0, stream, chunk, tables);
+void start_seeding(const ChunkTables& chunk, const SeedTables& tables, cudaStream_t stream) {
+  DDKERN_LAUNCH(start_kernel, chunk.n_tiles, kTileRows, 0, stream, chunk, tables);
 }
 
-template <class T>
-void draw_untaken(const Chunk<T>& chunk, const SeedTables& tables, int step, unsigned restart,
+void draw_untaken(const ChunkTables& chunk, const SeedTables& tables, int step, unsigned restart,
                   cudaStream_t stream) {
-  DDKERN_LAUNCH((mass_kernel<T, UntakenMass<T>>), chunk.n_tiles, kTileRows, 0, stream, chunk,
-                tables, step);
-  DDKERN_LAUNCH(draw_untaken_kernel<T>, chunk.n_groups, kDrawThreads, 0, stream, chunk, tables,
-                step, restart);
+  DDKERN_LAUNCH((mass_kernel<UntakenMass>), chunk.n_tiles, kTileRows, 0, stream, chunk, tables,
+                step);
+  DDKERN_LAUNCH(draw_untaken_kernel, chunk.n_groups, kDrawThreads, 0, stream, chunk, tables, step,
+                restart);
 }
 
 template <class T>
@@ -220,23 +213,16 @@ void end_step(const Chunk<T>& chunk, const SeedTables& tables, int step, bool ch
                 chosen, listed);
 }
 
-template <class T>
-void draw_candidates(const Chunk<T>& chunk, const SeedTables& tables, int step, unsigned restart,
+void draw_candidates(const ChunkTables& chunk, const SeedTables& tables, int step, unsigned restart,
                      cudaStream_t stream) {
   find_largest(chunk, tables.closest, stream);
-  DDKERN_LAUNCH((mass_kernel<T, DistanceMass<T>>), chunk.n_tiles, kTileRows, 0, stream, chunk,
-                tables, step);
-  DDKERN_LAUNCH(draw_candidates_kernel<T>, chunk.n_groups, kDrawThreads, 0, stream, chunk, tables,
+  DDKERN_LAUNCH((mass_kernel<DistanceMass>), chunk.n_tiles, kTileRows, 0, stream, chunk, tables,
+                step);
+  DDKERN_LAUNCH(draw_candidates_kernel, chunk.n_groups, kDrawThreads, 0, stream, chunk, tables,
                 step, restart);
 }
 
-#define DDKERN_INSTANTIATE(T)                                                                  \
-  template void start_seeding(const Chunk<T>&, const SeedTables&, cudaStream_t);               \
-  template void draw_untaken(const Chunk<T>&, const SeedTables&, int, unsigned, cudaStream_t); \
-  template void end_step(const Chunk<T>&, const SeedTables&, int, bool, bool, cudaStream_t);   \
-  template void draw_candidates(const Chunk<T>&, const SeedTables&, int, unsigned, cudaStream_t)
-
-DDKERN_INSTANTIATE(float);
-DDKERN_INSTANTIATE(double);
+template void end_step(const Chunk<float>&, const SeedTables&, int, bool, bool, cudaStream_t);
+template void end_step(const Chunk<double>&, const SeedTables&, int, bool, bool, cudaStream_t);
 
 }  // namespace ddkern::kmeans::cuda

@@ -10,12 +10,10 @@
 namespace ddkern::kmeans::cuda {
 
 // No row is taken, and none has a distance.
-template <class T>
-void start_seeding(const Chunk<T>& chunk, const SeedTables& tables, cudaStream_t stream);
+void start_seeding(const ChunkTables& chunk, const SeedTables& tables, cudaStream_t stream);
 
 // The seed of `step`, from the masses of the rows that equal no seed, or of all if there are none.
-template <class T>
-void draw_untaken(const Chunk<T>& chunk, const SeedTables& tables, int step, unsigned restart,
+void draw_untaken(const ChunkTables& chunk, const SeedTables& tables, int step, unsigned restart,
                   cudaStream_t stream);
 
 // Rows that equal the seed of step - 1 are taken. With `chosen`, the distances of the trial that
@@ -25,8 +23,7 @@ void end_step(const Chunk<T>& chunk, const SeedTables& tables, int step, bool ch
               cudaStream_t stream);
 
 // The potential after step - 1, and the candidates of `step` in the groups that have that step.
-template <class T>
-void draw_candidates(const Chunk<T>& chunk, const SeedTables& tables, int step, unsigned restart,
+void draw_candidates(const ChunkTables& chunk, const SeedTables& tables, int step, unsigned restart,
                      cudaStream_t stream);
 
 }  // namespace ddkern::kmeans::cuda

@@ -16,8 +16,7 @@ constexpr int kThreads = kDrawThreads;
 constexpr int kWarps = kDrawWarps;
 
 // The grid of the masses follows from the largest distance; then their total and the trials.
-template <class T>
-__device__ std::int64_t weigh_and_draw(const Chunk<T>& chunk, const SeedTables& tables,
+__device__ std::int64_t weigh_and_draw(const ChunkTables& chunk, const SeedTables& tables,
                                        const GroupShape& shape, GroupSeeding& seeding,
                                        unsigned step, unsigned restart, int n_draws, double* shared,
                                        std::int64_t* found, std::int64_t* rests) {

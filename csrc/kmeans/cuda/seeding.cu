@@ -19,9 +19,8 @@ constexpr int kThreads = 256;
 
 // Bounds of d32 from the Gram matrix, for a row a thread and all trials of the step; rows that
 // cannot come nearer are left as they are.
-template <class T>
 __global__ void __launch_bounds__(kTileRows)
-    screen_kernel(Chunk<T> chunk, SeedTables tables, int step, double product_error) {
+    screen_kernel(ChunkTables chunk, SeedTables tables, int step, double product_error) {
   const RowTile tile = chunk.tiles[blockIdx.x];
   const GroupShape& shape = chunk.shapes[tile.group];
   GroupSeeding& seeding = tables.groups[tile.group];
@@ -85,8 +84,7 @@ inline __device__ void append_items(ChainItem* items, int* n_items, int g, int t
 }
 
 // The most promising trial first: its gain, once known, rules out most of the others.
-template <class T>
-__global__ void pick_first_kernel(Chunk<T> chunk, SeedTables tables, int step) {
+__global__ void pick_first_kernel(ChunkTables chunk, SeedTables tables, int step) {
   const int g = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (g >= chunk.n_groups) return;
   const GroupShape& shape = chunk.shapes[g];
@@ -106,8 +104,7 @@ __global__ void pick_first_kernel(Chunk<T> chunk, SeedTables tables, int step) {
   append_items(tables.items, tables.n_items, g, first, seeding.n_open[first]);
 }
 
-template <class T>
-__global__ void pick_rest_kernel(Chunk<T> chunk, SeedTables tables, int step) {
+__global__ void pick_rest_kernel(ChunkTables chunk, SeedTables tables, int step) {
   const int g = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (g >= chunk.n_groups) return;
   const GroupShape& shape = chunk.shapes[g];
@@ -129,8 +126,7 @@ __global__ void pick_rest_kernel(Chunk<T> chunk, SeedTables tables, int step) {
 
 // The largest gain is the least potential; the lowest trial among equals. `lists`: only the trials
 // that were wanted have a gain.
-template <class T>
-__global__ void choose_kernel(Chunk<T> chunk, SeedTables tables, int step, bool lists) {
+__global__ void choose_kernel(ChunkTables chunk, SeedTables tables, int step, bool lists) {
   const int g = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (g >= chunk.n_groups) return;
   const GroupShape& shape = chunk.shapes[g];
@@ -185,16 +181,16 @@ void seed_plus_plus(const Chunk<T>& chunk, const SeedTables& tables, std::int64_
     take_slow_steps(chunk, tables, step, restart, stream);
     if (lists) {
       DDKERN_CUDA_TRY(cudaMemsetAsync(tables.n_items, 0, 2 * sizeof(int), stream));
-      DDKERN_LAUNCH(screen_kernel<T>, n_tiles, kTileRows, 0, stream, chunk, tables, step,
+      DDKERN_LAUNCH(screen_kernel, n_tiles, kTileRows, 0, stream, chunk, tables, step,
                     product_error);
-      DDKERN_LAUNCH(pick_first_kernel<T>, group_blocks, kWarp, 0, stream, chunk, tables, step);
+      DDKERN_LAUNCH(pick_first_kernel, group_blocks, kWarp, 0, stream, chunk, tables, step);
       take_listed_chains(chunk, tables, 0, stream);
-      DDKERN_LAUNCH(pick_rest_kernel<T>, group_blocks, kWarp, 0, stream, chunk, tables, step);
+      DDKERN_LAUNCH(pick_rest_kernel, group_blocks, kWarp, 0, stream, chunk, tables, step);
       take_listed_chains(chunk, tables, 1, stream);
     } else {
       take_all_chains(chunk, tables, step, most_trials, stream);
     }
-    DDKERN_LAUNCH(choose_kernel<T>, group_blocks, kWarp, 0, stream, chunk, tables, step, lists);
+    DDKERN_LAUNCH(choose_kernel, group_blocks, kWarp, 0, stream, chunk, tables, step, lists);
   }
 }
 

@@ -116,10 +116,9 @@ struct OpenRow {
 };
 static_assert(sizeof(OpenRow) == 40);  // no padding, which would be copied without being written
 
-template <class T>
-struct Chunk {
-  // The rows.
-  const T* x;                 // row r begins at x + r * stride
+// What does not depend on the type of the values. Kernels that read none take this part alone, and
+// are compiled once for all types.
+struct ChunkTables {
   const std::int64_t* order;  // [n_rows] or null
   std::int64_t stride, first_row;
   std::int64_t n_rows, n_cells;
@@ -143,10 +142,8 @@ struct Chunk {
   double* distances;     // scratch of repairs and of the final distortion
   // By group and feature.
   std::int64_t* column_sums;
-  T* centre;
   const std::int32_t* cell_group;  // [n_cells]
   // By cell; vectors have n_features, or n_padded where packed.
-  T* centroids;
   std::int64_t* sums;
   std::int64_t* cell_units;
   double* mean_sq_norms;
@@ -175,11 +172,19 @@ struct Chunk {
   __device__ std::int64_t row_number(std::int64_t position) const {
     return order != nullptr ? order[position] : first_row + position;
   }
-  __device__ const T* row(std::int64_t position) const { return x + row_number(position) * stride; }
   __device__ std::int64_t units_at(std::int64_t position) const {
     return units == nullptr ? 1 : units[position];
   }
   __device__ bool counts(std::int64_t position) const { return units_at(position) > 0; }
+};
+
+template <class T>
+struct Chunk : ChunkTables {
+  const T* x;    // row r begins at x + r * stride
+  T* centre;     // [n_features] a group
+  T* centroids;  // [n_features] a cell
+
+  __device__ const T* row(std::int64_t position) const { return x + row_number(position) * stride; }
 };
 
 // Whether every row begins at a multiple of 16 bytes and has a whole number of them.

@@ -24,8 +24,7 @@ constexpr unsigned kMostParts = 32;
 constexpr float kLargestHalf = 65504;
 
 // Masses move at once; a changed cell forgets its members, which the next kernel counts anew.
-template <class T>
-__global__ void __launch_bounds__(kTileRows) move_masses_kernel(Chunk<T> chunk) {
+__global__ void __launch_bounds__(kTileRows) move_masses_kernel(ChunkTables chunk) {
   const RowTile tile = chunk.tiles[blockIdx.x];
   GroupRun& run = chunk.runs[tile.group];
   if (run.active == 0) return;
@@ -51,8 +50,7 @@ __global__ void __launch_bounds__(kTileRows) move_masses_kernel(Chunk<T> chunk) 
   if (any && threadIdx.x == 0) atomicOr(&run.any_moved, 1);
 }
 
-template <class T>
-__global__ void forget_members_kernel(Chunk<T> chunk) {
+__global__ void forget_members_kernel(ChunkTables chunk) {
   const std::int64_t cell = blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x;
   if (cell >= chunk.n_cells || chunk.n_events[cell] == 0) return;
   chunk.n_members[cell] = 0;
@@ -63,8 +61,7 @@ __global__ void forget_members_kernel(Chunk<T> chunk) {
 
 // Members of changed cells: how many, the first, and the range of their hashes. Only cells whose
 // members all hash alike can have one value.
-template <class T>
-__global__ void __launch_bounds__(kTileRows) count_members_kernel(Chunk<T> chunk) {
+__global__ void __launch_bounds__(kTileRows) count_members_kernel(ChunkTables chunk) {
   const RowTile tile = chunk.tiles[blockIdx.x];
   if (chunk.runs[tile.group].active == 0) return;
   const GroupShape& shape = chunk.shapes[tile.group];
@@ -81,8 +78,8 @@ __global__ void __launch_bounds__(kTileRows) count_members_kernel(Chunk<T> chunk
 }
 
 // One block a group: where the events of every cell begin. A group has room for two a row.
-template <class T>
-__global__ void __launch_bounds__(kThreads) place_events_kernel(Chunk<T> chunk, bool also_ended) {
+__global__ void __launch_bounds__(kThreads)
+    place_events_kernel(ChunkTables chunk, bool also_ended) {
   __shared__ std::int64_t shared[kThreads / kWarp + 1];
   const GroupShape& shape = chunk.shapes[blockIdx.x];
   const bool takes_part = also_ended || chunk.runs[blockIdx.x].active != 0;
@@ -101,8 +98,8 @@ __global__ void __launch_bounds__(kThreads) place_events_kernel(Chunk<T> chunk, 
   }
 }
 
-template <class T>
-__global__ void __launch_bounds__(kTileRows) list_events_kernel(Chunk<T> chunk, bool also_ended) {
+__global__ void __launch_bounds__(kTileRows)
+    list_events_kernel(ChunkTables chunk, bool also_ended) {
   const RowTile tile = chunk.tiles[blockIdx.x];
   if (!also_ended && chunk.runs[tile.group].active == 0) return;
   const GroupShape& shape = chunk.shapes[tile.group];
@@ -198,8 +195,7 @@ __global__ void __launch_bounds__(kThreads) accumulate_kernel(Chunk<T> chunk, bo
 // --- repairs -----------------------------------------------------------------------------------
 
 // One block a group.
-template <class T>
-__global__ void __launch_bounds__(kThreads) find_dead_kernel(Chunk<T> chunk) {
+__global__ void __launch_bounds__(kThreads) find_dead_kernel(ChunkTables chunk) {
   const int g = static_cast<int>(blockIdx.x);
   const GroupShape& shape = chunk.shapes[g];
   GroupRun& run = chunk.runs[g];
@@ -447,18 +443,17 @@ __global__ void __launch_bounds__(kCellThreads, 3)
 
 }  // namespace
 
-template <class T>
-void count_moves(const Chunk<T>& chunk, cudaStream_t stream) {
-  DDKERN_LAUNCH(move_masses_kernel<T>, chunk.n_tiles, kTileRows, 0, stream, chunk);
-  DDKERN_LAUNCH(forget_members_kernel<T>, blocks_for(chunk.n_cells, kThreads), kThreads, 0, stream,
+void count_moves(const ChunkTables& chunk, cudaStream_t stream) {
+  DDKERN_LAUNCH(move_masses_kernel, chunk.n_tiles, kTileRows, 0, stream, chunk);
+  DDKERN_LAUNCH(forget_members_kernel, blocks_for(chunk.n_cells, kThreads), kThreads, 0, stream,
                 chunk);
-  DDKERN_LAUNCH(count_members_kernel<T>, chunk.n_tiles, kTileRows, 0, stream, chunk);
+  DDKERN_LAUNCH(count_members_kernel, chunk.n_tiles, kTileRows, 0, stream, chunk);
 }
 
 template <class T>
 void update_sums(const Chunk<T>& chunk, bool also_ended, cudaStream_t stream) {
-  DDKERN_LAUNCH(place_events_kernel<T>, chunk.n_groups, kThreads, 0, stream, chunk, also_ended);
-  DDKERN_LAUNCH(list_events_kernel<T>, chunk.n_tiles, kTileRows, 0, stream, chunk, also_ended);
+  DDKERN_LAUNCH(place_events_kernel, chunk.n_groups, kThreads, 0, stream, chunk, also_ended);
+  DDKERN_LAUNCH(list_events_kernel, chunk.n_tiles, kTileRows, 0, stream, chunk, also_ended);
   // Threads for the features that there are, and parts only where a cell may have many rows.
   const int wanted = (chunk.n_features + kColumnsAThread - 1) / kColumnsAThread;
   const int threads = wanted >= kThreads ? kThreads : (wanted + kWarp - 1) / kWarp * kWarp;
@@ -476,7 +471,7 @@ void update_sums(const Chunk<T>& chunk, bool also_ended, cudaStream_t stream) {
 
 template <class T>
 void repair_cells(const Chunk<T>& chunk, cudaStream_t stream) {
-  DDKERN_LAUNCH(find_dead_kernel<T>, chunk.n_groups, kThreads, 0, stream, chunk);
+  DDKERN_LAUNCH(find_dead_kernel, chunk.n_groups, kThreads, 0, stream, chunk);
   find_own_distances(chunk, Which::dead, stream);
   DDKERN_LAUNCH(repair_kernel<T>, chunk.n_groups, kThreads, 0, stream, chunk);
   DDKERN_LAUNCH(single_value_kernel<T>, static_cast<unsigned>(chunk.n_cells), kThreads, 0, stream,
@@ -492,7 +487,6 @@ void finish_cells(const Chunk<T>& chunk, Finish how, bool gram, double product_e
 }
 
 #define DDKERN_INSTANTIATE(T)                                     \
-  template void count_moves(const Chunk<T>&, cudaStream_t);       \
   template void update_sums(const Chunk<T>&, bool, cudaStream_t); \
   template void repair_cells(const Chunk<T>&, cudaStream_t);      \
   template void finish_cells(const Chunk<T>&, Finish, bool, double, cudaStream_t)

@@ -14,8 +14,7 @@ enum class Finish {
 };
 
 // After find_nearest(): masses and members of the cells, and which rows come and go.
-template <class T>
-void count_moves(const Chunk<T>& chunk, cudaStream_t stream);
+void count_moves(const ChunkTables& chunk, cudaStream_t stream);
 
 // Brings the sums up to date with the last assignment. Also for groups that have ended, whose last
 // moves are not in the sums yet.
