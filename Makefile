@@ -8,11 +8,14 @@ VENV ?= .venv
 # Extra arguments for pytest, for example PYTEST_ARGS="-k ties -x", and for the demo.
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
-# Processes that share the tests, a file at a time; memory is for some. Threads of theirs that wait
-# must not spin.
+# Which tests: a marker expression of pytest, nothing for all of them.
+MARKS ?= not slow
+# Processes that share the tests, a file at a time; memory is for some. They share the CPUs as well:
+# more threads than CPUs took four times as long, or half as long again where waiting ones sleep.
 TEST_JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))
-PYTEST = OMP_WAIT_POLICY=passive $(VENV_PYTHON) -m pytest -n $(TEST_JOBS) \
-         --dist loadfile --no-loadscope-reorder
+TEST_THREADS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); n=$$((n / $(TEST_JOBS))); echo $$((n > 1 ? n : 1)))
+PYTEST = OMP_NUM_THREADS=$(TEST_THREADS) OMP_WAIT_POLICY=passive $(VENV_PYTHON) -m pytest \
+         -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 
 VENV_PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
@@ -78,7 +81,7 @@ setup: ## create the virtual environment and install ddkern into it
 	@$(MAKE) --no-print-directory --jobs=2 $(INSTALLED) # compiles while packages are fetched
 
 test: setup simt ## run all tests but those marked `slow`
-	DDKERN_SIMT_PATH=$(abspath $(SIMT)) $(PYTEST) -m 'not slow' $(PYTEST_ARGS) tests
+	DDKERN_SIMT_PATH=$(abspath $(SIMT)) $(PYTEST) -m '$(MARKS)' $(PYTEST_ARGS) tests
 
 test-slow: setup ## run the tests marked `slow`
 	$(PYTEST) -m slow $(PYTEST_ARGS) $(sort $(shell grep -rl --include='*.py' mark.slow tests))

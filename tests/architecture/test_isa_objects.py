@@ -116,6 +116,7 @@ def test_every_level_has_sources() -> None:
     assert {level for level, _ in SOURCES} == set(LEVELS)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("can_compile")
 def test_objects_export_their_own_symbols_only(tmp_path: Path) -> None:
     """Without inlining, which hides functions that another compiler would leave as symbols."""

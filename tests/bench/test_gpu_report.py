@@ -121,11 +121,12 @@ def test_run_writes_a_document(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_rows_in_cpu_memory(tmp_path: Path) -> None:
     out = tmp_path / "end_to_end.json"
     arguments = ["--suite", "end_to_end", "--smoke", "--device", "cpu", "--out", str(out)]
-    assert gpu_peers.main([*arguments, "--peers", "ddkern_host", "--rounds", "1"]) == 0
-    for line in json.loads(out.read_text())["lines"]:
-        own, there = line["results"]["ddkern"], line["results"]["ddkern_host"]
-        assert there["seconds"]
-        assert own["notes"]["distortion"] == there["notes"]["distortion"]
+    arguments += ["--shapes", "latents-k5", "--peers", "ddkern_host", "--rounds", "1"]
+    assert gpu_peers.main(arguments) == 0
+    (line,) = json.loads(out.read_text())["lines"]
+    own, there = line["results"]["ddkern"], line["results"]["ddkern_host"]
+    assert there["seconds"]
+    assert own["notes"]["distortion"] == there["notes"]["distortion"]
 
 
 def test_budget_leaves_lines_out(tmp_path: Path) -> None:

@@ -203,6 +203,7 @@ def test_principal_components_and_rows_of_a_label_table(
     assert made.provenance.options["codec"]["classes"] == list(range(2, 12))
 
 
+@pytest.mark.slow
 def test_a_prior_is_fitted_where_none_is_given(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

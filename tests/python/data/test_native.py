@@ -74,6 +74,7 @@ print((net(inputs).argmax(1) == labels).float().mean().item())
 """
 
 
+@pytest.mark.slow
 def test_a_fresh_process_trains_on_a_saved_set_in_a_plain_torch_loop(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("sklearn")

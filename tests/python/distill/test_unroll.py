@@ -416,6 +416,7 @@ def test_where_the_steps_of_students_end() -> None:
             assert relative(end, unroll.parameters_after(start, *arguments)) < 1e-12
 
 
+@pytest.mark.slow
 def test_compiled_steps_are_plain_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """Traced as by torch.compile, without the C++ compiler, which takes minutes."""
     monkeypatch.setattr(compiled_steps, "_BACKEND", "eager")

@@ -261,6 +261,7 @@ def test_a_rehearsal_scales_with_the_steps_and_leaves_a_prior(tmp_path: Path) ->
     assert load_codec(tmp_path / "r").latent_shape == (4, 4, 4)
 
 
+@pytest.mark.slow
 def test_the_plain_loss_and_bfloat16_train_as_well(tmp_path: Path, whole: list[bytes]) -> None:
     plain = replace(RECIPE, diffusion=replace(RECIPE.diffusion, loss="plain"))
     make(tmp_path / "p", recipe=plain, precision="bfloat16")
