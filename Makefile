@@ -77,10 +77,13 @@ $(INSTALLED): $(VENV)/.dependencies $(SOURCES) $(if $(WHEEL),,$(COMPILED)/.done)
 	    $(or $(WHEEL),$(COMPILED)/ddkern-*.whl)
 	@touch $@
 
+# Compiles while packages are fetched.
+SIDE_BY_SIDE := $(MAKE) --no-print-directory --jobs=2
 setup: ## create the virtual environment and install ddkern into it
-	@$(MAKE) --no-print-directory --jobs=2 $(INSTALLED) # compiles while packages are fetched
+	+@$(SIDE_BY_SIDE) $(INSTALLED)
 
-test: setup simt ## run all tests but those marked `slow`
+test: ## run all tests but those marked `slow`
+	+@$(SIDE_BY_SIDE) $(INSTALLED) simt
 	DDKERN_SIMT_PATH=$(abspath $(SIMT)) $(PYTEST) -m '$(MARKS)' $(PYTEST_ARGS) tests
 
 test-slow: setup ## run the tests marked `slow`
@@ -90,7 +93,7 @@ demo: setup ## distil handwritten digits through a diffusion prior, evaluate, wr
 	$(VENV_PYTHON) -m ddkern.demo --out build/demo $(DEMO_ARGS)
 
 lint: setup ## ruff, mypy and clang-format, changing nothing
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync lint-types lint-python lint-cxx
+	+@$(SIDE_BY_SIDE) --output-sync lint-types lint-python lint-cxx
 lint-types:
 	$(VENV)/bin/mypy
 lint-python:
