@@ -207,10 +207,9 @@ void scan_scores(const ChunkTables& chunk, int first_tile, int n_tiles, cudaStre
   // Many columns and few tiles would leave most of the device idle.
   constexpr int kManyColumns = 256, kSlices = 4;
   if (chunk.most_k > kManyColumns) {
-    DDKERN_LAUNCH((scan_kernel<kSlices>), n_tiles, kTileRows * kSlices, 0, stream, chunk,
-                  first_tile);
+    DDKERN_LAUNCH(scan_kernel<kSlices>, n_tiles, kTileRows * kSlices, 0, stream, chunk, first_tile);
   } else {
-    DDKERN_LAUNCH((scan_kernel<1>), n_tiles, kTileRows, 0, stream, chunk, first_tile);
+    DDKERN_LAUNCH(scan_kernel<1>, n_tiles, kTileRows, 0, stream, chunk, first_tile);
   }
 }
 

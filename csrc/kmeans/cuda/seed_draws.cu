@@ -200,8 +200,7 @@ void start_seeding(const ChunkTables& chunk, const SeedTables& tables, cudaStrea
 
 void draw_untaken(const ChunkTables& chunk, const SeedTables& tables, int step, unsigned restart,
                   cudaStream_t stream) {
-  DDKERN_LAUNCH((mass_kernel<UntakenMass>), chunk.n_tiles, kTileRows, 0, stream, chunk, tables,
-                step);
+  DDKERN_LAUNCH(mass_kernel<UntakenMass>, chunk.n_tiles, kTileRows, 0, stream, chunk, tables, step);
   DDKERN_LAUNCH(draw_untaken_kernel, chunk.n_groups, kDrawThreads, 0, stream, chunk, tables, step,
                 restart);
 }
@@ -216,7 +215,7 @@ void end_step(const Chunk<T>& chunk, const SeedTables& tables, int step, bool ch
 void draw_candidates(const ChunkTables& chunk, const SeedTables& tables, int step, unsigned restart,
                      cudaStream_t stream) {
   find_largest(chunk, tables.closest, stream);
-  DDKERN_LAUNCH((mass_kernel<DistanceMass>), chunk.n_tiles, kTileRows, 0, stream, chunk, tables,
+  DDKERN_LAUNCH(mass_kernel<DistanceMass>, chunk.n_tiles, kTileRows, 0, stream, chunk, tables,
                 step);
   DDKERN_LAUNCH(draw_candidates_kernel, chunk.n_groups, kDrawThreads, 0, stream, chunk, tables,
                 step, restart);

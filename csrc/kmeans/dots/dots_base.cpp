@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Any CPU: four floats at a time in whatever vector registers the compiler has, FMA in software.
+#include <cstdint>
 #include <cstring>
 
 #include "kmeans/dots/dots.inl.h"
@@ -27,24 +28,31 @@ struct Unfused {
 // rounded to odd there (its last bit is set when anything was lost), and 53 bits rounded to odd
 // round to 24 like the exact value does (Boldo and Melquiond, IEEE TC 57(4), 2008).
 struct Fused : Unfused {
+  typedef float Pair __attribute__((vector_size(8)));
+  typedef double Doubles __attribute__((vector_size(16)));
+  typedef std::int64_t Bits __attribute__((vector_size(16)));
+  static Doubles widen(Pair v) { return __builtin_convertvector(v, Doubles); }
+  static Pair accumulate(Pair sum, Pair point, Pair column) {
+    const Doubles product = widen(point) * widen(column), addend = widen(sum);
+    const Doubles total = product + addend;
+    const Doubles back = total - product;
+    const Doubles error = (product - (total - back)) + (addend - back);
+    // All bits are set where something was lost and the last bit is not set yet.
+    const Bits bits = (Bits)total;
+    const Bits unset = (Bits)(error != 0) & ((bits & 1) - 1);
+    // Towards the lost part: away from zero (1) when it has the sign of the total, or else -1.
+    const Bits step = ((Bits)(error > 0) ^ (Bits)(total > 0)) | 1;
+    return __builtin_convertvector((Doubles)(bits + (step & unset)), Pair);
+  }
   static Vector accumulate(Vector sum, Vector point, Vector column) {
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const double product = static_cast<double>(point[lane]) * static_cast<double>(column[lane]);
-      const double addend = sum[lane];
-      double total = product + addend;
-      const double back = total - product;
-      const double error = (product - (total - back)) + (addend - back);
-      if (error != 0) {
-        std::int64_t bits;
-        std::memcpy(&bits, &total, sizeof(bits));
-        if ((bits & 1) == 0) {
-          // Towards the lost part: away from zero when it has the sign of the total.
-          bits += ((error > 0) == (total > 0)) ? 1 : -1;
-          std::memcpy(&total, &bits, sizeof(total));
-        }
-      }
-      sum[lane] = static_cast<float>(total);
+    Pair sums[2], points[2], columns[2];
+    std::memcpy(sums, &sum, sizeof(sum));
+    std::memcpy(points, &point, sizeof(point));
+    std::memcpy(columns, &column, sizeof(column));
+    for (int half = 0; half < 2; ++half) {
+      sums[half] = accumulate(sums[half], points[half], columns[half]);
     }
+    std::memcpy(&sum, sums, sizeof(sum));
     return sum;
   }
 };

@@ -11,6 +11,7 @@ from ddkern.kmeans.fit import ALGORITHMS, INIT_METHODS
 from helpers.bits import assert_same_array_bits
 from helpers.isa import LEVELS, forced_isa
 from helpers.problems import problems
+from reference import canonical
 
 RNG = np.random.default_rng(5)
 X = RNG.normal(size=(80, 2, 3)).astype(np.float32)
@@ -145,3 +146,46 @@ def test_distances_in_the_last_bits_of_float32(level: str) -> None:
             expected = ddkern.seed_centroids(x, 32, random_state=seed, algorithm="streaming")
         np.testing.assert_array_equal(found.indices, expected.indices)
         assert_same_array_bits(found.potential, expected.potential, f"{seed=}")
+
+
+def pairs_on_a_tie() -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of rows of two features whose dot is half a step from a float32, but for a hair.
+
+    The first features multiply to a float32 s in [1, 2), the second ones to 2^-24, or one last bit
+    of float64 beside it, and a rest that float64 cannot hold beside s. Rounding twice, or to odd in
+    the wrong direction, goes to the wrong side of the tie.
+    """
+    rng = np.random.default_rng(0)
+    first, second = [], []
+    for beside in (-1, 0, 1):  # last bits of the sum in float64
+        target = 2**46 + beside * 2**18
+        a = rng.integers(2**22, 2**24, 20000)
+        b = np.rint(target / a).astype(np.int64)
+        rest = a * b - target
+        (good,) = np.nonzero((rest != 0) & (np.abs(rest) < 2**16) & (b < 2**24))
+        for i in good[:60]:
+            s = 1 + int(rng.integers(0, 2**23)) * 2.0**-23
+            sign = rng.choice([-1.0, 1.0])
+            first.append([1.0, a[i] * 2.0**-35])
+            second.append([s, sign * b[i] * 2.0**-35])
+    return np.array(first, np.float32), np.array(second, np.float32)
+
+
+@pytest.mark.sanitize
+def test_dots_of_distances_round_once(isa: str) -> None:
+    p, q = pairs_on_a_tie()
+    # With their negatives, so that the centre is 0 and rows stay as they are, but for a factor. Two
+    # seeds, so that what goes wrong is not made up for by a negative.
+    x = np.stack([p, q, -p, -q], axis=1)
+    seeds = ddkern.seed_centroids(x, 2, batch_dims=1, random_state=0, algorithm="streaming")
+
+    def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return canonical.chain_dot(a, b).astype(np.float64)
+
+    near = np.full(x.shape[:2], np.inf)
+    for c in range(2):
+        seed = seeds.centroids[:, c : c + 1]
+        near = np.minimum(near, np.maximum(dot(x, x) - 2 * dot(x, seed) + dot(seed, seed), 0))
+    assert_same_array_bits(seeds.potential, near.sum(1), isa)
+    twice = p[:, 0] * q[:, 0] + p[:, 1].astype(np.float64) * q[:, 1]
+    assert np.mean(twice.astype(np.float32) != canonical.chain_dot(p, q)) > 0.1
