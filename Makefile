@@ -11,7 +11,8 @@ DEMO_ARGS ?=
 # Which tests: a marker expression of pytest, nothing for all of them.
 MARKS ?= not slow
 # Processes that share the tests, a file at a time; memory is for some. They share the CPUs as well:
-# more threads than CPUs took four times as long, or half as long again where waiting ones sleep.
+# with twice as many threads, tests that train took two thirds longer, four times as long where
+# threads that wait spin.
 TEST_JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))
 TEST_THREADS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); n=$$((n / $(TEST_JOBS))); echo $$((n > 1 ? n : 1)))
 PYTEST = OMP_NUM_THREADS=$(TEST_THREADS) OMP_WAIT_POLICY=passive $(VENV_PYTHON) -m pytest \
@@ -86,8 +87,8 @@ test: ## run all tests but those marked `slow`
 	+@$(SIDE_BY_SIDE) $(INSTALLED) simt
 	DDKERN_SIMT_PATH=$(abspath $(SIMT)) $(PYTEST) -m '$(MARKS)' $(PYTEST_ARGS) tests
 
-test-slow: setup ## run the tests marked `slow`
-	$(PYTEST) -m slow $(PYTEST_ARGS) $(sort $(shell grep -rl --include='*.py' mark.slow tests))
+test-slow: ## run the tests marked `slow`
+	+@$(MAKE) --no-print-directory test MARKS=slow
 
 demo: setup ## distil handwritten digits through a diffusion prior, evaluate, write a report
 	$(VENV_PYTHON) -m ddkern.demo --out build/demo $(DEMO_ARGS)

@@ -86,9 +86,21 @@ def without_licence(root: Path) -> list[str]:
 
 
 def test_documents_name_files_that_exist() -> None:
-    if not (ROOT / ".ci").is_dir():
+    if not (ROOT / ".ci" / "run").is_file():
         pytest.skip("a source distribution leaves out some of the files that documents name")
     assert missing_paths(ROOT) == []
+
+
+def test_what_make_calls_is_in_the_source_distribution() -> None:
+    listed = re.search(
+        r"^sdist\.exclude = \[(.*)\]$", (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE
+    )
+    assert listed is not None
+    excluded = re.findall(r'"([^"]+)"', listed[1])
+    called = set(re.findall(r"\.ci/[\w.]+", (ROOT / "Makefile").read_text("utf-8")))
+    assert ".ci/requirements.py" in called
+    for name in called:
+        assert not any(name == left_out or name.startswith(f"{left_out}/") for left_out in excluded)
 
 
 def test_scan_sees_the_documents() -> None:
