@@ -220,8 +220,8 @@ def work_on(
     run = _Run(problem, shards, work)
     began_at = time.monotonic()
     with ThreadPoolExecutor(len(devices), "ddkern-device") as threads:
-        serving: set[Future[None]] = {threads.submit(run.serve, place) for place in devices}
-        try:
+        try:  # around the start as well, since leaving the pool waits for all that has begun
+            serving: set[Future[None]] = {threads.submit(run.serve, place) for place in devices}
             while serving:
                 ended, serving = wait(serving, _SECONDS_BETWEEN_LOOKS)
                 for future in ended:

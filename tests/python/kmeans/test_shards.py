@@ -335,6 +335,29 @@ def test_ctrl_c_ends_the_work_on_every_device(monkeypatch: pytest.MonkeyPatch) -
     assert not [t for t in threading.enumerate() if t.name.startswith("ddkern-")]
 
 
+def test_ctrl_c_while_the_devices_are_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_shards(monkeypatch, 1)
+    undisturbed: list[Any] = []
+
+    class Pool(shards.ThreadPoolExecutor):
+        def submit(self, *args: Any, **options: Any) -> Any:
+            begun = super().submit(*args, **options)
+            if threading.current_thread() is threading.main_thread():
+                raise KeyboardInterrupt
+            return begun
+
+    def during(arguments: dict[str, Any]) -> None:
+        for _ in range(100):
+            arguments["progress"](0, 1, 0.0)
+            time.sleep(0.01)
+        undisturbed.append(arguments["group_ids"])
+
+    monkeypatch.setattr(shards, "ThreadPoolExecutor", Pool)
+    with device.use_module(HostModule(during)), pytest.raises(KeyboardInterrupt):
+        ddkern.quantize(X, 2, groups=GROUPS, device=TWO)
+    assert not undisturbed
+
+
 def test_progress_counts_all_groups(module: HostModule, monkeypatch: pytest.MonkeyPatch) -> None:
     in_shards(monkeypatch, 1)
     seen: list[ddkern.Progress] = []
