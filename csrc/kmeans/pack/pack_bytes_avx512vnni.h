@@ -38,30 +38,73 @@ inline void store_biased(void* to, __m512i v) {
   const __m128i bytes = _mm_xor_si128(_mm512_cvtepi32_epi8(v), _mm_set1_epi8(-128));
   _mm_storeu_si128(static_cast<__m128i*>(to), bytes);
 }
+// Four vectors at once, for a narrowing of one costs as much. Packing takes 128 bits of each in
+// turn, which the permutation puts in order again.
+inline void store_biased(void* to, const __m512i (&v)[4]) {
+  const __m512i in_order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const __m512i packed =
+      _mm512_packs_epi16(_mm512_packs_epi32(v[0], v[1]), _mm512_packs_epi32(v[2], v[3]));
+  _mm512_storeu_si512(
+      to, _mm512_xor_si512(_mm512_permutexvar_epi32(in_order, packed), _mm512_set1_epi8(-128)));
+}
 
-// n features (padded to 16 with zeros) of one row to bytes; the squares of what they were and of
-// what was lost are added to the lanes.
-inline void round_to_bytes(const float* y, int n, const ByteSegment& segment, std::uint32_t* high,
-                           std::uint32_t* low, float* norm_lanes, float* lost_lanes) {
-  const __m512 step = _mm512_set1_ps(segment.step), inverse = _mm512_set1_ps(1 / segment.step);
-  const __m512 low_step = _mm512_set1_ps(segment.step / kLowByte);
-  const __m512 low_inverse = _mm512_set1_ps(kLowByte / segment.step);
-  __m512 norm = _mm512_loadu_ps(norm_lanes), lost = _mm512_loadu_ps(lost_lanes);
-  for (int j = 0; j < n; j += 16) {
-    const __m512 v = _mm512_loadu_ps(y + j);
-    norm = _mm512_fmadd_ps(v, v, norm);
-    const __m512i rounded = to_bytes_range(_mm512_mul_ps(v, inverse));
-    store_biased(high + j / 4, rounded);
-    __m512 rest = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(rounded), step, v);
-    if (segment.doubled) {
-      const __m512i finer = to_bytes_range(_mm512_mul_ps(rest, low_inverse));
-      store_biased(low + j / 4, finer);
-      rest = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(finer), low_step, rest);
-    }
-    lost = _mm512_fmadd_ps(rest, rest, lost);
+// The steps of a segment, and what is measured of a row on the way, a sum in every lane.
+struct ByteSteps {
+  __m512 high, per_high, low, per_low;
+  explicit ByteSteps(const ByteSegment& segment)
+      : high(_mm512_set1_ps(segment.step)), per_high(_mm512_set1_ps(1 / segment.step)),
+        low(_mm512_set1_ps(segment.step / kLowByte)),
+        per_low(_mm512_set1_ps(kLowByte / segment.step)) {}
+};
+struct Measured {
+  __m512 sq_norm, sq_lost;
+};
+
+// Sixteen centred features as integers.
+template <bool kDoubled>
+inline void round_to_bytes(__m512 v, const ByteSteps& steps, __m512i& high, __m512i& low,
+                           Measured& measured) {
+  measured.sq_norm = _mm512_fmadd_ps(v, v, measured.sq_norm);
+  high = to_bytes_range(_mm512_mul_ps(v, steps.per_high));
+  __m512 rest = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(high), steps.high, v);
+  if constexpr (kDoubled) {
+    low = to_bytes_range(_mm512_mul_ps(rest, steps.per_low));
+    rest = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(low), steps.low, rest);
   }
-  _mm512_storeu_ps(norm_lanes, norm);
-  _mm512_storeu_ps(lost_lanes, lost);
+  measured.sq_lost = _mm512_fmadd_ps(rest, rest, measured.sq_lost);
+}
+
+// n features of one row; whole words of 16 are stored, with zeros beyond the end.
+template <bool kDoubled, class T>
+inline void round_piece(const T* row, PowerOfTwo<T> scale, const T* centre, int n,
+                        const ByteSteps& steps, std::uint32_t* high, std::uint32_t* low,
+                        Measured& measured) {
+  int j = 0;
+  for (; j + 64 <= n; j += 64) {
+    __m512i highs[4], lows[4];
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; ++v) {
+      const int at = j + 16 * v;
+      round_to_bytes<kDoubled>((__m512)rounded(row + at, scale, centre + at), steps, highs[v],
+                               lows[v], measured);
+    }
+    store_biased(high + j / 4, highs);
+    if constexpr (kDoubled) store_biased(low + j / 4, lows);
+  }
+  for (; j < n; j += 16) {
+    T x[16] = {}, m[16] = {};
+    const T *from = row + j, *middle = centre + j;
+    if (n - j < 16) {
+      for (int l = 0; l < n - j; ++l) x[l] = from[l], m[l] = middle[l];
+      from = x;
+      middle = m;
+    }
+    __m512i high_part, low_part;
+    round_to_bytes<kDoubled>((__m512)rounded(from, scale, middle), steps, high_part, low_part,
+                             measured);
+    store_biased(high + j / 4, high_part);
+    if constexpr (kDoubled) store_biased(low + j / 4, low_part);
+  }
 }
 
 inline void transpose_words(const std::uint32_t* tile, int n_words, std::uint32_t* out) {
@@ -77,43 +120,53 @@ inline void transpose_words(const std::uint32_t* tile, int n_words, std::uint32_
   }
 }
 
+template <bool kDoubled, class T>
+inline void pack_segment(const ByteRowsArgs<T>& args, const ByteSegment& segment, Prefetcher& ahead,
+                         std::uint32_t* out, float* sq_norms, float* sq_lost) {
+  alignas(64) std::uint32_t high[kBlockPoints * kTileWords], low[kBlockPoints * kTileWords];
+  Measured measured[kBlockPoints] = {};
+  const ByteSteps steps(segment);
+  // The bytes of zeros.
+  for (int p = args.n_rows; p < kBlockPoints; ++p) {
+    std::memset(high + p * kTileWords, 0x80, kTileWords * sizeof(*high));
+    std::memset(low + p * kTileWords, 0x80, kTileWords * sizeof(*low));
+  }
+  for (std::int64_t d = segment.begin; d < segment.end; d += kTileFeatures) {
+    const int n = at_most(kTileFeatures, segment.end - d);
+    const int n_words = (n + 3) / 4;
+    std::uint32_t* const to = out + (d - segment.begin) / 4 * kBlockPoints;
+    for (int p = 0; p < args.n_rows; ++p) {
+      // The block is far from the cache where many have been packed since its memory was last used.
+      if (p < n_words) {
+        __builtin_prefetch(to + p * kBlockPoints, 1);
+        __builtin_prefetch(to + p * kBlockPoints + 16, 1);
+      }
+      ahead.fetch(n * static_cast<int>(sizeof(T)) / 64 + 1);
+      Measured row = measured[p];
+      round_piece<kDoubled>(args.rows[p] + d, args.scale, args.centre + d, n, steps,
+                            high + p * kTileWords, low + p * kTileWords, row);
+      measured[p] = row;
+    }
+    transpose_words(high, n_words, to);
+    if constexpr (kDoubled) transpose_words(low, n_words, to + words_of(segment) * kBlockPoints);
+  }
+  for (int p = 0; p < kBlockPoints; ++p) {
+    sq_norms[p] = _mm512_reduce_add_ps(measured[p].sq_norm);
+    sq_lost[p] = _mm512_reduce_add_ps(measured[p].sq_lost);
+  }
+}
+
 template <class T>
 void pack_bytes(const ByteRowsArgs<T>& args) noexcept {
-  alignas(64) float y[kTileFeatures];
-  alignas(64) std::uint32_t high[kBlockPoints * kTileWords], low[kBlockPoints * kTileWords];
-  alignas(64) float norm_lanes[kBlockPoints][16], lost_lanes[kBlockPoints][16];
-  RowLanes unused;
   Prefetcher ahead(args.ahead);
   std::uint32_t* out = args.packed;
   for (std::int64_t s = 0; s < args.n_segments; ++s) {
     const ByteSegment& segment = args.segments[s];
-    std::memset(norm_lanes, 0, sizeof(norm_lanes));
-    std::memset(lost_lanes, 0, sizeof(lost_lanes));
-    std::uint32_t* low_out = out + words_of(segment) * kBlockPoints;
-    for (std::int64_t d = segment.begin; d < segment.end; d += kTileFeatures) {
-      const int n = at_most(kTileFeatures, segment.end - d);
-      const int n_padded = (n + 15) / 16 * 16;
-      for (int p = 0; p < kBlockPoints; ++p) {
-        std::uint32_t *high_row = high + p * kTileWords, *low_row = low + p * kTileWords;
-        if (p >= args.n_rows) {
-          std::memset(high_row, 0x80, static_cast<std::size_t>(n_padded));
-          std::memset(low_row, 0x80, static_cast<std::size_t>(n_padded));
-          continue;
-        }
-        ahead.fetch(n * static_cast<int>(sizeof(T)) / 64 + 1);
-        centre_piece<false>(args.rows[p] + d, args.scale, args.centre + d, n, y, unused);
-        for (int j = n; j < n_padded; ++j) y[j] = 0;
-        round_to_bytes(y, n_padded, segment, high_row, low_row, norm_lanes[p], lost_lanes[p]);
-      }
-      const int n_words = (n + 3) / 4;
-      transpose_words(high, n_words, out + (d - segment.begin) / 4 * kBlockPoints);
-      if (segment.doubled) {
-        transpose_words(low, n_words, low_out + (d - segment.begin) / 4 * kBlockPoints);
-      }
-    }
-    for (int p = 0; p < kBlockPoints; ++p) {
-      args.sq_norms[s * kBlockPoints + p] = _mm512_reduce_add_ps(_mm512_load_ps(norm_lanes[p]));
-      args.sq_lost[s * kBlockPoints + p] = _mm512_reduce_add_ps(_mm512_load_ps(lost_lanes[p]));
+    float *sq_norms = args.sq_norms + s * kBlockPoints, *sq_lost = args.sq_lost + s * kBlockPoints;
+    if (segment.doubled) {
+      pack_segment<true>(args, segment, ahead, out, sq_norms, sq_lost);
+    } else {
+      pack_segment<false>(args, segment, ahead, out, sq_norms, sq_lost);
     }
     out += words_of(segment) * (segment.doubled ? 2 : 1) * kBlockPoints;
   }
@@ -136,7 +189,96 @@ inline ColumnPiece column_piece(const ByteColumnArgs<T>& args, std::int64_t j, s
   return {(__m512d)stored, (__m512d)(stored - load_doubles(centre))};
 }
 
-inline std::int64_t sum_of(__m256i v) { return _mm512_reduce_add_epi64(_mm512_cvtepi32_epi64(v)); }
+// Of one segment of a column.
+struct ColumnSums {
+  double norm, uncentred, lost, low, step;  // the first four are squares
+  std::int64_t high_bytes, low_bytes;       // what the bytes add up to
+};
+
+// Sums come in two parts, for each addition waits for the one before.
+constexpr int kParts = 2, kPiece = 8;
+struct Parts {
+  __m512d part[kParts] = {};
+  double sum() const { return _mm512_reduce_add_pd(_mm512_add_pd(part[0], part[1])); }
+};
+
+// Eight integers as bytes, those of whole words: beyond the end of the segment they hold zeros.
+inline void store_column_bytes(std::int8_t* to, __m512d integers, std::int64_t n_left) {
+  // Adding 1.5 * 2^52 leaves them in the low bits.
+  const __m512i bits =
+      _mm512_castpd_si512(_mm512_add_pd(integers, _mm512_set1_pd(ddkern::simd::kRound)));
+  const __m128i bytes = _mm512_cvtepi64_epi8(bits);
+  if (n_left >= kPiece) return _mm_storel_epi64(reinterpret_cast<__m128i*>(to), bytes);
+  if (n_left <= 0) return;
+  std::int8_t few[16];
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(few), bytes);
+  std::memcpy(to, few, static_cast<std::size_t>((n_left + 3) / 4 * 4));
+}
+
+inline __m512d to_integers(__m512d v) {
+  return _mm512_roundscale_pd(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+// A sum of bytes; of what is not finite nothing is used.
+inline std::int64_t whole(double sum) {
+  return sum > -0x1p40 && sum < 0x1p40 ? static_cast<std::int64_t>(sum) : 0;
+}
+
+template <bool kDoubled, class T>
+inline ColumnSums pack_column_segment(const ByteColumnArgs<T>& args, const ByteSegment& segment,
+                                      std::int8_t* high) {
+  constexpr std::int64_t kStep = kParts * kPiece;
+  Parts norm, uncentred, largest;
+  for (std::int64_t j = segment.begin; j < segment.end; j += kStep) {
+#pragma GCC unroll 2
+    for (int i = 0; i < kParts; ++i) {
+      const ColumnPiece z = column_piece(args, j + i * kPiece, segment.end);
+      norm.part[i] = _mm512_fmadd_pd(z.centred, z.centred, norm.part[i]);
+      uncentred.part[i] = _mm512_fmadd_pd(z.stored, z.stored, uncentred.part[i]);
+      largest.part[i] = _mm512_max_pd(largest.part[i], _mm512_abs_pd(z.centred));
+    }
+  }
+  const double most = _mm512_reduce_max_pd(_mm512_max_pd(largest.part[0], largest.part[1]));
+  const auto step = static_cast<float>(most / kByteLevels * (1 + 0x1p-20));
+  const double inverse = step > 0x1p-120f && step < 0x1p120f ? 1.0 / step : 0.0;
+  const __m512d steps = _mm512_set1_pd(inverse > 0 ? step : 0);
+  const __m512d per_step = _mm512_set1_pd(inverse), low_steps = _mm512_set1_pd(kLowByte);
+  std::int8_t* const low = high + 4 * words_of(segment);
+  std::int8_t* const high_again = low + 4 * words_of(segment);
+  Parts lost, sq_low, high_bytes, low_bytes;
+  for (std::int64_t j = segment.begin; j < segment.end; j += kStep) {
+#pragma GCC unroll 2
+    for (int i = 0; i < kParts; ++i) {
+      const std::int64_t at = j - segment.begin + i * kPiece;
+      const std::int64_t n_left = segment.end - segment.begin - at;
+      const ColumnPiece z = column_piece(args, segment.begin + at, segment.end);
+      const __m512d in_steps = _mm512_mul_pd(z.centred, per_step);
+      const __m512d rounded = to_integers(in_steps);
+      __m512d kept = rounded;
+      store_column_bytes(high + at, rounded, n_left);
+      high_bytes.part[i] = _mm512_add_pd(high_bytes.part[i], rounded);
+      if constexpr (kDoubled) {
+        const __m512d finer =
+            to_integers(_mm512_mul_pd(_mm512_sub_pd(in_steps, rounded), low_steps));
+        store_column_bytes(low + at, finer, n_left);
+        store_column_bytes(high_again + at, rounded, n_left);
+        low_bytes.part[i] = _mm512_add_pd(low_bytes.part[i], finer);
+        const __m512d in_high_steps = _mm512_div_pd(finer, low_steps);
+        kept = _mm512_add_pd(kept, in_high_steps);
+        sq_low.part[i] = _mm512_fmadd_pd(in_high_steps, in_high_steps, sq_low.part[i]);
+      }
+      const __m512d rest = _mm512_fnmadd_pd(kept, steps, z.centred);
+      lost.part[i] = _mm512_fmadd_pd(rest, rest, lost.part[i]);
+    }
+  }
+  return {norm.sum(),
+          uncentred.sum(),
+          lost.sum(),
+          sq_low.sum() * step * step,
+          inverse > 0 ? step : 0.0,
+          whole(high_bytes.sum()),
+          whole(low_bytes.sum())};
+}
 
 template <class T>
 void pack_column_bytes(const ByteColumnArgs<T>& args) noexcept {
@@ -151,56 +293,16 @@ void pack_column_bytes(const ByteColumnArgs<T>& args) noexcept {
   };
   for (std::int64_t s = 0; s < args.n_segments; ++s) {
     const ByteSegment& segment = args.segments[s];
-    __m512d norm = _mm512_setzero_pd(), uncentred = norm, largest = norm;
-    for (std::int64_t j = segment.begin; j < segment.end; j += 8) {
-      const ColumnPiece z = column_piece(args, j, segment.end);
-      norm = _mm512_fmadd_pd(z.centred, z.centred, norm);
-      uncentred = _mm512_fmadd_pd(z.stored, z.stored, uncentred);
-      largest = _mm512_max_pd(largest, _mm512_abs_pd(z.centred));
-    }
-    const auto step =
-        static_cast<float>(_mm512_reduce_max_pd(largest) / kByteLevels * (1 + 0x1p-20));
-    const double inverse = step > 0x1p-120f && step < 0x1p120f ? 1.0 / step : 0.0;
-    auto* high = reinterpret_cast<std::int8_t*>(header + args.runs[run].column_word);
-    std::int8_t* low = high + 4 * words_of(segment);
-    std::int8_t* high_again = low + 4 * words_of(segment);
-    const __m512d low_steps = _mm512_set1_pd(kLowByte);
-    __m512d lost = _mm512_setzero_pd(), sq_low = lost;
-    // A lane takes at most kLongestSegment / 8 bytes, far from 2^31.
-    __m256i sum_high = _mm256_setzero_si256(), sum_low = sum_high;
-    for (std::int64_t j = segment.begin; j < segment.end; j += 8) {
-      const ColumnPiece z = column_piece(args, j, segment.end);
-      const __m512d in_steps = _mm512_mul_pd(z.centred, _mm512_set1_pd(inverse));
-      const __m256i rounded = _mm512_cvtpd_epi32(in_steps);
-      const __m512d rounded_f64 = _mm512_cvtepi32_pd(rounded);
-      __m512d kept = rounded_f64;
-      // Whole words are stored; beyond the end of the segment they hold zeros.
-      const int n = at_most(8, (segment.end - j + 3) / 4 * 4);
-      const auto mask = static_cast<__mmask8>((1u << n) - 1);
-      const std::int64_t at = j - segment.begin;
-      _mm256_mask_cvtepi32_storeu_epi8(high + at, mask, rounded);
-      sum_high = _mm256_add_epi32(sum_high, rounded);
-      if (segment.doubled) {
-        const __m256i finer =
-            _mm512_cvtpd_epi32(_mm512_mul_pd(_mm512_sub_pd(in_steps, rounded_f64), low_steps));
-        _mm256_mask_cvtepi32_storeu_epi8(low + at, mask, finer);
-        _mm256_mask_cvtepi32_storeu_epi8(high_again + at, mask, rounded);
-        sum_low = _mm256_add_epi32(sum_low, finer);
-        const __m512d low_f64 = _mm512_div_pd(_mm512_cvtepi32_pd(finer), low_steps);
-        kept = _mm512_add_pd(kept, low_f64);
-        sq_low = _mm512_fmadd_pd(low_f64, low_f64, sq_low);
-      }
-      const __m512d rest =
-          _mm512_fnmadd_pd(kept, _mm512_set1_pd(inverse > 0 ? step : 0), z.centred);
-      lost = _mm512_fmadd_pd(rest, rest, lost);
-    }
-    args.sq_norms[s] = _mm512_reduce_add_pd(norm);
-    args.sq_norms_uncentred[s] = _mm512_reduce_add_pd(uncentred);
-    args.sq_lost[s] = _mm512_reduce_add_pd(lost);
-    args.sq_low[s] = _mm512_reduce_add_pd(sq_low) * step * step;
-    const double scale = inverse > 0 ? -2.0 * segment.step * step : 0.0;
-    describe_run(scale, sum_of(sum_high));
-    if (segment.doubled) describe_run(scale / kLowByte, sum_of(sum_high) + sum_of(sum_low));
+    auto* const high = reinterpret_cast<std::int8_t*>(header + args.runs[run].column_word);
+    const ColumnSums found = segment.doubled ? pack_column_segment<true>(args, segment, high)
+                                             : pack_column_segment<false>(args, segment, high);
+    args.sq_norms[s] = found.norm;
+    args.sq_norms_uncentred[s] = found.uncentred;
+    args.sq_lost[s] = found.lost;
+    args.sq_low[s] = found.low;
+    const double scale = -2.0 * segment.step * found.step;
+    describe_run(scale, found.high_bytes);
+    if (segment.doubled) describe_run(scale / kLowByte, found.high_bytes + found.low_bytes);
   }
 }
 
