@@ -12,19 +12,23 @@ namespace {
 // the end of a segment behind.
 std::int64_t chunk_of(std::int64_t n_features) { return n_features > 1024 ? 64 : 16; }
 
-// The cross terms of a doubled segment, 2 * 128 * 127 a feature, must stay below 2^31.
+// Sums of products, 128 * 127 a feature, must stay below 2^31.
 constexpr std::int64_t kLongestSegment = 65536;
+int wide_levels(std::int64_t n_features) {
+  const double room = 0x1p31 - 1;
+  return static_cast<int>(std::min(32767.0, std::sqrt(room / static_cast<double>(n_features))));
+}
 
 // Neighbours whose root mean squares differ by less share a segment. On features that fall off like
 // 1 / sqrt(j), 1.2 leaves 28 % fewer rows to be compared than 1.6 (8 x 1300 x 4096, k = 50); every
 // segment costs the products a few instructions a column.
 constexpr double kSameSize = 1.2;
-// A segment is doubled when a feature of it costs the certificate this many times the average.
-constexpr double kDoubledLoss = 3.0;
-// The bytes reach a little further than the largest value that was looked at, and a doubled
+// A segment is wide when a feature of it costs the certificate this many times the average.
+constexpr double kWideLoss = 3.0;
+// The integers reach a little further than the largest value that was looked at, and in a wide
 // segment, which has steps to spare, quite a bit. What lies beyond is cut off and measured like all
 // rounding, and so is an outlier of this many root mean squares: it must not coarsen all others.
-constexpr double kReach = 1.1, kReachOfDoubled = 1.5;
+constexpr double kReach = 1.1, kReachOfWide = 1.5;
 constexpr double kOutlier = 32.0;
 // The head is this share of the features, and the tail has at most this share of the squares. In a
 // simulation on features that fall off like 1 / sqrt(j), 128 to 4096 of them, an eighth or a half
@@ -42,11 +46,12 @@ struct Size {
     sum_of_squares += other.sum_of_squares;
     n += other.n;
   }
-  double step(bool doubled) const {
-    const double reach = (doubled ? kReachOfDoubled : kReach) * std::min(largest, kOutlier * rms());
+  double step(double reach, int levels) const {
+    const double most = reach * std::min(largest, kOutlier * rms());
     // A step of 0 would divide by 0; a segment without values has any.
-    return reach > 0x1p-100 ? reach / kByteLevels : 1.0;
+    return most > 0x1p-100 ? most / levels : 1.0;
   }
+  double step_of_bytes() const { return step(kReach, kByteLevels); }
 };
 
 struct SizedSegment {
@@ -73,7 +78,7 @@ std::vector<SizedSegment> find_segments(const std::vector<double>& largest,
       found.back().size.add(size);
       found.back().segment.end = end;
     } else {
-      found.push_back({{begin, end, false, 1.0f, 1.0}, size});
+      found.push_back({{begin, end, false, kByteLevels, 1.0f, 1.0}, size});
     }
   }
   return found;
@@ -126,18 +131,21 @@ ByteLayout make_byte_layout(const std::vector<double>& largest,
   // What a segment adds to a bound: about step * sqrt(n) (lost by one side) times rms * sqrt(n).
   double total = 0;
   for (const auto& [segment, size] : segments) {
-    total += size.step(false) * size.rms() * static_cast<double>(size.n);
+    total += size.step_of_bytes() * size.rms() * static_cast<double>(size.n);
   }
   double coarsest = 0;
   for (auto& [segment, size] : segments) {
     const bool exact = integer > 0 && size.largest <= (kByteLevels + 1) * integer;
-    segment.doubled =
+    segment.wide =
         !exact && segments.size() > 1 &&
-        size.step(false) * size.rms() * static_cast<double>(n_features) > kDoubledLoss * total;
-    const double step = exact ? integer : size.step(segment.doubled);
+        size.step_of_bytes() * size.rms() * static_cast<double>(n_features) > kWideLoss * total;
+    double step = exact ? integer : size.step_of_bytes();
+    if (segment.wide) {
+      segment.levels = wide_levels(segment.end - segment.begin);
+      step = size.step(kReachOfWide, segment.levels);
+    }
     segment.step = static_cast<float>(step);
-    const double lost = step / (segment.doubled ? kLowByte : 1.0);
-    segment.weight = size.rms() > 0 ? lost / size.rms() : 0;
+    segment.weight = size.rms() > 0 ? step / size.rms() : 0;
     coarsest = std::max(coarsest, segment.weight);
   }
   for (SizedSegment& s : segments) {
@@ -146,23 +154,14 @@ ByteLayout make_byte_layout(const std::vector<double>& largest,
     layout.segments.push_back(segment);
   }
 
-  for (std::size_t s = 0; s < layout.segments.size(); ++s) {
-    const ByteSegment& segment = layout.segments[s];
+  const std::int64_t header = 2 * layout.n_segments();
+  layout.n_column_words = (header + 15) / 16 * 16;
+  for (const ByteSegment& segment : layout.segments) {
     const std::int64_t n = segment.n_words();
-    // Points hold high, low; columns hold high, low, high: so the cross terms are one stretch too.
-    layout.runs.push_back({layout.n_point_words, layout.n_column_words, n});
-    if (segment.doubled) {
-      layout.runs.push_back({layout.n_point_words, layout.n_column_words + n, 2 * n});
-    }
-    layout.n_point_words += n * (segment.doubled ? 2 : 1);
-    layout.n_column_words += n * (segment.doubled ? 3 : 1);
-    if (static_cast<std::int64_t>(s) + 1 == layout.n_head_segments) {
-      layout.n_head_runs = layout.n_runs();
-    }
+    layout.runs.push_back({layout.n_point_words, layout.n_column_words, n, segment.wide});
+    layout.n_point_words += n;
+    layout.n_column_words += n;
   }
-  const std::int64_t header = layout.header_words();
-  for (ByteRun& run : layout.runs) run.column_word += header;
-  layout.n_column_words += header;
   return layout;
 }
 

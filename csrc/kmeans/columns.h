@@ -13,8 +13,6 @@
 // For bytes the norms are weighted by segment (byte_layout.h): in p and v by 1 / weight, in q and u
 // by weight, so that p u >= sum over segments of ||x - x^|| 2 ||c|| by Cauchy and Schwarz, and
 // likewise q v.
-// Their low bytes are not multiplied with each other: e has twice the largest norm of a row's times
-// the norm of the column's, summed over segments.
 // `tiny` covers products and partial sums flushed to zero.
 #pragma once
 

@@ -67,19 +67,18 @@ template <class T>
 void DirectScores<T>::pack_column_bytes(std::int64_t k, const T* centroid) {
   const ByteLayout& layout = group_.byte_layout();
   const std::size_t n_segments = layout.segments.size();
-  std::vector<double> sums(4 * n_segments);
+  std::vector<double> sums(3 * n_segments);
   double *sq_norms = sums.data(), *sq_lost = sq_norms + n_segments;
-  double *sq_norms_uncentred = sq_lost + n_segments, *sq_low = sq_norms_uncentred + n_segments;
+  double* sq_norms_uncentred = sq_lost + n_segments;
   group_.kernels().pack.pack_column_bytes(
       {centroid, group_.fast_frame().scale(), group_.fast_frame().centre.data(),
-       layout.segments.data(), static_cast<std::int64_t>(n_segments), layout.runs.data(),
-       layout.n_runs(), reinterpret_cast<std::uint32_t*>(packed_.data() + k * stride_), sq_norms,
-       sq_lost, sq_norms_uncentred, sq_low});
+       layout.segments.data(), layout.n_segments(), layout.runs.data(),
+       reinterpret_cast<std::uint32_t*>(packed_.data() + k * stride_), sq_norms, sq_lost,
+       sq_norms_uncentred});
   double sq_norm = 0, sq_norm_uncentred = 0, norm_u = 0, norm_v = 0, lost_u = 0, lost_v = 0;
-  double least_weight = 1, tail = 0, low_low = 0;
+  double least_weight = 1, tail = 0;
   for (std::size_t s = 0; s < n_segments; ++s) {
     const double weight = layout.segments[s].weight;
-    low_low += layout.segments[s].largest_low() * std::sqrt(sq_low[s]);
     sq_norm += sq_norms[s];
     sq_norm_uncentred += sq_norms_uncentred[s];
     norm_u += sq_norms[s] * weight;
@@ -89,9 +88,8 @@ void DirectScores<T>::pack_column_bytes(std::int64_t k, const T* centroid) {
     least_weight = std::min(least_weight, weight);
     if (static_cast<std::int64_t>(s) >= layout.n_head_segments) tail += sq_norms[s];
   }
-  // A few roundings a run, and those of the scales. High and cross terms of a doubled segment may
-  // each be a few times as long as their sum. See pack_column() for the rest.
-  const double gamma = static_cast<double>(8 * layout.n_runs() + 48) * 0x1.01p-24;
+  // A few roundings a run, and those of the scales. See pack_column() for the rest.
+  const double gamma = static_cast<double>(4 * layout.n_segments() + 48) * 0x1.01p-24;
   const double arithmetic = 0x1p-52 * (std::sqrt(sq_norm) + std::sqrt(sq_norm_uncentred)) +
                             std::sqrt(static_cast<double>(group_.n_features())) * 0x1p-120;
   const double lost = std::sqrt(lost_v) + arithmetic / least_weight;
@@ -103,7 +101,7 @@ void DirectScores<T>::pack_column_bytes(std::int64_t k, const T* centroid) {
   }
   this->bounds_.base[k] = static_cast<float>(sq_norm);
   this->bounds_.set(k, 2 * norm_of_u, 2 * lost + (2 * gamma + 0x1p-20) * norm_of_v,
-                    2 * low_low + 0x1p-20 * (sq_norm + lost * lost));
+                    0x1p-20 * (sq_norm + lost * lost));
 }
 
 template <class T>
@@ -234,9 +232,10 @@ void DirectScores<T>::multiply_tile(const void* points, int n_points, const void
   const DotsOps& dots = group_.kernels().dots;
   if (group_.format() == FastFormat::bytes) {
     const ByteLayout& layout = group_.byte_layout();
-    dots.fast_bytes({points, n_points, columns, width, layout.runs.data(), layout.n_runs(),
-                     part == Part::tail ? layout.n_head_runs : 0,
-                     part == Part::head ? layout.n_head_runs : layout.n_runs(), rows, products});
+    dots.fast_bytes({points, n_points, columns, width, layout.runs.data(), layout.n_segments(),
+                     part == Part::tail ? layout.n_head_segments : 0,
+                     part == Part::head ? layout.n_head_segments : layout.n_segments(), rows,
+                     products});
     return;
   }
   const auto product = group_.format() == FastFormat::bf16 ? dots.fast_bf16 : dots.fast_f32;

@@ -206,7 +206,7 @@ std::vector<typename Group<T>::Seen> Group<T>::first_pass(const Residency& resid
   if (residency.rows && !reader_.in_place()) converted_.reset(n_ * n_features_);
   const bool packs = format_ != FastFormat::f32;
   if (format_ == FastFormat::bytes) fast_sq_norms_.resize(static_cast<std::size_t>(n_padded));
-  if (layout_.n_head_runs > 0) tails_.resize(static_cast<std::size_t>(n_padded));
+  if (layout_.n_head_segments > 0) tails_.resize(static_cast<std::size_t>(n_padded));
   if (packs && residency.fast_blocks) fast_blocks_.reset(n_blocks() * fast_words());
   Buffer<std::uint32_t> fast_scratch(packs && fast_blocks_.empty() ? team.n_threads() * fast_words()
                                                                    : 0);

@@ -36,10 +36,11 @@ struct DotsArgs {
 
 // The same for bytes (kmeans/byte_layout.h):
 //   out[rows[c]][p] = sum over runs r of scale[c][r] * sum_w points[r, w][p] * columns[c][r, w]
-// over the runs begin .. end, on top of what is in out unless begin is 0. The inner sums are
-// integers and exact; two float32 roundings a run. Null where the CPU does not multiply bytes.
+// over the runs begin .. end, one a segment, on top of what is in out unless begin is 0. The inner
+// sums are integers and exact; two float32 roundings a run. Null where the CPU does not multiply
+// bytes.
 struct ByteDotsArgs {
-  const void* points;          // words of four bytes, [n_point_words][kBlockPoints], biased by 128
+  const void* points;          // [n_point_words][kBlockPoints]; bytes are biased by 128
   int n_points;                // kBlockPoints, or kHalfBlock of them
   const void* const* columns;  // [width] a header of scales and starts, then words
   int width;                   // 1 .. kTileColumns

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products of bytes, four a lane and instruction, for the files of dots whose level has VNNI.
+// Products of bytes, four a lane and instruction, or of 16 bits, two, for the files of dots whose
+// level has VNNI.
 #pragma once
 
 #include <immintrin.h>
@@ -17,9 +18,14 @@ using ddkern::kmeans::ByteRun;
 using ddkern::kmeans::kBlockPoints;
 using ddkern::kmeans::kHalfBlock;
 
-// GCC 12 copies the accumulators of the intrinsic around in every iteration, at half the speed.
-inline void add_byte_products(__m512i& sum, __m512i points, __m512i column) {
-  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(points), "v"(column));
+// GCC 12 copies the accumulators of the intrinsics around in every iteration, at half the speed.
+template <bool kWide>
+inline void add_products(__m512i& sum, __m512i points, __m512i column) {
+  if constexpr (kWide) {
+    asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(points), "v"(column));
+  } else {
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(points), "v"(column));
+  }
 }
 
 constexpr int kWordsAhead = 24;  // 3 KiB
@@ -27,6 +33,26 @@ constexpr int kWordsAhead = 24;  // 3 KiB
 // At most this many columns at a time, for the whole block and for half of it: their integer sums
 // of a run and their floating-point sums over runs fill the registers together.
 constexpr int kByteColumns = 6, kByteColumnsOfHalf = 12;
+
+template <bool kWide, int kWidth, int kVectors>
+inline void add_run(const std::uint32_t* point, const std::uint32_t* const* column_at,
+                    const ByteRun& run, __m512i (&sums)[kWidth][kVectors]) {
+  for (std::int64_t w = 0; w < run.n_words; ++w, point += kBlockPoints) {
+    __m512i at[kVectors];
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      at[v] = _mm512_loadu_si512(point + 16 * v);
+      // Halves of lines side by side defeat the prefetcher.
+      __builtin_prefetch(point + kWordsAhead * kBlockPoints + 16 * v);
+    }
+#pragma GCC unroll 16
+    for (int c = 0; c < kWidth; ++c) {
+      const __m512i column = _mm512_set1_epi32(static_cast<int>(column_at[c][run.column_word + w]));
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) add_products<kWide>(sums[c][v], at[v], column);
+    }
+  }
+}
 
 template <int kWidth, int kVectors>
 inline void byte_dot_columns(const ByteDotsArgs& args, int first) {
@@ -55,21 +81,10 @@ inline void byte_dot_columns(const ByteDotsArgs& args, int first) {
       }
     }
     const std::uint32_t* point = points + run.point_word * kBlockPoints;
-    for (std::int64_t w = 0; w < run.n_words; ++w, point += kBlockPoints) {
-      __m512i at[kVectors];
-#pragma GCC unroll 2
-      for (int v = 0; v < kVectors; ++v) {
-        at[v] = _mm512_loadu_si512(point + 16 * v);
-        // Halves of lines side by side defeat the prefetcher.
-        __builtin_prefetch(point + kWordsAhead * kBlockPoints + 16 * v);
-      }
-#pragma GCC unroll 16
-      for (int c = 0; c < kWidth; ++c) {
-        const __m512i column =
-            _mm512_set1_epi32(static_cast<int>(column_at[c][run.column_word + w]));
-#pragma GCC unroll 2
-        for (int v = 0; v < kVectors; ++v) add_byte_products(sums[c][v], at[v], column);
-      }
+    if (run.wide) {
+      add_run<true>(point, column_at, run, sums);
+    } else {
+      add_run<false>(point, column_at, run, sums);
     }
 #pragma GCC unroll 16
     for (int c = 0; c < kWidth; ++c) {

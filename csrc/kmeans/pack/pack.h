@@ -68,7 +68,7 @@ struct ColumnArgs {
   double sq_norm_uncentred;    // out sum of (c * 2^-e)^2
 };
 
-// Rows as bytes: high bytes of a segment, low bytes where it is doubled, then the next segment.
+// Rows as bytes, or 16 bits where a segment is wide, segment after segment.
 template <class T>
 struct ByteRowsArgs {
   const T* const* rows;  // [n_rows] pointers to [n_features]
@@ -91,13 +91,11 @@ struct ByteColumnArgs {
   const T* centre;              // [n_features]
   const ByteSegment* segments;  // [n_segments]
   std::int64_t n_segments;
-  const ByteRun* runs;
-  std::int64_t n_runs;
+  const ByteRun* runs;         // [n_segments]
   std::uint32_t* column;       // out [n_column_words]
   double* sq_norms;            // out [n_segments] sum of z^2
   double* sq_lost;             // out [n_segments] sum of (z - bytes)^2
   double* sq_norms_uncentred;  // out [n_segments] sum of (c * 2^-e)^2
-  double* sq_low;              // out [n_segments] sum of squares of what the low bytes hold
 };
 
 // Chains (dots.h) of scattered rows with one column, and of every row with itself.

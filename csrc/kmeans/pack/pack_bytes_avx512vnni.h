@@ -18,29 +18,56 @@ using ddkern::kmeans::ByteRowsArgs;
 using ddkern::kmeans::ByteSegment;
 using ddkern::kmeans::ChainRowsArgs;
 using ddkern::kmeans::kByteLevels;
-using ddkern::kmeans::kLowByte;
 
-constexpr int kTileWords = kTileFeatures / 4;
+// Words of a tile: of 16 bits two, of bytes four features each.
+template <bool kWide>
+constexpr int kFeaturesOfWord = kWide ? 2 : 4;
+template <bool kWide>
+constexpr int kTileWords = kTileFeatures / kFeaturesOfWord<kWide>;
 
 // std::min would be an inline function of this level that the linker may share.
 inline int at_most(int most, std::int64_t n) { return n < most ? static_cast<int>(n) : most; }
-inline std::int64_t words_of(const ByteSegment& segment) {
-  return (segment.end - segment.begin + 3) / 4;
+
+// The steps of a segment.
+struct ByteSteps {
+  __m512 step, per_step;
+  __m512i most, least;
+  template <bool kWide>
+  static ByteSteps of(const ByteSegment& segment) {
+    return {_mm512_set1_ps(segment.step), _mm512_set1_ps(1 / segment.step),
+            _mm512_set1_epi32(segment.levels),
+            _mm512_set1_epi32(kWide ? -segment.levels : -kByteLevels - 1)};
+  }
+};
+
+// What is measured of a row on the way, a sum in every lane.
+struct Measured {
+  __m512 sq_norm, sq_lost;
+};
+
+// Sixteen centred features in steps.
+inline __m512i round_to_steps(__m512 v, const ByteSteps& steps, Measured& measured) {
+  measured.sq_norm = _mm512_fmadd_ps(v, v, measured.sq_norm);
+  const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(v, steps.per_step));
+  const __m512i kept = _mm512_max_epi32(_mm512_min_epi32(rounded, steps.most), steps.least);
+  const __m512 rest = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(kept), steps.step, v);
+  measured.sq_lost = _mm512_fmadd_ps(rest, rest, measured.sq_lost);
+  return kept;
 }
 
-inline __m512i to_bytes_range(__m512 v) {
-  const __m512i most = _mm512_set1_epi32(kByteLevels);
-  const __m512i least = _mm512_set1_epi32(-kByteLevels - 1);
-  return _mm512_max_epi32(_mm512_min_epi32(_mm512_cvtps_epi32(v), most), least);
+// Bytes of points are unsigned in the products: biased by 128.
+template <bool kWide>
+inline void store_points(std::uint32_t* to, __m512i v) {
+  if constexpr (kWide) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(v));
+  } else {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
+                     _mm_xor_si128(_mm512_cvtepi32_epi8(v), _mm_set1_epi8(-128)));
+  }
 }
-// Points are unsigned in the products: biased by 128.
-inline void store_biased(void* to, __m512i v) {
-  const __m128i bytes = _mm_xor_si128(_mm512_cvtepi32_epi8(v), _mm_set1_epi8(-128));
-  _mm_storeu_si128(static_cast<__m128i*>(to), bytes);
-}
-// Four vectors at once, for a narrowing of one costs as much. Packing takes 128 bits of each in
-// turn, which the permutation puts in order again.
-inline void store_biased(void* to, const __m512i (&v)[4]) {
+// Four vectors of bytes at once, for a narrowing of one costs as much. Packing takes 128 bits of
+// each in turn, which the permutation puts in order again.
+inline void store_bytes(std::uint32_t* to, const __m512i (&v)[4]) {
   const __m512i in_order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   const __m512i packed =
       _mm512_packs_epi16(_mm512_packs_epi32(v[0], v[1]), _mm512_packs_epi32(v[2], v[3]));
@@ -48,48 +75,19 @@ inline void store_biased(void* to, const __m512i (&v)[4]) {
       to, _mm512_xor_si512(_mm512_permutexvar_epi32(in_order, packed), _mm512_set1_epi8(-128)));
 }
 
-// The steps of a segment, and what is measured of a row on the way, a sum in every lane.
-struct ByteSteps {
-  __m512 high, per_high, low, per_low;
-  explicit ByteSteps(const ByteSegment& segment)
-      : high(_mm512_set1_ps(segment.step)), per_high(_mm512_set1_ps(1 / segment.step)),
-        low(_mm512_set1_ps(segment.step / kLowByte)),
-        per_low(_mm512_set1_ps(kLowByte / segment.step)) {}
-};
-struct Measured {
-  __m512 sq_norm, sq_lost;
-};
-
-// Sixteen centred features as integers.
-template <bool kDoubled>
-inline void round_to_bytes(__m512 v, const ByteSteps& steps, __m512i& high, __m512i& low,
-                           Measured& measured) {
-  measured.sq_norm = _mm512_fmadd_ps(v, v, measured.sq_norm);
-  high = to_bytes_range(_mm512_mul_ps(v, steps.per_high));
-  __m512 rest = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(high), steps.high, v);
-  if constexpr (kDoubled) {
-    low = to_bytes_range(_mm512_mul_ps(rest, steps.per_low));
-    rest = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(low), steps.low, rest);
-  }
-  measured.sq_lost = _mm512_fmadd_ps(rest, rest, measured.sq_lost);
-}
-
-// n features of one row; whole words of 16 are stored, with zeros beyond the end.
-template <bool kDoubled, class T>
+// n features of one row; whole vectors of 16 are stored, with zeros beyond the end.
+template <bool kWide, class T>
 inline void round_piece(const T* row, PowerOfTwo<T> scale, const T* centre, int n,
-                        const ByteSteps& steps, std::uint32_t* high, std::uint32_t* low,
-                        Measured& measured) {
+                        const ByteSteps& steps, std::uint32_t* to, Measured& measured) {
   int j = 0;
-  for (; j + 64 <= n; j += 64) {
-    __m512i highs[4], lows[4];
+  for (; !kWide && j + 64 <= n; j += 64) {
+    __m512i kept[4];
 #pragma GCC unroll 4
     for (int v = 0; v < 4; ++v) {
       const int at = j + 16 * v;
-      round_to_bytes<kDoubled>((__m512)rounded(row + at, scale, centre + at), steps, highs[v],
-                               lows[v], measured);
+      kept[v] = round_to_steps((__m512)rounded(row + at, scale, centre + at), steps, measured);
     }
-    store_biased(high + j / 4, highs);
-    if constexpr (kDoubled) store_biased(low + j / 4, lows);
+    store_bytes(to + j / 4, kept);
   }
   for (; j < n; j += 16) {
     T x[16] = {}, m[16] = {};
@@ -99,56 +97,52 @@ inline void round_piece(const T* row, PowerOfTwo<T> scale, const T* centre, int 
       from = x;
       middle = m;
     }
-    __m512i high_part, low_part;
-    round_to_bytes<kDoubled>((__m512)rounded(from, scale, middle), steps, high_part, low_part,
-                             measured);
-    store_biased(high + j / 4, high_part);
-    if constexpr (kDoubled) store_biased(low + j / 4, low_part);
+    store_points<kWide>(to + j / kFeaturesOfWord<kWide>,
+                        round_to_steps((__m512)rounded(from, scale, middle), steps, measured));
   }
 }
 
+template <int kStride>
 inline void transpose_words(const std::uint32_t* tile, int n_words, std::uint32_t* out) {
   int w = 0;
   for (; w + 16 <= n_words; w += 16) {
     for (int p = 0; p < kBlockPoints; p += 16) {
-      transpose_16x16(tile + p * kTileWords + w, kTileWords, out + w * kBlockPoints + p,
-                      kBlockPoints);
+      transpose_16x16(tile + p * kStride + w, kStride, out + w * kBlockPoints + p, kBlockPoints);
     }
   }
   for (; w < n_words; ++w) {
-    for (int p = 0; p < kBlockPoints; ++p) out[w * kBlockPoints + p] = tile[p * kTileWords + w];
+    for (int p = 0; p < kBlockPoints; ++p) out[w * kBlockPoints + p] = tile[p * kStride + w];
   }
 }
 
-template <bool kDoubled, class T>
+template <bool kWide, class T>
 inline void pack_segment(const ByteRowsArgs<T>& args, const ByteSegment& segment, Prefetcher& ahead,
                          std::uint32_t* out, float* sq_norms, float* sq_lost) {
-  alignas(64) std::uint32_t high[kBlockPoints * kTileWords], low[kBlockPoints * kTileWords];
+  constexpr int kStride = kTileWords<kWide>;
+  alignas(64) std::uint32_t tile[kBlockPoints * kStride];
   Measured measured[kBlockPoints] = {};
-  const ByteSteps steps(segment);
-  // The bytes of zeros.
+  const ByteSteps steps = ByteSteps::of<kWide>(segment);
+  // Rows that are missing are zeros.
   for (int p = args.n_rows; p < kBlockPoints; ++p) {
-    std::memset(high + p * kTileWords, 0x80, kTileWords * sizeof(*high));
-    std::memset(low + p * kTileWords, 0x80, kTileWords * sizeof(*low));
+    std::memset(tile + p * kStride, kWide ? 0 : 0x80, kStride * sizeof(*tile));
   }
   for (std::int64_t d = segment.begin; d < segment.end; d += kTileFeatures) {
     const int n = at_most(kTileFeatures, segment.end - d);
-    const int n_words = (n + 3) / 4;
-    std::uint32_t* const to = out + (d - segment.begin) / 4 * kBlockPoints;
+    const int n_words = (n + 3) / 4 * (4 / kFeaturesOfWord<kWide>);
+    std::uint32_t* const to = out + (d - segment.begin) / kFeaturesOfWord<kWide> * kBlockPoints;
     for (int p = 0; p < args.n_rows; ++p) {
       // The block is far from the cache where many have been packed since its memory was last used.
-      if (p < n_words) {
-        __builtin_prefetch(to + p * kBlockPoints, 1);
-        __builtin_prefetch(to + p * kBlockPoints + 16, 1);
+      for (int w = p; w < n_words; w += kBlockPoints) {
+        __builtin_prefetch(to + w * kBlockPoints, 1);
+        __builtin_prefetch(to + w * kBlockPoints + 16, 1);
       }
       ahead.fetch(n * static_cast<int>(sizeof(T)) / 64 + 1);
       Measured row = measured[p];
-      round_piece<kDoubled>(args.rows[p] + d, args.scale, args.centre + d, n, steps,
-                            high + p * kTileWords, low + p * kTileWords, row);
+      round_piece<kWide>(args.rows[p] + d, args.scale, args.centre + d, n, steps,
+                         tile + p * kStride, row);
       measured[p] = row;
     }
-    transpose_words(high, n_words, to);
-    if constexpr (kDoubled) transpose_words(low, n_words, to + words_of(segment) * kBlockPoints);
+    transpose_words<kStride>(tile, n_words, to);
   }
   for (int p = 0; p < kBlockPoints; ++p) {
     sq_norms[p] = _mm512_reduce_add_ps(measured[p].sq_norm);
@@ -163,12 +157,12 @@ void pack_bytes(const ByteRowsArgs<T>& args) noexcept {
   for (std::int64_t s = 0; s < args.n_segments; ++s) {
     const ByteSegment& segment = args.segments[s];
     float *sq_norms = args.sq_norms + s * kBlockPoints, *sq_lost = args.sq_lost + s * kBlockPoints;
-    if (segment.doubled) {
+    if (segment.wide) {
       pack_segment<true>(args, segment, ahead, out, sq_norms, sq_lost);
     } else {
       pack_segment<false>(args, segment, ahead, out, sq_norms, sq_lost);
     }
-    out += words_of(segment) * (segment.doubled ? 2 : 1) * kBlockPoints;
+    out += segment.n_words() * kBlockPoints;
   }
 }
 
@@ -191,8 +185,8 @@ inline ColumnPiece column_piece(const ByteColumnArgs<T>& args, std::int64_t j, s
 
 // Of one segment of a column.
 struct ColumnSums {
-  double norm, uncentred, lost, low, step;  // the first four are squares
-  std::int64_t high_bytes, low_bytes;       // what the bytes add up to
+  double sq_norm, sq_norm_uncentred, sq_lost, step;
+  std::int64_t integers;
 };
 
 // Sums come in two parts, for each addition waits for the one before.
@@ -202,31 +196,30 @@ struct Parts {
   double sum() const { return _mm512_reduce_add_pd(_mm512_add_pd(part[0], part[1])); }
 };
 
-// Eight integers as bytes, those of whole words: beyond the end of the segment they hold zeros.
-inline void store_column_bytes(std::int8_t* to, __m512d integers, std::int64_t n_left) {
+// Eight integers of a column, those of whole groups of four: beyond the end of the segment they
+// are zeros.
+template <bool kWide>
+inline void store_integers(void* to, __m512d integers, std::int64_t n_left) {
   // Adding 1.5 * 2^52 leaves them in the low bits.
   const __m512i bits =
       _mm512_castpd_si512(_mm512_add_pd(integers, _mm512_set1_pd(ddkern::simd::kRound)));
-  const __m128i bytes = _mm512_cvtepi64_epi8(bits);
-  if (n_left >= kPiece) return _mm_storel_epi64(reinterpret_cast<__m128i*>(to), bytes);
-  if (n_left <= 0) return;
-  std::int8_t few[16];
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(few), bytes);
-  std::memcpy(to, few, static_cast<std::size_t>((n_left + 3) / 4 * 4));
+  const __m128i narrowed = kWide ? _mm512_cvtepi64_epi16(bits) : _mm512_cvtepi64_epi8(bits);
+  constexpr int kBytes = kWide ? 2 : 1;
+  if (n_left >= kPiece) {
+    std::memcpy(to, &narrowed, kBytes * kPiece);
+  } else if (n_left > 0) {
+    std::memcpy(to, &narrowed, static_cast<std::size_t>((n_left + 3) / 4 * 4 * kBytes));
+  }
 }
 
-inline __m512d to_integers(__m512d v) {
-  return _mm512_roundscale_pd(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-}
-
-// A sum of bytes; of what is not finite nothing is used.
+// Of what is not finite nothing is used.
 inline std::int64_t whole(double sum) {
   return sum > -0x1p40 && sum < 0x1p40 ? static_cast<std::int64_t>(sum) : 0;
 }
 
-template <bool kDoubled, class T>
+template <bool kWide, class T>
 inline ColumnSums pack_column_segment(const ByteColumnArgs<T>& args, const ByteSegment& segment,
-                                      std::int8_t* high) {
+                                      void* column) {
   constexpr std::int64_t kStep = kParts * kPiece;
   Parts norm, uncentred, largest;
   for (std::int64_t j = segment.begin; j < segment.end; j += kStep) {
@@ -239,70 +232,43 @@ inline ColumnSums pack_column_segment(const ByteColumnArgs<T>& args, const ByteS
     }
   }
   const double most = _mm512_reduce_max_pd(_mm512_max_pd(largest.part[0], largest.part[1]));
-  const auto step = static_cast<float>(most / kByteLevels * (1 + 0x1p-20));
+  const auto step = static_cast<float>(most / segment.levels * (1 + 0x1p-20));
   const double inverse = step > 0x1p-120f && step < 0x1p120f ? 1.0 / step : 0.0;
   const __m512d steps = _mm512_set1_pd(inverse > 0 ? step : 0);
-  const __m512d per_step = _mm512_set1_pd(inverse), low_steps = _mm512_set1_pd(kLowByte);
-  std::int8_t* const low = high + 4 * words_of(segment);
-  std::int8_t* const high_again = low + 4 * words_of(segment);
-  Parts lost, sq_low, high_bytes, low_bytes;
+  const __m512d per_step = _mm512_set1_pd(inverse);
+  Parts lost, integers;
   for (std::int64_t j = segment.begin; j < segment.end; j += kStep) {
 #pragma GCC unroll 2
     for (int i = 0; i < kParts; ++i) {
       const std::int64_t at = j - segment.begin + i * kPiece;
-      const std::int64_t n_left = segment.end - segment.begin - at;
       const ColumnPiece z = column_piece(args, segment.begin + at, segment.end);
-      const __m512d in_steps = _mm512_mul_pd(z.centred, per_step);
-      const __m512d rounded = to_integers(in_steps);
-      __m512d kept = rounded;
-      store_column_bytes(high + at, rounded, n_left);
-      high_bytes.part[i] = _mm512_add_pd(high_bytes.part[i], rounded);
-      if constexpr (kDoubled) {
-        const __m512d finer =
-            to_integers(_mm512_mul_pd(_mm512_sub_pd(in_steps, rounded), low_steps));
-        store_column_bytes(low + at, finer, n_left);
-        store_column_bytes(high_again + at, rounded, n_left);
-        low_bytes.part[i] = _mm512_add_pd(low_bytes.part[i], finer);
-        const __m512d in_high_steps = _mm512_div_pd(finer, low_steps);
-        kept = _mm512_add_pd(kept, in_high_steps);
-        sq_low.part[i] = _mm512_fmadd_pd(in_high_steps, in_high_steps, sq_low.part[i]);
-      }
+      const __m512d kept = _mm512_roundscale_pd(_mm512_mul_pd(z.centred, per_step),
+                                                _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+      store_integers<kWide>(static_cast<std::int8_t*>(column) + at * (kWide ? 2 : 1), kept,
+                            segment.end - segment.begin - at);
+      integers.part[i] = _mm512_add_pd(integers.part[i], kept);
       const __m512d rest = _mm512_fnmadd_pd(kept, steps, z.centred);
       lost.part[i] = _mm512_fmadd_pd(rest, rest, lost.part[i]);
     }
   }
-  return {norm.sum(),
-          uncentred.sum(),
-          lost.sum(),
-          sq_low.sum() * step * step,
-          inverse > 0 ? step : 0.0,
-          whole(high_bytes.sum()),
-          whole(low_bytes.sum())};
+  return {norm.sum(), uncentred.sum(), lost.sum(), inverse > 0 ? step : 0.0, whole(integers.sum())};
 }
 
 template <class T>
 void pack_column_bytes(const ByteColumnArgs<T>& args) noexcept {
-  std::uint32_t* const header = args.column;
-  std::int64_t run = 0;
-  const auto describe_run = [&](double scale, std::int64_t sum) {
-    const auto rounded = static_cast<float>(scale);
-    std::memcpy(header + run, &rounded, sizeof(rounded));
-    // Takes the bias of the points away again.
-    header[args.n_runs + run] = static_cast<std::uint32_t>(static_cast<std::int32_t>(-128 * sum));
-    ++run;
-  };
   for (std::int64_t s = 0; s < args.n_segments; ++s) {
     const ByteSegment& segment = args.segments[s];
-    auto* const high = reinterpret_cast<std::int8_t*>(header + args.runs[run].column_word);
-    const ColumnSums found = segment.doubled ? pack_column_segment<true>(args, segment, high)
-                                             : pack_column_segment<false>(args, segment, high);
-    args.sq_norms[s] = found.norm;
-    args.sq_norms_uncentred[s] = found.uncentred;
-    args.sq_lost[s] = found.lost;
-    args.sq_low[s] = found.low;
-    const double scale = -2.0 * segment.step * found.step;
-    describe_run(scale, found.high_bytes);
-    if (segment.doubled) describe_run(scale / kLowByte, found.high_bytes + found.low_bytes);
+    std::uint32_t* const column = args.column + args.runs[s].column_word;
+    const ColumnSums found = segment.wide ? pack_column_segment<true>(args, segment, column)
+                                          : pack_column_segment<false>(args, segment, column);
+    args.sq_norms[s] = found.sq_norm;
+    args.sq_norms_uncentred[s] = found.sq_norm_uncentred;
+    args.sq_lost[s] = found.sq_lost;
+    const auto scale = static_cast<float>(-2.0 * segment.step * found.step);
+    std::memcpy(args.column + s, &scale, sizeof(scale));
+    // Takes the bias of the points away again.
+    const std::int64_t start = segment.wide ? 0 : -128 * found.integers;
+    args.column[args.n_segments + s] = static_cast<std::uint32_t>(start);
   }
 }
 

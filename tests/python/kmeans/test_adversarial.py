@@ -583,12 +583,12 @@ def test_one_of_two_squared_distances_overflows_float32(isa: str) -> None:
 
 
 @pytest.mark.parametrize("rest", [0.3, 0.4, 0.43])
-def test_low_bytes_that_agree(isa: str, rest: float, answers: Answers) -> None:
-    """What the low bytes of rows and centroids have in common is not multiplied: bounds know it.
+def test_what_rounding_loses_agrees(isa: str, rest: float, answers: Answers) -> None:
+    """Losses of rows and centroids that add up instead of averaging out: bounds know of them.
 
-    Sixteen large features, whose bytes are in two parts; all of them are `rest` of a step off the
-    whole steps, in rows to one side and in centroids to both, so that the products of the low parts
-    add up instead of averaging out. The largest values make the steps 1.
+    Sixteen large features, all of them `rest` off whole numbers, in rows to one side and in
+    centroids to both. The largest values make 1 the step of bytes, which such features are too
+    important for.
     """
     for seed in range(40):
         rng = np.random.default_rng(seed)
@@ -604,6 +604,25 @@ def test_low_bytes_that_agree(isa: str, rest: float, answers: Answers) -> None:
         centroids = np.concatenate([centroids, -centroids]).astype(np.float32)
         found = ddkern.assign(x, centroids, n_threads=1)
         np.testing.assert_array_equal(found, answers.nearest(x, centroids), err_msg=f"{seed=}")
+
+
+@pytest.mark.parametrize("n_large", [16, 256])
+def test_products_of_a_few_large_features(isa: str, n_large: int, answers: Answers) -> None:
+    """Rows along one line in the features that get more than bytes: sums as large as they may be.
+
+    Some rows, none of those that a layout is made from, lie half as far again as the others, or
+    thrice as far.
+    """
+    rng = np.random.default_rng(n_large)
+    levels = rng.choice([1.0, -1.0, 0.97, -0.97, 0.5, -0.5, 0.03], 600)
+    levels[1::64] *= 1.49
+    levels[7::64] *= 3
+    x = 1e-4 * rng.normal(size=(600, 8 * n_large))
+    x[:, :n_large] = levels[:, None] * (1 + 1e-3 * rng.normal(size=(600, n_large)))
+    x = np.concatenate([x, -x]).astype(np.float32)
+    centroids = x[rng.choice(1200, 40, replace=False)] * np.float32(1.2)
+    found = ddkern.assign(x, centroids, n_threads=1)
+    np.testing.assert_array_equal(found, answers.nearest(x, centroids))
 
 
 @pytest.mark.parametrize("n_features", [140_000, 300_000])
