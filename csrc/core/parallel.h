@@ -5,6 +5,7 @@
 // within one piece of work, so work may be cut and handed out in any way.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -44,6 +45,13 @@ class Team {
   // fn(begin, end, thread) over [0, n) in pieces of at most `grain`, in any order.
   void for_ranges(std::int64_t n, std::int64_t grain,
                   const std::function<void(std::int64_t, std::int64_t, int)>& fn) const;
+
+  // What to take at a time of n items: `most` of them, or fewer where that would not leave every
+  // thread with dozens of pieces.
+  std::int64_t grain(std::int64_t n, std::int64_t most) const {
+    constexpr std::int64_t kPieces = 32;
+    return std::clamp<std::int64_t>(n / (kPieces * n_threads_), 1, most);
+  }
 
   // A team of one for work done inside piece `thread` of this team's loop.
   Team inner(int thread) const { return Team(1, thread == 0 ? monitor_ : nullptr, cancelled_); }

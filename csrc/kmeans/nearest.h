@@ -46,6 +46,7 @@ class Nearest {
     std::vector<float> distances;
   };
   float* scratch(int thread) { return scores_scratch_.data() + thread * n_columns_ * kBlockPoints; }
+  void fetch_heads(std::int64_t first_point, std::uint32_t points) const;
   // Of the columns that may win for x, keeps those that float32 cannot rule out. `next` is
   // the row that comes after x.
   void drop_clear_losers(const T* x, const T* next, Candidates& candidates) const;

@@ -297,7 +297,8 @@ class PlusPlus {
         for (int c = 0; c < width; ++c) gather_column(rows[first + c], c);
       }
       std::mutex mutex;
-      const std::int64_t grain = products || direct_ ? 1 : 64;
+      const std::int64_t grain =
+          products || direct_ ? team_.grain(group_.n_blocks(), kBlocksAtOnce) : 64;
       team_.for_ranges(
           group_.n_blocks(), grain, [&](std::int64_t begin, std::int64_t end, int thread) {
             alignas(64) float dots[kTileColumns * kBlockPoints];

@@ -90,6 +90,17 @@ DDKERN_SIMD_INLINE std::uint32_t lanes_above(const floats& a, const floats& b) {
 #endif
 }
 
+// a - b * c, rounded once or twice: for bounds.
+DDKERN_SIMD_INLINE floats less_product(const floats& a, const floats& b, const floats& c) {
+#if defined(__AVX512F__)
+  return (floats)_mm512_fnmadd_ps((__m512)b, (__m512)c, (__m512)a);
+#elif defined(__FMA__)
+  return (floats)_mm256_fnmadd_ps((__m256)b, (__m256)c, (__m256)a);
+#else
+  return a - b * c;
+#endif
+}
+
 DDKERN_SIMD_INLINE float least_lane(const floats& v) {
 #if defined(__AVX512F__)
   return _mm512_reduce_min_ps((__m512)v);

@@ -44,12 +44,16 @@ constexpr int kQuickChains = kQuickSums * kFloats;
 
 inline float sum_of_lanes(const floats* sums) {
   const floats sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_ps((__m512)sum);
+#else
   float lanes[kFloats];
   store(lanes, sum);
   for (int h = kFloats / 2; h > 0; h /= 2) {
     for (int l = 0; l < h; ++l) lanes[l] += lanes[l + h];
   }
   return lanes[0];
+#endif
 }
 
 // The last elements, fewer than a register has, and zeros.

@@ -84,12 +84,13 @@ inline std::int64_t by_product_of(const ProductArgs& args, std::int32_t* open) {
       const std::int32_t k =
           kListed ? args.columns[first + i] : static_cast<std::int32_t>(first + i);
       const float* products = args.products + k * std::int64_t{kBlockPoints};
-      floats least = floats{} + __builtin_inff();
+      floats least;
       for (int v = 0; v < kParts; ++v) {
-        floats score = load<floats>(products + kFloats * v) + args.base[k];
-        if constexpr (kHeads) score = score - tail[v] * args.column_tails[k];
-        least = lesser(score - limit[v], least);
+        floats gap = load<floats>(products + kFloats * v) - limit[v];
+        if constexpr (kHeads) gap = less_product(gap, tail[v], floats{} + args.column_tails[k]);
+        least = v == 0 ? gap : lesser(gap, least);
       }
+      least = least + args.base[k];
       open[n_open] = k;
       if constexpr (kMargins) {
         gaps[i] = least_lane(least);
