@@ -90,9 +90,9 @@ std::int64_t least_bytes(const GroupShape& shape, const FitOptions& options, int
   const std::int64_t columns = k * (8 * d + 4 * apart(d) + 96) + t * row;
   const std::int64_t scratch =
       t * (block + block_rows + (4 * kBlockPoints + 24) * k + 2 * row + 16 * d);
-  // Norms, labels, moves (of every block, and together), rows by cell or distances; in Gram space
-  // the members of cells, and bounds.
-  const std::int64_t labels = n * (8 + 4 + 24 + 48 + 8) + (maybe_gram ? n * (8 + 16 + 32) : 0);
+  // Norms, labels, moves, rows by cell or distances; in Gram space the members of cells, and
+  // bounds.
+  const std::int64_t labels = n * (8 + 4 + 16 + 8) + (maybe_gram ? n * (8 + 16 + 32) : 0);
   const std::int64_t lloyd = columns + scratch + labels + row;
   // Restarts do not run in place, and the best so far waits.
   const std::int64_t best = options.n_init > 1 ? k * (row + 8) + n * 4 : 0;

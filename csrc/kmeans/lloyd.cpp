@@ -27,6 +27,36 @@ struct Move {
   std::int32_t from, to;  // from is -1 in the first pass
 };
 
+// The rows that changed cell in a pass. Blocks are filled on any thread; once they are joined, the
+// moves come in order of the blocks.
+class Moves {
+ public:
+  explicit Moves(std::int64_t n_blocks)
+      : all_(n_blocks * kBlockPoints), n_of_block_(static_cast<std::size_t>(n_blocks)) {}
+
+  void clear_block(std::int64_t block) { n_of_block_[static_cast<std::size_t>(block)] = 0; }
+  void add(std::int64_t block, const Move& move) {
+    all_[block * kBlockPoints + n_of_block_[static_cast<std::size_t>(block)]++] = move;
+  }
+  void join() {
+    end_ = all_.data();
+    const Move* from = all_.data();
+    for (const int n : n_of_block_) {
+      if (from != end_) std::copy(from, from + n, end_);
+      end_ += n;
+      from += kBlockPoints;
+    }
+  }
+  const Move* begin() const { return all_.data(); }
+  const Move* end() const { return end_; }
+  std::int64_t size() const { return end_ - all_.data(); }
+
+ private:
+  Buffer<Move> all_;
+  std::vector<int> n_of_block_;
+  Move* end_ = nullptr;
+};
+
 template <class T>
 class Lloyd {
  public:
@@ -36,7 +66,7 @@ class Lloyd {
       : group_(group), k_(k), n_features_(group.n_features()), options_(options), plan_(plan),
         team_(team), centroids_(centroids), sums_(k * n_features_), units_(size(k), 0),
         mean_sq_norms_(size(k), 0.0), off_(size(k), 0.0), assignment_(size(group.n()), -1),
-        moves_of_block_(size(group.n_blocks())), nearest_(group, centroids, k, team.n_threads()),
+        moves_(group.n_blocks()), nearest_(group, centroids, k, team.n_threads()),
         row_scratch_(team.n_threads(), n_features_, kRowsAtOnce),
         previous_scratch_(team.n_threads(), n_features_), value_(n_features_) {
     std::fill(sums_.data(), sums_.data() + sums_.size(), 0);
@@ -104,9 +134,7 @@ class Lloyd {
                      [&](std::int64_t begin, std::int64_t end, int thread) {
                        for (std::int64_t b = begin; b < end; ++b) assign_block(scores, b, thread);
                      });
-    moves_.clear();
-    for (const auto& moves : moves_of_block_)
-      moves_.insert(moves_.end(), moves.begin(), moves.end());
+    moves_.join();
     rows_assigned_ += group_.n();
     n_compared_ = nearest_.counters().n_compared - n_compared_before;
   }
@@ -122,11 +150,10 @@ class Lloyd {
     }
     // In the first pass nothing is near yet.
     nearest_.block(scores, block, n_updates_ > 0 ? near : nullptr, winners, thread);
-    std::vector<Move>& moves = moves_of_block_[size(block)];
-    moves.clear();
+    moves_.clear_block(block);
     for (int p = 0; p < n; ++p) {
       if (winners[p] == near[p]) continue;
-      moves.push_back({rows[p], near[p], winners[p]});
+      moves_.add(block, {rows[p], near[p], winners[p]});
       assignment_[size(rows[p])] = winners[p];
     }
   }
@@ -150,7 +177,7 @@ class Lloyd {
   void settle() {
     if (settled_ || n_updates_ < 2 || !direct_scores_) return;
     const std::int64_t rows = group_.tails() != nullptr ? kRowsAMoveWithHeads : kRowsAMove;
-    settled_ = static_cast<std::int64_t>(moves_.size()) * rows <= group_.n();
+    settled_ = moves_.size() * rows <= group_.n();
     if (settled_) sort_rows();
   }
 
@@ -578,8 +605,7 @@ class Lloyd {
   std::vector<double> off_;               // [k] squared distances from the means to the centroids
   std::vector<double> sq_norms_;          // [n]
   std::vector<std::int32_t> assignment_;  // [n]
-  std::vector<std::vector<Move>> moves_of_block_;
-  std::vector<Move> moves_;
+  Moves moves_;
   std::vector<char> changed_;               // [k] cells whose members changed
   std::vector<std::int64_t> moved_;         // cells whose stored centroid changed
   std::vector<double> sq_shifts_;           // [k] of the centroids, where margins are kept
