@@ -91,11 +91,11 @@ DDKERN_SIMD_INLINE std::uint32_t lanes_above(const floats& a, const floats& b) {
 }
 
 // a - b * c, rounded once or twice: for bounds.
-DDKERN_SIMD_INLINE floats less_product(const floats& a, const floats& b, const floats& c) {
+DDKERN_SIMD_INLINE floats less_product(const floats& a, const floats& b, float c) {
 #if defined(__AVX512F__)
-  return (floats)_mm512_fnmadd_ps((__m512)b, (__m512)c, (__m512)a);
+  return (floats)_mm512_fnmadd_ps((__m512)b, _mm512_set1_ps(c), (__m512)a);
 #elif defined(__FMA__)
-  return (floats)_mm256_fnmadd_ps((__m256)b, (__m256)c, (__m256)a);
+  return (floats)_mm256_fnmadd_ps((__m256)b, _mm256_set1_ps(c), (__m256)a);
 #else
   return a - b * c;
 #endif

@@ -87,7 +87,7 @@ inline std::int64_t by_product_of(const ProductArgs& args, std::int32_t* open) {
       floats least;
       for (int v = 0; v < kParts; ++v) {
         floats gap = load<floats>(products + kFloats * v) - limit[v];
-        if constexpr (kHeads) gap = less_product(gap, tail[v], floats{} + args.column_tails[k]);
+        if constexpr (kHeads) gap = less_product(gap, tail[v], args.column_tails[k]);
         least = v == 0 ? gap : lesser(gap, least);
       }
       least = least + args.base[k];
