@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "kmeans/column_set.h"
 #include "kmeans/group.h"
+#include "kmeans/lloyd.h"
 #include "kmeans/margins.h"
 #include "kmeans/seeding.h"
 
@@ -86,8 +87,11 @@ std::int64_t least_bytes(const GroupShape& shape, const FitOptions& options, int
   } else if (options.init == Init::random) {
     seeding = n * (8 + 8) + (t + 1) * row;
   }
-  // Lloyd: sums, a previous centroid; DirectScores: packed columns and blocks; Nearest: scores.
-  const std::int64_t columns = k * (8 * d + 4 * apart(d) + 96) + t * row;
+  // Lloyd: sums, those of threads, a previous centroid; DirectScores: packed columns and blocks;
+  // Nearest: scores.
+  const std::int64_t asides =
+      (adds_in_order(shape.n_rows, d, k, n_threads) ? (t - 1) * k : t) * d * 8;
+  const std::int64_t columns = k * (8 * d + 4 * apart(d) + 96) + t * row + asides;
   const std::int64_t scratch =
       t * (block + block_rows + (4 * kBlockPoints + 24) * k + 2 * row + 16 * d);
   // Norms, labels, moves, rows by cell or distances; in Gram space the members of cells, and

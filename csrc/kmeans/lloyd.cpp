@@ -141,7 +141,7 @@ class Lloyd {
 
   void assign_block(Scores<T>& scores, std::int64_t block, int thread) {
     std::int64_t rows[kBlockPoints];
-    std::int32_t near[kBlockPoints], winners[kBlockPoints];
+    std::int32_t near[kBlockPoints] = {}, winners[kBlockPoints];
     const std::int64_t first = block * kBlockPoints;
     const auto n = static_cast<int>(std::min<std::int64_t>(kBlockPoints, group_.n() - first));
     for (int p = 0; p < n; ++p) {
@@ -215,46 +215,90 @@ class Lloyd {
       units_[move.from] -= units;
       changed_[move.from] = 1;
     }
-    if (n_updates_++ == 0) {
-      add_all_rows();
+    if (n_updates_++ > 0) return transfer_moved_rows();
+    sq_norms_ = group_.sq_norms();
+    const bool with_norms = sq_norms_.empty();
+    sq_norms_.resize(size(group_.n()));
+    if (adds_in_order(group_.n(), n_features_, k_, team_.n_threads())) {
+      add_all_rows_in_order(with_norms);
     } else {
-      transfer_moved_rows();
+      add_all_rows(with_norms);
     }
   }
 
-  // Rows into the sum of one cell, or out of it and into the sums of the cells `to`, a range of
-  // features. `n_ahead` more entries of `rows` are wanted next.
-  void add_to_cell(const std::int64_t* rows, std::int64_t n_rows, std::int64_t n_ahead,
-                   const std::int32_t* to, std::int64_t begin, std::int64_t end, std::int64_t* sum,
-                   double* sq_norms, int thread) {
+  // Rows on their way from sums to sums, and which features of them. `n_ahead` more entries of
+  // `rows` are wanted next.
+  struct Transfer {
+    const std::int64_t* rows;
+    std::int64_t n_rows, n_ahead;
+    std::int64_t* sum;       // that all of them come to or, with `to`, leave; or null
+    const std::int32_t* to;  // [n_rows] cells of `to_sums`, or null
+    std::int64_t* to_sums;
+    std::int64_t begin, end;
+    bool with_norms;
+  };
+  void take_rows(const Transfer& transfer, int thread) {
     const T* at[kRowsAtOnce];
-    double weights[kRowsAtOnce];
-    std::int64_t* to_sums[kRowsAtOnce];
-    for (std::int64_t first = 0; first < n_rows; first += kRowsAtOnce) {
+    double weights[kRowsAtOnce], sq_norms[kRowsAtOnce];
+    std::int64_t* to[kRowsAtOnce];
+    const std::int64_t begin = transfer.begin;
+    for (std::int64_t first = 0; first < transfer.n_rows; first += kRowsAtOnce) {
       team_.inner(thread).check();
-      const int n = static_cast<int>(std::min<std::int64_t>(kRowsAtOnce, n_rows - first));
+      const std::int64_t* const rows = transfer.rows + first;
+      const std::int64_t left = transfer.n_rows - first;
+      const int n = static_cast<int>(std::min<std::int64_t>(kRowsAtOnce, left));
       for (int r = 0; r < n; ++r) {
-        at[r] = group_.row(rows[first + r], row_scratch_.get(thread, r)) + begin;
-        weights[r] = group_.weight(rows[first + r]);
-        if (to != nullptr) to_sums[r] = sums_.data() + to[first + r] * n_features_ + begin;
+        at[r] = group_.row(rows[r], row_scratch_.get(thread, r)) + begin;
+        weights[r] = group_.weight(rows[r]);
+        if (transfer.to == nullptr) continue;
+        to[r] = transfer.to_sums + transfer.to[first + r] * n_features_ + begin;
       }
       const void* next[kRowsAtOnce];
-      const std::int64_t n_next =
-          std::min<std::int64_t>(kRowsAtOnce, n_rows + n_ahead - (first + n));
-      group_.kernels().accumulate.add(
-          {at, n, group_.weighted() ? weights : nullptr, to != nullptr ? to_sums : nullptr,
-           group_.row_scale(), group_.row_shift() + begin, end - begin, sum + begin, sq_norms,
-           group_.ahead(rows + first + n, static_cast<int>(n_next), next)});
-      if (sq_norms == nullptr) continue;
+      const std::int64_t n_next = std::min<std::int64_t>(kRowsAtOnce, left + transfer.n_ahead - n);
+      group_.kernels().accumulate.add({at, n, group_.weighted() ? weights : nullptr,
+                                       transfer.to != nullptr ? to : nullptr, group_.row_scale(),
+                                       group_.row_shift() + begin, transfer.end - begin,
+                                       transfer.sum != nullptr ? transfer.sum + begin : nullptr,
+                                       transfer.with_norms ? sq_norms : nullptr,
+                                       group_.ahead(rows + n, static_cast<int>(n_next), next)});
+      if (!transfer.with_norms) continue;
       // In units of the sums; a power of two away from those of the rows.
       const double unit = group_.row_unit() * group_.row_unit();
-      for (int r = 0; r < n; ++r) sq_norms_[size(rows[first + r])] = sq_norms[r] * unit;
+      for (int r = 0; r < n; ++r) sq_norms_[size(rows[r])] = sq_norms[r] * unit;
     }
   }
 
-  // The first update: every row arrives. Rows go cell by cell and threads take equal stretches of
-  // them; a cell that an earlier thread began is summed aside.
-  void add_all_rows() {
+  // The first update: every row arrives. In their own order, which memory likes best, and with sums
+  // of its own for every thread.
+  void add_all_rows_in_order(bool with_norms) {
+    std::vector<std::int64_t> rows;
+    std::vector<std::int32_t> to;
+    for (const Move& move : moves_) {
+      if (!group_.counts(move.row)) continue;
+      rows.push_back(move.row);
+      to.push_back(move.to);
+    }
+    const auto n_rows = static_cast<std::int64_t>(rows.size());
+    const int n_parts = team_.n_threads();
+    const std::int64_t n_sums = sums_.size();
+    Buffer<std::int64_t> asides((n_parts - 1) * n_sums);
+    team_.for_ranges(n_parts, 1, [&](std::int64_t part, std::int64_t, int thread) {
+      const std::int64_t begin = n_rows * part / n_parts, end = n_rows * (part + 1) / n_parts;
+      std::int64_t* const sums = part == 0 ? sums_.data() : asides.data() + (part - 1) * n_sums;
+      if (part > 0) std::fill(sums, sums + n_sums, 0);
+      take_rows({rows.data() + begin, end - begin, 0, nullptr, to.data() + begin, sums, 0,
+                 n_features_, with_norms},
+                thread);
+    });
+    for (int part = 1; part < n_parts; ++part) {
+      const std::int64_t* aside = asides.data() + (part - 1) * n_sums;
+      for (std::int64_t i = 0; i < n_sums; ++i) sums_[i] += aside[i];
+    }
+  }
+
+  // The same cell by cell, so that a sum stays in registers. Threads take equal stretches of the
+  // rows; a cell that an earlier thread began is summed aside.
+  void add_all_rows(bool with_norms) {
     std::vector<std::int64_t> first_of_cell(size(k_) + 1, 0), rows;
     for (const Move& move : moves_) first_of_cell[size(move.to) + 1] += group_.counts(move.row);
     std::partial_sum(first_of_cell.begin(), first_of_cell.end(), first_of_cell.begin());
@@ -268,12 +312,8 @@ class Lloyd {
     Buffer<std::int64_t> asides(n_parts * n_features_);
     std::fill(asides.data(), asides.data() + asides.size(), 0);
     std::vector<std::int32_t> aside_cell(size(n_parts), -1);
-    sq_norms_ = group_.sq_norms();
-    const bool norms_known = !sq_norms_.empty();
-    sq_norms_.resize(size(group_.n()));
     team_.for_ranges(n_parts, 1, [&](std::int64_t part, std::int64_t, int thread) {
       const std::int64_t begin = n_rows * part / n_parts, end = n_rows * (part + 1) / n_parts;
-      double sq_norms[kRowsAtOnce];
       for (std::int64_t r = begin; r < end;) {
         const std::int32_t cell = assignment_[size(rows[size(r)])];
         const std::int64_t last = std::min(end, first_of_cell[size(cell) + 1]);
@@ -282,8 +322,9 @@ class Lloyd {
           aside_cell[size(part)] = cell;
           sum = asides.data() + part * n_features_;
         }
-        add_to_cell(rows.data() + r, last - r, end - last, nullptr, 0, n_features_, sum,
-                    norms_known ? nullptr : sq_norms, thread);
+        take_rows({rows.data() + r, last - r, end - last, sum, nullptr, nullptr, 0, n_features_,
+                   with_norms},
+                  thread);
         r = last;
       }
     });
@@ -315,8 +356,9 @@ class Lloyd {
     team_.for_ranges(n_features_, piece, [&](std::int64_t begin, std::int64_t end, int thread) {
       for (std::int64_t c = 0; c < k_; ++c) {
         const std::int64_t first = first_of_cell[size(c)], last = first_of_cell[size(c) + 1];
-        add_to_cell(rows.data() + first, last - first, n_rows - last, to.data() + first, begin, end,
-                    sums_.data() + c * n_features_, nullptr, thread);
+        take_rows({rows.data() + first, last - first, n_rows - last, sums_.data() + c * n_features_,
+                   to.data() + first, sums_.data(), begin, end, false},
+                  thread);
       }
     });
   }

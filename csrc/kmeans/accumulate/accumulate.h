@@ -21,7 +21,8 @@
 namespace ddkern::kmeans {
 
 // Several rows into one sum, or out of it and each into another: a few features of all rows at a
-// time, so that the sum stays in registers and is loaded and stored once.
+// time, so that the sum stays in registers and is loaded and stored once. Or, where there is no one
+// sum, each into a sum of its own, row after row.
 constexpr int kRowsAtOnce = 32;
 
 template <class T>
@@ -33,7 +34,7 @@ struct AddArgs {
   double scale;
   const double* shift;  // [n]
   std::int64_t n;
-  std::int64_t* sum;  // inout [n]
+  std::int64_t* sum;  // inout [n], or null where rows only come, each to one of `to`
   double* sq_norms;   // out [n_rows], or null
   RowsAhead ahead;    // of the next call
 };

@@ -94,8 +94,41 @@ inline void add_rows(const AddArgs<T>& args) {
   }
 }
 
+template <bool kWeighted, bool kWithNorms, class T>
+inline void scatter_rows(const AddArgs<T>& args) {
+  Prefetcher ahead(args.ahead);
+  for (int r = 0; r < args.n_rows; ++r) {
+    const T* const x = args.rows[r];
+    std::int64_t* const to = args.to[r];
+    const double weight = kWeighted ? args.weights[r] : 1.0;
+    doubles norm[kRegistersOf16] = {};
+    std::int64_t j = 0;
+    for (; j + 16 <= args.n; j += 16) {
+      ahead.fetch(16 * static_cast<int>(sizeof(T)) / 64);
+      for (int v = 0; v < kRegistersOf16; ++v) {
+        const std::int64_t at = j + kDoubles * v;
+        const doubles value = load_doubles(x + at) * args.scale - load<doubles>(args.shift + at);
+        store(to + at, load<int64s>(to + at) + addend<kWeighted>(value, weight));
+        if constexpr (kWithNorms) norm[v] = norm[v] + value * value;
+      }
+    }
+    alignas(64) double lanes[16];
+    for (int v = 0; v < kRegistersOf16; ++v) store(lanes + kDoubles * v, norm[v]);
+    for (; j < args.n; ++j) {
+      const double value = static_cast<double>(x[j]) * args.scale - args.shift[j];
+      to[j] += addend<kWeighted>(value, weight);
+      if constexpr (kWithNorms) lanes[j % 16] += value * value;
+    }
+    if constexpr (kWithNorms) args.sq_norms[r] = add_16_lanes(lanes);
+  }
+}
+
 template <bool kWeighted, class T>
 inline void add_or_move(const AddArgs<T>& args) {
+  if (args.sum == nullptr) {
+    return args.sq_norms != nullptr ? scatter_rows<kWeighted, true>(args)
+                                    : scatter_rows<kWeighted, false>(args);
+  }
   if (args.to != nullptr) return add_rows<kWeighted, true, false>(args);
   if (args.sq_norms != nullptr) return add_rows<kWeighted, false, true>(args);
   add_rows<kWeighted, false, false>(args);
