@@ -5,6 +5,7 @@
 #include <exception>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 #include "core/error.h"
 #include "core/float_mode.h"
@@ -97,6 +98,16 @@ int max_threads() {
 #endif
 }
 
+namespace {
+
+// Pieces that nobody has taken; on a cache line of its own.
+struct alignas(64) Stretch {
+  std::atomic<std::int64_t> next{0};
+  std::int64_t end = 0;
+};
+
+}  // namespace
+
 void Monitor::poll() {
   const auto now = std::chrono::steady_clock::now();
   if (now < next_) return;
@@ -109,8 +120,14 @@ void Team::check() const {
   if (monitor_ != nullptr) monitor_->poll();
 }
 
-void Team::for_ranges(std::int64_t n, std::int64_t grain,
-                      const std::function<void(std::int64_t, std::int64_t, int)>& fn) const {
+void Team::for_ranges(std::int64_t n, std::int64_t grain, const RangeFunction& fn) const {
+  for_pieces(n, grain, true, fn);
+}
+
+void Team::for_queue(std::int64_t n, const RangeFunction& fn) const { for_pieces(n, 1, false, fn); }
+
+void Team::for_pieces(std::int64_t n, std::int64_t grain, [[maybe_unused]] bool own_stretches,
+                      const RangeFunction& fn) const {
   if (n <= 0) return;
   grain = std::max<std::int64_t>(1, grain);
   const std::int64_t n_pieces = (n + grain - 1) / grain;
@@ -124,7 +141,12 @@ void Team::for_ranges(std::int64_t n, std::int64_t grain,
     return;
   }
 #if defined(_OPENMP)
-  std::atomic<std::int64_t> next_piece{0};
+  std::vector<Stretch> stretches(static_cast<std::size_t>(own_stretches ? n_workers : 1));
+  const auto n_stretches = static_cast<std::int64_t>(stretches.size());
+  for (std::int64_t s = 0; s < n_stretches; ++s) {
+    stretches[static_cast<std::size_t>(s)].next = n_pieces * s / n_stretches;
+    stretches[static_cast<std::size_t>(s)].end = n_pieces * (s + 1) / n_stretches;
+  }
   std::atomic<int> n_working{n_workers};
   std::atomic<bool> failed{false};
   std::exception_ptr first_error;
@@ -138,9 +160,12 @@ void Team::for_ranges(std::int64_t n, std::int64_t grain,
 #pragma omp barrier
     try {
       const Team mine(1, thread == 0 ? monitor_ : nullptr, cancelled_);
-      for (std::int64_t piece; (piece = next_piece.fetch_add(1)) < n_pieces;) {
-        mine.check();
-        fn(piece * grain, std::min(n, (piece + 1) * grain), thread);
+      for (std::int64_t s = 0; s < n_stretches; ++s) {
+        Stretch& stretch = stretches[static_cast<std::size_t>((thread + s) % n_stretches)];
+        for (std::int64_t piece; (piece = stretch.next.fetch_add(1)) < stretch.end;) {
+          mine.check();
+          fn(piece * grain, std::min(n, (piece + 1) * grain), thread);
+        }
       }
     } catch (...) {
       cancelled_->store(true);

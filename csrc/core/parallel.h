@@ -42,9 +42,13 @@ class Team {
 
   int n_threads() const { return n_threads_; }
 
-  // fn(begin, end, thread) over [0, n) in pieces of at most `grain`, in any order.
-  void for_ranges(std::int64_t n, std::int64_t grain,
-                  const std::function<void(std::int64_t, std::int64_t, int)>& fn) const;
+  using RangeFunction = std::function<void(std::int64_t, std::int64_t, int)>;
+  // fn(begin, end, thread) over [0, n) in pieces of at most `grain`. Every thread has a stretch of
+  // its own, the same in every call with the same n and grain, so that what it works on stays in
+  // its caches; when it is done it helps the others.
+  void for_ranges(std::int64_t n, std::int64_t grain, const RangeFunction& fn) const;
+  // fn(i, i + 1, thread) over [0, n), in this order: for few and unequal pieces, the longest first.
+  void for_queue(std::int64_t n, const RangeFunction& fn) const;
 
   // What to take at a time of n items: `most` of them, or fewer where that would not leave every
   // thread with dozens of pieces.
@@ -60,6 +64,9 @@ class Team {
   void check() const;
 
  private:
+  void for_pieces(std::int64_t n, std::int64_t grain, bool own_stretches,
+                  const RangeFunction& fn) const;
+
   int n_threads_;
   Monitor* monitor_;
   std::atomic<bool>* cancelled_;

@@ -118,11 +118,9 @@ void for_groups(const std::vector<GroupShape>& shapes, const FitOptions& options
       solve(by_cost[i], options.max_memory_in_bytes, team);
       groups_done.fetch_add(1);
     }
-    team.for_ranges(n_groups - n_shared, 1, [&](std::int64_t begin, std::int64_t end, int thread) {
-      for (std::int64_t i = begin; i < end; ++i) {
-        solve(by_cost[n_shared + i], share, team.inner(thread));
-        groups_done.fetch_add(1);
-      }
+    team.for_queue(n_groups - n_shared, [&](std::int64_t i, std::int64_t, int thread) {
+      solve(by_cost[n_shared + i], share, team.inner(thread));
+      groups_done.fetch_add(1);
     });
   } catch (const InvalidArgument&) {
     // Where several groups are at fault, chance has picked this one. The call should always say the

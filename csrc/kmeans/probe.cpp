@@ -63,7 +63,7 @@ MachinePeak probe_peak(Isa isa, int n_threads) {
         },
         flops_per_word);
   };
-  const ByteRun run{0, kHeader, kDepth};
+  const ByteRun run{0, kHeader, kDepth, false};
   const auto byte_gops = [&] {
     if (dots.fast_bytes == nullptr) return 0.0;
     return giga_operations(
