@@ -25,8 +25,12 @@ constexpr int kFeaturesOfWord = kWide ? 2 : 4;
 template <bool kWide>
 constexpr int kTileWords = kTileFeatures / kFeaturesOfWord<kWide>;
 
-// std::min would be an inline function of this level that the linker may share.
+// Neither std::min nor a member of ByteSegment: those would be inline functions of this level that
+// the linker may share.
 inline int at_most(int most, std::int64_t n) { return n < most ? static_cast<int>(n) : most; }
+inline std::int64_t words_of(const ByteSegment& segment) {
+  return (segment.end - segment.begin + 3) / 4 * (segment.wide ? 2 : 1);
+}
 
 // The steps of a segment.
 struct ByteSteps {
@@ -162,7 +166,7 @@ void pack_bytes(const ByteRowsArgs<T>& args) noexcept {
     } else {
       pack_segment<false>(args, segment, ahead, out, sq_norms, sq_lost);
     }
-    out += segment.n_words() * kBlockPoints;
+    out += words_of(segment) * kBlockPoints;
   }
 }
 
