@@ -42,8 +42,8 @@ inline void add_run(const std::uint32_t* point, const std::uint32_t* const* colu
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) {
       at[v] = _mm512_loadu_si512(point + 16 * v);
-      // Halves of lines side by side defeat the prefetcher.
-      __builtin_prefetch(point + kWordsAhead * kBlockPoints + 16 * v);
+      // One of two lines side by side defeats the hardware's prefetcher; both are its business.
+      if constexpr (kVectors == 1) __builtin_prefetch(point + kWordsAhead * kBlockPoints);
     }
 #pragma GCC unroll 16
     for (int c = 0; c < kWidth; ++c) {
