@@ -47,7 +47,7 @@ class Team {
   // its own, the same in every call with the same n and grain, so that what it works on stays in
   // its caches; when it is done it helps the others.
   void for_ranges(std::int64_t n, std::int64_t grain, const RangeFunction& fn) const;
-  // fn(i, i + 1, thread) over [0, n), in this order: for few and unequal pieces, the longest first.
+  // fn(i, i + 1, thread) over [0, n), begun in this order: for unequal pieces, the longest first.
   void for_queue(std::int64_t n, const RangeFunction& fn) const;
 
   // What to take at a time of n items: `most` of them, or fewer where that would not leave every

@@ -12,8 +12,9 @@ namespace {
 // the end of a segment behind.
 std::int64_t chunk_of(std::int64_t n_features) { return n_features > 1024 ? 64 : 16; }
 
-// Sums of products, 128 * 127 a feature, must stay below 2^31.
-constexpr std::int64_t kLongestSegment = 65536;
+// Sums of products must stay below 2^31: those of bytes do by far, and wide segments have levels to
+// spare up to this length.
+constexpr std::int64_t kLongestSegment = 4096;
 int wide_levels(std::int64_t n_features) {
   const double room = 0x1p31 - 1;
   return static_cast<int>(std::min(32767.0, std::sqrt(room / static_cast<double>(n_features))));

@@ -35,13 +35,13 @@ std::int64_t padded_rows(const GroupShape& shape) {
   return n_blocks_of(shape.n_rows) * kBlockPoints;
 }
 
-// Bytes have low halves in a few segments.
+// As bytes, up to a third of the features are wide (byte_layout.h) and take two.
 std::int64_t fast_block_bytes(const GroupShape& shape) {
   const std::int64_t n = padded_rows(shape);
   switch (shape.fastest) {
     case FastFormat::f32: return n * shape.n_features * 4;
     case FastFormat::bf16: return n * (shape.n_features + 1) * 2;
-    case FastFormat::bytes: return n * shape.n_features * 5 / 4;
+    case FastFormat::bytes: return n * shape.n_features * 4 / 3;
   }
   return 0;
 }
@@ -94,9 +94,9 @@ std::int64_t least_bytes(const GroupShape& shape, const FitOptions& options, int
   const std::int64_t columns = k * (8 * d + 4 * apart(d) + 96) + t * row + asides;
   const std::int64_t scratch =
       t * (block + block_rows + (4 * kBlockPoints + 24) * k + 2 * row + 16 * d);
-  // Norms, labels, moves, rows by cell or distances; in Gram space the members of cells, and
-  // bounds.
-  const std::int64_t labels = n * (8 + 4 + 16 + 8) + (maybe_gram ? n * (8 + 16 + 32) : 0);
+  // Norms, labels, moves, rows and their cells or distances; in Gram space the members of cells,
+  // and bounds.
+  const std::int64_t labels = n * (8 + 4 + 16 + 12) + (maybe_gram ? n * (8 + 16 + 32) : 0);
   const std::int64_t lloyd = columns + scratch + labels + row;
   // Restarts do not run in place, and the best so far waits.
   const std::int64_t best = options.n_init > 1 ? k * (row + 8) + n * 4 : 0;
@@ -176,7 +176,7 @@ GroupPlan plan_group(const GroupShape& shape, const FitOptions& options,
       take(Margins::bytes(shape.n_rows, shape.k) + bytes_to_reorder(shape.n_rows, n_threads));
   if (!gram && plan.format == FastFormat::bytes && options.init == Init::plus_plus) {
     plan.candidates_kept = candidates_worth_keeping(shape, plan.cache_scores);
-    if (!take(plan.candidates_kept * (n + apart(shape.n_features * 5 / 4)) * 4)) {
+    if (!take(plan.candidates_kept * (n + apart(shape.n_features * 4 / 3)) * 4)) {
       plan.candidates_kept = 0;
     }
   }

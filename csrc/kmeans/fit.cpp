@@ -391,6 +391,7 @@ void assign(const RowSource& source, const Groups& groups, const FitOptions& opt
             group.n_blocks(), grain, [&](std::int64_t begin, std::int64_t end, int thread) {
               std::vector<std::int64_t> sorted(static_cast<std::size_t>(kBlockPoints * n_nearest));
               for (std::int64_t b = begin; b < end; ++b) {
+                team.inner(thread).check();
                 if (n_nearest == 1) {
                   std::int32_t winners[kBlockPoints];
                   nearest.block(scores, b, nullptr, winners, thread);

@@ -37,7 +37,7 @@ GramMatrix::GramMatrix(const Group<T>& group, const Team& team)
   Buffer<float> column_scratch(team.n_threads() * group.block_words());
   RowScratch<T> rows(team.n_threads(), group.n_features(), kBlockPoints);
   // The upper triangle of blocks, row by row; the longest rows first, so that threads end together.
-  team.for_ranges(n_blocks, 1, [&](std::int64_t begin, std::int64_t end, int thread) {
+  team.for_queue(n_blocks, [&](std::int64_t begin, std::int64_t end, int thread) {
     float* point_words = point_scratch.data() + thread * group.block_words();
     float* column_words = column_scratch.data() + thread * group.block_words();
     alignas(64) float out[kBlockPoints * kBlockPoints];

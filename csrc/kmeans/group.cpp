@@ -223,7 +223,8 @@ std::vector<typename Group<T>::Seen> Group<T>::first_pass(const Residency& resid
   // Several blocks at a time, for each is fetched while the one before is worked on.
   team.for_ranges(n_blocks(), 4, [&](std::int64_t begin, std::int64_t end, int thread) {
     Seen& mine = seen[static_cast<std::size_t>(thread)];
-    for (std::int64_t b = begin; b < end && mine.first_bad == n_; ++b) {
+    // Behind a bad row nothing matters any more, but pieces before it may still come.
+    for (std::int64_t b = begin; b < end && b * kBlockPoints <= mine.first_bad; ++b) {
       survey_block(b, mine, row_scratch, thread);
       if (!packs) continue;
       std::uint32_t* words = fast_blocks_.empty() ? fast_scratch.data() + thread * fast_words()

@@ -132,7 +132,10 @@ class Lloyd {
         direct_scores_ ? team_.grain(group_.n_blocks(), kBlocksAtOnce) : kBlocksInGramSpace;
     team_.for_ranges(group_.n_blocks(), grain,
                      [&](std::int64_t begin, std::int64_t end, int thread) {
-                       for (std::int64_t b = begin; b < end; ++b) assign_block(scores, b, thread);
+                       for (std::int64_t b = begin; b < end; ++b) {
+                         team_.inner(thread).check();
+                         assign_block(scores, b, thread);
+                       }
                      });
     moves_.join();
     rows_assigned_ += group_.n();
@@ -273,6 +276,8 @@ class Lloyd {
   void add_all_rows_in_order(bool with_norms) {
     std::vector<std::int64_t> rows;
     std::vector<std::int32_t> to;
+    rows.reserve(size(moves_.size()));
+    to.reserve(size(moves_.size()));
     for (const Move& move : moves_) {
       if (!group_.counts(move.row)) continue;
       rows.push_back(move.row);

@@ -304,6 +304,7 @@ class PlusPlus {
             alignas(64) float dots[kTileColumns * kBlockPoints];
             std::int64_t sums[kTileColumns] = {};
             for (std::int64_t b = begin; b < end; ++b) {
+              team_.inner(thread).check();
               if (products) {
                 group_.kernels().dots.chain_f32(
                     {block(b, thread), column_at_, 1, width, group_.n_features(), kInOrder, dots});

@@ -586,18 +586,15 @@ def test_one_of_two_squared_distances_overflows_float32(isa: str) -> None:
 def test_what_rounding_loses_agrees(isa: str, rest: float, answers: Answers) -> None:
     """Losses of rows and centroids that add up instead of averaging out: bounds know of them.
 
-    Sixteen large features, all of them `rest` off whole numbers, in rows to one side and in
-    centroids to both. The largest values make 1 the step of bytes, which such features are too
-    important for.
+    All features are `rest` of a step of bytes off whole steps, in rows to one side and in centroids
+    to both. The largest values make the steps 1.
     """
     for seed in range(40):
         rng = np.random.default_rng(seed)
-        whole = rng.integers(-3, 4, (200, 16)) + rng.choice([20, 40, -30], (1, 16))
-        x = 1e-4 * rng.normal(size=(200, 64))
-        x[:, :16] = whole + rest
-        x[0, :16] = 84.6
-        centroids = np.zeros((30, 64))
-        centroids[:, :16] = whole[rng.integers(0, 200, 30)] + rest * rng.choice([-1, 1], (30, 1))
+        whole = rng.integers(-3, 4, (200, 64)) + rng.choice([20, 40, -30], (1, 64))
+        x = whole + rest
+        x[0] = 115.4
+        centroids = whole[rng.integers(0, 200, 30)] + rest * rng.choice([-1, 1], (30, 1))
         centroids[:, 0] = 126.9
         # Their mirror images keep the centre at 0.
         x = np.concatenate([x, -x]).astype(np.float32)

@@ -323,6 +323,18 @@ def test_of_several_bad_rows_the_first_of_the_first_group_is_named(
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 8])
+@pytest.mark.parametrize("rows", [(8000, 10_600), (10_600, 19_999), (32, 10_000)])
+def test_of_several_bad_rows_of_a_group_the_first_is_named(
+    rows: tuple[int, int], n_threads: int
+) -> None:
+    x = np.zeros((20_000, 8), np.float32)
+    x[list(rows)] = np.inf
+    for _ in range(3):
+        with pytest.raises(ValueError, match=rf"NaN or infinity in row {rows[0]}\b"):
+            ddkern.quantize(x, 3, init="random", n_threads=n_threads)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 8])
 def test_of_several_groups_too_large_for_gram_the_first_is_named(n_threads: int) -> None:
     sizes = np.array([20, 300, 500, 400])
     groups = np.repeat(np.arange(4), sizes)
