@@ -27,6 +27,12 @@
 namespace ddkern {
 namespace {
 
+// Pieces that nobody has taken; on a cache line of its own.
+struct alignas(64) Stretch {
+  std::atomic<std::int64_t> next{0};
+  std::int64_t end = 0;
+};
+
 std::atomic<bool> in_forked_child{false};
 
 #if defined(__unix__) || defined(__APPLE__)
@@ -97,16 +103,6 @@ int max_threads() {
   return 1;
 #endif
 }
-
-namespace {
-
-// Pieces that nobody has taken; on a cache line of its own.
-struct alignas(64) Stretch {
-  std::atomic<std::int64_t> next{0};
-  std::int64_t end = 0;
-};
-
-}  // namespace
 
 void Monitor::poll() {
   const auto now = std::chrono::steady_clock::now();

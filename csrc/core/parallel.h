@@ -5,7 +5,6 @@
 // within one piece of work, so work may be cut and handed out in any way.
 #pragma once
 
-#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -49,13 +48,6 @@ class Team {
   void for_ranges(std::int64_t n, std::int64_t grain, const RangeFunction& fn) const;
   // fn(i, i + 1, thread) over [0, n), begun in this order: for unequal pieces, the longest first.
   void for_queue(std::int64_t n, const RangeFunction& fn) const;
-
-  // What to take at a time of n items: `most` of them, or fewer where that would not leave every
-  // thread with dozens of pieces.
-  std::int64_t grain(std::int64_t n, std::int64_t most) const {
-    constexpr std::int64_t kPieces = 32;
-    return std::clamp<std::int64_t>(n / (kPieces * n_threads_), 1, most);
-  }
 
   // A team of one for work done inside piece `thread` of this team's loop.
   Team inner(int thread) const { return Team(1, thread == 0 ? monitor_ : nullptr, cancelled_); }

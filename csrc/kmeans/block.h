@@ -19,10 +19,6 @@ constexpr int kBlockPoints = 32;
 constexpr int kHalfBlock = 16;  // the unit in which columns are ruled out
 constexpr int kTileColumns = 12;
 
-// Blocks that a thread takes at a time where there are many: neighbours in memory, which the
-// hardware fetches ahead. With one at a time two threads took 6 % longer (100000 x 128, k = 256).
-constexpr int kBlocksAtOnce = 8;
-
 // The distance between columns of `n` words in memory. A power of two would put the same feature of
 // all columns into one set of the first cache; an odd number of lines spreads them.
 inline std::int64_t apart(std::int64_t n) {

@@ -386,34 +386,31 @@ void assign(const RowSource& source, const Groups& groups, const FitOptions& opt
         RowScratch<T> row_scratch(team.n_threads(), n_features);
         RowScratch<double> difference_scratch(distance == nullptr ? 0 : team.n_threads(),
                                               n_features);
-        const std::int64_t grain = team.grain(group.n_blocks(), kBlocksAtOnce);
-        team.for_ranges(
-            group.n_blocks(), grain, [&](std::int64_t begin, std::int64_t end, int thread) {
-              std::vector<std::int64_t> sorted(static_cast<std::size_t>(kBlockPoints * n_nearest));
-              for (std::int64_t b = begin; b < end; ++b) {
-                team.inner(thread).check();
-                if (n_nearest == 1) {
-                  std::int32_t winners[kBlockPoints];
-                  nearest.block(scores, b, nullptr, winners, thread);
-                  std::copy(winners, winners + kBlockPoints, sorted.begin());
-                } else {
-                  nearest.block_sorted(scores, b, n_nearest, sorted.data(), thread);
-                }
-                const std::int64_t last = std::min(group.n(), (b + 1) * kBlockPoints);
-                for (std::int64_t i = b * kBlockPoints; i < last; ++i) {
-                  const std::int64_t* from = sorted.data() + (i - b * kBlockPoints) * n_nearest;
-                  const std::int64_t to = group.row_number(i) * n_nearest;
-                  std::copy(from, from + n_nearest, assignment + to);
-                  if (distance == nullptr) continue;
-                  const T* x = group.row(i, row_scratch.get(thread));
-                  for (std::int64_t m = 0; m < n_nearest; ++m) {
-                    distance[to + m] =
-                        euclidean_distance(x, mine + from[m] * n_features, n_features,
-                                           kernels.distance, difference_scratch.get(thread));
-                  }
-                }
+        team.for_ranges(group.n_blocks(), 1, [&](std::int64_t begin, std::int64_t end, int thread) {
+          std::vector<std::int64_t> sorted(static_cast<std::size_t>(kBlockPoints * n_nearest));
+          for (std::int64_t b = begin; b < end; ++b) {
+            if (n_nearest == 1) {
+              std::int32_t winners[kBlockPoints];
+              nearest.block(scores, b, nullptr, winners, thread);
+              std::copy(winners, winners + kBlockPoints, sorted.begin());
+            } else {
+              nearest.block_sorted(scores, b, n_nearest, sorted.data(), thread);
+            }
+            const std::int64_t last = std::min(group.n(), (b + 1) * kBlockPoints);
+            for (std::int64_t i = b * kBlockPoints; i < last; ++i) {
+              const std::int64_t* from = sorted.data() + (i - b * kBlockPoints) * n_nearest;
+              const std::int64_t to = group.row_number(i) * n_nearest;
+              std::copy(from, from + n_nearest, assignment + to);
+              if (distance == nullptr) continue;
+              const T* x = group.row(i, row_scratch.get(thread));
+              for (std::int64_t m = 0; m < n_nearest; ++m) {
+                distance[to + m] =
+                    euclidean_distance(x, mine + from[m] * n_features, n_features, kernels.distance,
+                                       difference_scratch.get(thread));
               }
-            });
+            }
+          }
+        });
       },
       [&](std::int64_t g, const Team& team) {
         check_rows(reader, groups, g, kernels, false, team);

@@ -577,8 +577,7 @@ void Group<T>::pack_f32(bool keep, const Team& team) {
   sq_norms_.resize(static_cast<std::size_t>(n_blocks() * kBlockPoints));
   if (keep) f32_blocks_.reset(n_blocks() * words);
   RowScratch<T> row_scratch(team.n_threads(), n_features_, kBlockPoints);
-  const std::int64_t grain = team.grain(n_blocks(), kBlocksAtOnce);
-  team.for_ranges(n_blocks(), grain, [&](std::int64_t begin, std::int64_t end, int thread) {
+  team.for_ranges(n_blocks(), 1, [&](std::int64_t begin, std::int64_t end, int thread) {
     for (std::int64_t b = begin; b < end; ++b) {
       double* sq_norms = sq_norms_.data() + b * kBlockPoints;
       double sq_residuals[kBlockPoints];

@@ -18,7 +18,6 @@ namespace {
 constexpr std::int64_t kFewestFeatures = 64;     // a thread takes in an update
 constexpr std::int64_t kFewestComparisons = 2;   // a row, that bytes may leave
 constexpr std::int64_t kRowsBetweenChecks = 64;  // for Ctrl-C
-constexpr std::int64_t kBlocksInGramSpace = 8;   // at a time: few operations each
 // Of the last pass, where cells are settled; heads have ruled most columns out already.
 constexpr std::int64_t kRowsAMove = 12, kRowsAMoveWithHeads = 20;
 
@@ -128,14 +127,10 @@ class Lloyd {
     }
     Scores<T>& scores = this->scores();
     scores.mislead(misleading(options_.mislead, std::as_const(centroids_)));
-    const std::int64_t grain =
-        direct_scores_ ? team_.grain(group_.n_blocks(), kBlocksAtOnce) : kBlocksInGramSpace;
+    const std::int64_t grain = direct_scores_ ? 1 : 8;
     team_.for_ranges(group_.n_blocks(), grain,
                      [&](std::int64_t begin, std::int64_t end, int thread) {
-                       for (std::int64_t b = begin; b < end; ++b) {
-                         team_.inner(thread).check();
-                         assign_block(scores, b, thread);
-                       }
+                       for (std::int64_t b = begin; b < end; ++b) assign_block(scores, b, thread);
                      });
     moves_.join();
     rows_assigned_ += group_.n();

@@ -297,14 +297,12 @@ class PlusPlus {
         for (int c = 0; c < width; ++c) gather_column(rows[first + c], c);
       }
       std::mutex mutex;
-      const std::int64_t grain =
-          products || direct_ ? team_.grain(group_.n_blocks(), kBlocksAtOnce) : 64;
+      const std::int64_t grain = products || direct_ ? 1 : 64;
       team_.for_ranges(
           group_.n_blocks(), grain, [&](std::int64_t begin, std::int64_t end, int thread) {
             alignas(64) float dots[kTileColumns * kBlockPoints];
             std::int64_t sums[kTileColumns] = {};
             for (std::int64_t b = begin; b < end; ++b) {
-              team_.inner(thread).check();
               if (products) {
                 group_.kernels().dots.chain_f32(
                     {block(b, thread), column_at_, 1, width, group_.n_features(), kInOrder, dots});
