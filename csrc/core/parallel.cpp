@@ -27,8 +27,8 @@
 namespace ddkern {
 namespace {
 
-// Pieces that nobody has taken; on a cache line of its own.
-struct alignas(64) Stretch {
+// Pieces that nobody has taken.
+struct alignas(kThreadAlignment) Stretch {
   std::atomic<std::int64_t> next{0};
   std::int64_t end = 0;
 };

@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <utility>
@@ -20,6 +21,10 @@ int max_threads();
 bool built_with_openmp();
 // `requested` cut to what is safe now: 1 in a forked child, never many times the CPUs.
 int safe_threads(int requested);
+
+// Of what threads write side by side: whoever writes takes a cache line away from all others, and
+// CPUs fetch lines in pairs.
+constexpr std::size_t kThreadAlignment = 128;
 
 // Called now and then on the thread that entered the library; may throw to end the call.
 class Monitor {

@@ -24,6 +24,7 @@ class ColumnSet {
       words_[w] = left >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << left) - 1;
     }
   }
+  void copy(const ColumnSet& other) { std::copy(other.words_, other.words_ + n_words_, words_); }
   void add(std::int64_t k) { words_[k / 64] |= std::uint64_t{1} << (k % 64); }
   bool has(std::int64_t k) const { return (words_[k / 64] >> (k % 64) & 1) != 0; }
   void add(const ColumnSet& other) {

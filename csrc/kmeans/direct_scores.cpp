@@ -44,7 +44,7 @@ DirectScores<T>::DirectScores(const Group<T>& group, std::int64_t n_columns, boo
   updated_words_.resize(set, 0);
   updated_ = {updated_words_.data(), n_words()};
   for (Scratch& scratch : scratch_) {
-    scratch.sets.resize(9 * set, 0);
+    scratch.sets.resize(11 * set, 0);
     std::uint64_t* next = scratch.sets.data();
     const auto take = [&] { return ColumnSet(std::exchange(next, next + set), n_words()); };
     scratch.both = take();
@@ -55,9 +55,10 @@ DirectScores<T>::DirectScores(const Group<T>& group, std::int64_t n_columns, boo
       half.with_head = take();
       half.whole = take();
       half.candidates = take();
+      half.open = take();
       half.missing = take();
       half.candidate_list.resize(static_cast<std::size_t>(n_columns));
-      half.open.resize(static_cast<std::size_t>(n_columns + 1));
+      half.open_list.resize(static_cast<std::size_t>(n_columns));
     }
   }
 }
@@ -153,15 +154,13 @@ void DirectScores<T>::update(const std::vector<const T*>& values,
                   });
   this->bounds_.settle();
   if (!cache_.empty()) {
-    columns_ = moved;
+    columns_.assign(moved.begin(), moved.end());
   } else {
     columns_.resize(static_cast<std::size_t>(n_columns_));
     std::iota(columns_.begin(), columns_.end(), 0);
   }
   updated_.clear();
-  for (const std::int64_t k : columns_) updated_.add(k);
-  column_at_.clear();
-  for (const std::int64_t k : columns_) column_at_.push_back(packed_.data() + k * stride_);
+  for (const std::int32_t k : columns_) updated_.add(k);
   last_pass_ = Counters{};
   for (Scratch& scratch : scratch_) {
     last_pass_ += scratch.counters;
@@ -226,52 +225,38 @@ const void* DirectScores<T>::points_of(std::int64_t block, int thread) {
 }
 
 template <class T>
-void DirectScores<T>::multiply_tile(const void* points, int n_points, const void* const* columns,
-                                    int width, Part part, const std::int64_t* rows,
-                                    float* products) const {
+void DirectScores<T>::multiply_list(const void* points, int n_points, const std::int32_t* columns,
+                                    std::int64_t n_columns, Part part, float* products) const {
   const DotsOps& dots = group_.kernels().dots;
   if (group_.format() == FastFormat::bytes) {
     const ByteLayout& layout = group_.byte_layout();
-    dots.fast_bytes({points, n_points, columns, width, layout.runs.data(), layout.n_segments(),
+    dots.fast_bytes({static_cast<const std::uint32_t*>(points), n_points,
+                     reinterpret_cast<const std::uint32_t*>(packed_.data()), stride_, columns,
+                     n_columns, layout.runs.data(), layout.n_segments(),
                      part == Part::tail ? layout.n_head_segments : 0,
-                     part == Part::head ? layout.n_head_segments : layout.n_segments(), rows,
-                     products});
+                     part == Part::head ? layout.n_head_segments : layout.n_segments(), products});
     return;
   }
   const auto product = group_.format() == FastFormat::bf16 ? dots.fast_bf16 : dots.fast_f32;
-  product({points, columns, 1, width, depth_, rows, products, false, n_points});
-}
-
-template <class T>
-void DirectScores<T>::multiply_updated(const void* points, Part part, float* products) const {
-  const auto n = static_cast<std::int64_t>(columns_.size());
-  const std::int64_t n_tiles = (n + kTileColumns - 1) / kTileColumns;
+  const std::int64_t n_tiles = (n_columns + kTileColumns - 1) / kTileColumns;
   for (std::int64_t t = 0; t < n_tiles; ++t) {
-    const std::int64_t first = n * t / n_tiles, last = n * (t + 1) / n_tiles;
-    multiply_tile(points, kBlockPoints, column_at_.data() + first, static_cast<int>(last - first),
-                  part, columns_.data() + first, products);
-  }
-}
-
-template <class T>
-void DirectScores<T>::multiply_set(const void* points, int first_point, int n_points,
-                                   const ColumnSet& columns, Part part, Scratch& scratch,
-                                   float* products) const {
-  const auto* from = static_cast<const std::uint32_t*>(points) + first_point;
-  const std::int32_t* list = scratch.list.data();
-  const std::int64_t n = columns.list(scratch.list.data());
-  const std::int64_t n_tiles = (n + kTileColumns - 1) / kTileColumns;
-  for (std::int64_t t = 0; t < n_tiles; ++t) {
-    const std::int64_t first = n * t / n_tiles, last = n * (t + 1) / n_tiles;
+    const std::int64_t first = n_columns * t / n_tiles, last = n_columns * (t + 1) / n_tiles;
     const void* at[kTileColumns];
-    std::int64_t rows[kTileColumns];
-    for (std::int64_t c = first; c < last; ++c) {
-      rows[c - first] = list[c];
-      at[c - first] = packed_.data() + list[c] * stride_;
-    }
-    multiply_tile(from, n_points, at, static_cast<int>(last - first), part, rows,
-                  products + first_point);
+    for (std::int64_t c = first; c < last; ++c)
+      at[c - first] = packed_.data() + columns[c] * stride_;
+    product({points, at, 1, static_cast<int>(last - first), depth_, columns + first, products,
+             false, n_points});
   }
+}
+
+template <class T>
+std::int64_t DirectScores<T>::multiply_set(const void* points, int first_point, int n_points,
+                                           const ColumnSet& columns, Part part, Scratch& scratch,
+                                           float* products) const {
+  const std::int64_t n = columns.list(scratch.list.data());
+  multiply_list(static_cast<const std::uint32_t*>(points) + first_point, n_points,
+                scratch.list.data(), n, part, products + first_point);
+  return n;
 }
 
 template <class T>
@@ -325,13 +310,15 @@ template <class T>
 void DirectScores<T>::multiply_missing(Scratch& scratch, const void* points, Part part,
                                        float* products) const {
   auto& [first, second] = scratch.halves;
-  const std::int64_t n_missing[2] = {first.missing.count(), second.missing.count()};
-  scratch.both.set_union(first.missing, second.missing);
-  const std::int64_t n_both = scratch.both.count();
+  std::int64_t n_both = 0;
+  bool together = false;
   // Tails need a head in either half.
-  const bool together =
-      part != Part::tail &&
-      static_cast<double>(n_both) <= kCostOfHalf * static_cast<double>(n_missing[0] + n_missing[1]);
+  if (part != Part::tail) {
+    scratch.both.set_union(first.missing, second.missing);
+    n_both = scratch.both.count();
+    const std::int64_t n_apart = first.missing.count() + second.missing.count();
+    together = static_cast<double>(n_both) <= kCostOfHalf * static_cast<double>(n_apart);
+  }
   if (together && scratch.both == updated_) {
     multiply_updated(points, part, products);
   } else if (together) {
@@ -339,10 +326,9 @@ void DirectScores<T>::multiply_missing(Scratch& scratch, const void* points, Par
   }
   for (Half& half : scratch.halves) {
     const ColumnSet& multiplied = together ? scratch.both : half.missing;
-    if (!together) {
-      multiply_set(points, half.side * kHalfBlock, kHalfBlock, multiplied, part, scratch, products);
-    }
-    const std::int64_t n = together ? n_both : n_missing[half.side];
+    const std::int64_t n = together ? n_both
+                                    : multiply_set(points, half.side * kHalfBlock, kHalfBlock,
+                                                   multiplied, part, scratch, products);
     half.with_head.add(multiplied);
     if (part == Part::head) {
       half.whole.remove(multiplied);
@@ -359,8 +345,7 @@ template <class T>
 void DirectScores<T>::test_products(Half& half, const float* products, bool heads) const {
   const ColumnBounds& bounds = this->bounds_;
   if (!half.certain) {
-    half.candidates.list(half.open.data());
-    half.n_open = half.n_candidates;
+    half.open.copy(half.candidates);
     return;
   }
   const float *p = group_.p() + half.first_point, *q = group_.q() + half.first_point;
@@ -376,11 +361,12 @@ void DirectScores<T>::test_products(Half& half, const float* products, bool head
     if (sq_norms != nullptr) sq_reach = std::max(sq_reach, limits[i] + sq_norms[i]);
   }
   std::fill(limits + half.n_points, limits + kHalfBlock, -HUGE_VALF);
-  half.n_open = group_.kernels().shortlist.by_product(
+  half.open.clear();
+  group_.kernels().shortlist.by_product(
       {products, half.listed, half.n_candidates, bounds.base.data(),
        heads ? column_tails_.data() : nullptr, heads ? group_.tails() + half.first_point : nullptr,
        limits, half.margin, std::sqrt(sq_reach) * (1 + 0x1p-20f)},
-      half.open.data());
+      half.open.words());
 }
 
 template <class T>
@@ -429,9 +415,7 @@ OpenColumns DirectScores<T>::open(std::int64_t block, const std::int32_t* near, 
   for (Half& half : scratch.halves) test_products(half, products, heads);
   if (heads) {
     for (Half& half : scratch.halves) {
-      half.missing.clear();
-      for (std::int64_t i = 0; i < half.n_open; ++i) half.missing.add(half.open[i]);
-      half.missing.remove(half.whole);
+      half.missing.set_difference(half.open, half.whole);
     }
     multiply_missing(scratch, points, Part::tail, products);
     distort_open(block, products, scratch);
@@ -439,9 +423,9 @@ OpenColumns DirectScores<T>::open(std::int64_t block, const std::int32_t* near, 
 
   OpenColumns found{products, {}, {}};
   Counters& counters = scratch.counters;
-  for (const Half& half : scratch.halves) {
-    found.columns[half.side] = half.open.data();
-    found.n_columns[half.side] = half.n_open;
+  for (Half& half : scratch.halves) {
+    found.columns[half.side] = half.open_list.data();
+    found.n_columns[half.side] = half.open.list(half.open_list.data());
     counters.n_columns += n_columns_;
     counters.n_candidates += half.n_candidates;
     counters.n_heads += half.n_heads;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/buffer.h"
+#include "core/parallel.h"
 #include "kmeans/margins.h"
 #include "kmeans/scores.h"
 
@@ -73,13 +74,13 @@ class DirectScores final : public Scores<T> {
     bool certain = true;                 // false where nothing can be ruled out
     MarginArgs margin{};
     // `with_head` are the columns whose product is there, whole or its head alone.
-    ColumnSet with_head, whole, candidates, missing;
-    std::vector<std::int32_t> candidate_list, open;  // [n_columns + 1]
-    const std::int32_t* listed = nullptr;            // the candidates, or null for all columns
-    std::int64_t n_candidates = 0, n_open = 0;
+    ColumnSet with_head, whole, candidates, open, missing;
+    std::vector<std::int32_t> candidate_list, open_list;  // [n_columns]
+    const std::int32_t* listed = nullptr;                 // the candidates, or null for all columns
+    std::int64_t n_candidates = 0;
     std::int64_t n_heads = 0, n_whole = 0;  // multiplied
   };
-  struct Scratch {
+  struct alignas(kThreadAlignment) Scratch {
     std::array<Half, 2> halves;
     std::vector<std::uint64_t> sets;  // room for those of this thread
     ColumnSet both;
@@ -92,12 +93,17 @@ class DirectScores final : public Scores<T> {
   bool has_heads() const { return !column_tails_.empty(); }
   const void* points_of(std::int64_t block, int thread);
   // Products with the columns of this pass, and with any.
-  void multiply_updated(const void* points, Part part, float* products) const;
-  void multiply_set(const void* points, int first_point, int n_points, const ColumnSet& columns,
-                    Part part, Scratch& scratch, float* products) const;
+  void multiply_updated(const void* points, Part part, float* products) const {
+    multiply_list(points, kBlockPoints, columns_.data(), static_cast<std::int64_t>(columns_.size()),
+                  part, products);
+  }
+  // Returns how many columns these are.
+  std::int64_t multiply_set(const void* points, int first_point, int n_points,
+                            const ColumnSet& columns, Part part, Scratch& scratch,
+                            float* products) const;
+  void multiply_list(const void* points, int n_points, const std::int32_t* columns,
+                     std::int64_t n_columns, Part part, float* products) const;
   void multiply_missing(Scratch& scratch, const void* points, Part part, float* products) const;
-  void multiply_tile(const void* points, int n_points, const void* const* columns, int width,
-                     Part part, const std::int64_t* rows, float* products) const;
   bool any_wild(std::int64_t first_point, int n_points) const;
   void find_candidates(Half& half);
   void test_products(Half& half, const float* products, bool heads) const;
@@ -109,13 +115,12 @@ class DirectScores final : public Scores<T> {
 
   using Scores<T>::group_;
   using Scores<T>::n_columns_;
-  std::int64_t depth_;                  // words of a column that are multiplied
-  std::int64_t stride_;                 // words from one column to the next
-  std::vector<std::int64_t> columns_;   // computed in the next pass
-  std::vector<const void*> column_at_;  // where they are packed
-  Buffer<float> packed_;                // [n_columns][stride_] floats or words
-  Buffer<float> cache_;                 // [n_blocks][n_columns][kBlockPoints]
-  std::vector<float> column_tails_;     // [n_columns] twice the norm of the tail, or more
+  std::int64_t depth_;                 // words of a column that are multiplied
+  std::int64_t stride_;                // words from one column to the next
+  std::vector<std::int32_t> columns_;  // computed in the next pass
+  Buffer<float> packed_;               // [n_columns][stride_] floats or words
+  Buffer<float> cache_;                // [n_blocks][n_columns][kBlockPoints]
+  std::vector<float> column_tails_;    // [n_columns] twice the norm of the tail, or more
   // [n_blocks][2 halves][2][n_words()] of the cache: columns with a head, and whole ones
   std::vector<std::uint64_t> known_;
   std::vector<std::uint64_t> updated_words_;

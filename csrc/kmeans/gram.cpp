@@ -12,7 +12,7 @@ void multiply_blocks(const DotsOps& dots, const float* points, const float* colu
                      std::int64_t n_features, float* out) {
   constexpr std::int64_t kFeatures = 64;
   constexpr int kTiles = (kBlockPoints + kTileColumns - 1) / kTileColumns;
-  std::int64_t to[kBlockPoints];
+  std::int32_t to[kBlockPoints];
   for (int c = 0; c < kBlockPoints; ++c) to[c] = c;
   for (std::int64_t d = 0; d < n_features; d += kFeatures) {
     const std::int64_t depth = std::min(kFeatures, n_features - d);

@@ -172,7 +172,7 @@ class Group {
  private:
   void set_weights(const double* sample_weight);
   // What one thread saw of the rows in the first pass.
-  struct Seen {
+  struct alignas(kThreadAlignment) Seen {
     std::vector<std::int64_t> sums, block_sums;                 // [n_features]
     std::vector<T> low, high;                                   // [n_features]
     int exponent = 0;                                           // of the grid of `sums`

@@ -15,8 +15,7 @@ Nearest<T>::Nearest(const Group<T>& group, const T* centroids, std::int64_t n_co
                     int n_threads)
     : group_(group), centroids_(centroids), n_columns_(n_columns),
       scores_scratch_(n_threads * n_columns * kBlockPoints),
-      row_scratch_(n_threads, group.n_features()),
-      candidates_(static_cast<std::size_t>(n_threads)) {}
+      row_scratch_(n_threads, group.n_features()), scratch_(static_cast<std::size_t>(n_threads)) {}
 
 template <class T>
 int Nearest<T>::compare(const T* x, std::int64_t a, double distance_a, std::int64_t b,
@@ -80,7 +79,7 @@ template <class T>
 void Nearest<T>::block(Scores<T>& scores, std::int64_t block, const std::int32_t* near,
                        std::int32_t* winners, int thread) {
   const ColumnBounds& bounds = scores.bounds();
-  const OpenColumns open = scores.open(block, near, scratch(thread), thread);
+  const OpenColumns open = scores.open(block, near, scores_scratch(thread), thread);
   const ScanArgs args{open.products,
                       {open.columns[0], open.columns[1]},
                       {open.n_columns[0], open.n_columns[1]},
@@ -105,25 +104,32 @@ void Nearest<T>::block(Scores<T>& scores, std::int64_t block, const std::int32_t
   const std::uint32_t all = ~std::uint32_t{0} >> (kBlockPoints - n_points);
   const std::uint32_t uncertain = (~found.certain | wild_points) & all;
   fetch_heads(begin, uncertain);
-  std::int64_t n_exact = 0, n_compared = 0;
+  Scratch& scratch = scratch_[static_cast<std::size_t>(thread)];
+  Candidates& candidates = scratch.candidates;
+  std::vector<std::int32_t>& columns = candidates.columns;
+  NearestCounters& counters = scratch.counters;
+  counters.n_rechecked += __builtin_popcount(uncertain);
   for (std::uint32_t left = uncertain; left != 0; left &= left - 1) {
     const int p = __builtin_ctz(left);
     const bool wild = (wild_points >> p & 1) != 0;
     const T* x = group_.row(group_.row_at(begin + p), row_scratch_.get(thread));
-    Candidates& candidates = candidates_[static_cast<std::size_t>(thread)];
-    std::vector<std::int32_t>& columns = candidates.columns;
     columns.clear();
     if (!wild && (found.two >> p & 1) != 0) {
       columns.push_back(std::min(found.winner[p], found.runner_up[p]));
       columns.push_back(std::max(found.winner[p], found.runner_up[p]));
     } else {
       const int half = p / kHalfBlock;
-      for (std::int64_t c = 0; c < open.n_columns[half]; ++c) {
-        const std::int32_t k = open.column(half, c);
-        if (wild || may_win(args, found, p, k)) columns.push_back(k);
+      columns.resize(static_cast<std::size_t>(open.n_columns[half]));
+      if (wild) {
+        for (std::size_t c = 0; c < columns.size(); ++c) {
+          columns[c] = open.column(half, static_cast<std::int64_t>(c));
+        }
+      } else {
+        const std::int64_t n = list_candidates(args, found, p, columns.data());
+        columns.resize(static_cast<std::size_t>(n));
       }
     }
-    n_compared += static_cast<std::int64_t>(columns.size());
+    counters.n_compared += static_cast<std::int64_t>(columns.size());
     // The row that will be asked for next.
     const std::uint32_t later = left & (left - 1);
     const T* next = x;
@@ -146,17 +152,25 @@ void Nearest<T>::block(Scores<T>& scores, std::int64_t block, const std::int32_t
       }
     }
     winners[p] = static_cast<std::int32_t>(best);
-    n_exact += exact;
+    counters.n_exact += exact;
   }
-  counters_.n_rechecked.fetch_add(__builtin_popcount(uncertain), std::memory_order_relaxed);
-  counters_.n_exact.fetch_add(n_exact, std::memory_order_relaxed);
-  counters_.n_compared.fetch_add(n_compared, std::memory_order_relaxed);
+}
+
+template <class T>
+NearestCounters Nearest<T>::counters() const {
+  NearestCounters all;
+  for (const Scratch& scratch : scratch_) {
+    all.n_rechecked += scratch.counters.n_rechecked;
+    all.n_exact += scratch.counters.n_exact;
+    all.n_compared += scratch.counters.n_compared;
+  }
+  return all;
 }
 
 template <class T>
 void Nearest<T>::block_sorted(Scores<T>& scores, std::int64_t block, std::int64_t n_nearest,
                               std::int64_t* nearest, int thread) {
-  const float* values = scores.block(block, scratch(thread), thread);
+  const float* values = scores.block(block, scores_scratch(thread), thread);
   const ColumnBounds& bounds = scores.bounds();
   const bool any_wild = bounds.any_wild;
   const std::int64_t begin = block * kBlockPoints;
@@ -164,7 +178,8 @@ void Nearest<T>::block_sorted(Scores<T>& scores, std::int64_t block, std::int64_
   std::vector<float> uppers(static_cast<std::size_t>(n_columns_));
   std::vector<std::int64_t> candidates;
   std::vector<double> distances(static_cast<std::size_t>(n_columns_));
-  std::int64_t n_exact = 0;
+  NearestCounters& counters = scratch_[static_cast<std::size_t>(thread)].counters;
+  counters.n_rechecked += n_points;
   for (int p = 0; p < n_points; ++p) {
     const auto bound = [&](std::int64_t k) {
       return scores.p(block)[p] * bounds.u[k] + scores.q(block)[p] * bounds.v[k] + bounds.e[k];
@@ -196,10 +211,8 @@ void Nearest<T>::block_sorted(Scores<T>& scores, std::int64_t block, std::int64_
                         return order != 0 ? order < 0 : a < b;
                       });
     std::copy(candidates.begin(), candidates.begin() + n_nearest, nearest + p * n_nearest);
-    n_exact += exact;
+    counters.n_exact += exact;
   }
-  counters_.n_rechecked.fetch_add(n_points, std::memory_order_relaxed);
-  counters_.n_exact.fetch_add(n_exact, std::memory_order_relaxed);
 }
 
 template class Nearest<float>;

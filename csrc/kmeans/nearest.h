@@ -8,18 +8,18 @@
 //   4. real arithmetic (ExactSum), which also finds the exact ties that go to the lowest index.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <vector>
 
+#include "core/parallel.h"
 #include "kmeans/scores.h"
 
 namespace ddkern::kmeans {
 
 struct NearestCounters {
-  std::atomic<std::int64_t> n_rechecked{0};  // rows that needed step 2
-  std::atomic<std::int64_t> n_exact{0};      // rows that needed step 4
-  std::atomic<std::int64_t> n_compared{0};   // distances of step 2
+  std::int64_t n_rechecked = 0;  // rows that needed step 2
+  std::int64_t n_exact = 0;      // rows that needed step 4
+  std::int64_t n_compared = 0;   // distances of step 2
 };
 
 template <class T>
@@ -38,14 +38,20 @@ class Nearest {
   void block_sorted(Scores<T>& scores, std::int64_t block, std::int64_t n_nearest,
                     std::int64_t* nearest, int thread);
 
-  NearestCounters& counters() { return counters_; }
+  NearestCounters counters() const;
 
  private:
   struct Candidates {
     std::vector<std::int32_t> columns;
     std::vector<float> distances;
   };
-  float* scratch(int thread) { return scores_scratch_.data() + thread * n_columns_ * kBlockPoints; }
+  struct alignas(kThreadAlignment) Scratch {
+    Candidates candidates;
+    NearestCounters counters;
+  };
+  float* scores_scratch(int thread) {
+    return scores_scratch_.data() + thread * n_columns_ * kBlockPoints;
+  }
   void fetch_heads(std::int64_t first_point, std::uint32_t points) const;
   // Of the columns that may win for x, keeps those that float32 cannot rule out. `next` is
   // the row that comes after x.
@@ -59,8 +65,7 @@ class Nearest {
   std::int64_t n_columns_;
   Buffer<float> scores_scratch_;
   RowScratch<T> row_scratch_;
-  std::vector<Candidates> candidates_;  // of every thread
-  NearestCounters counters_;
+  std::vector<Scratch> scratch_;  // of every thread
 };
 
 extern template class Nearest<float>;

@@ -45,10 +45,8 @@ MachinePeak probe_peak(Isa isa, int n_threads) {
         Buffer<float> out(kTileColumns * kBlockPoints);
         std::memset(points.data(), 0, sizeof(float) * kDepth * kBlockPoints);
         std::memset(columns.data(), 0, sizeof(float) * kStride * kTileColumns);
-        const void* at[kTileColumns];
-        for (int c = 0; c < kTileColumns; ++c) at[c] = columns.data() + c * kStride;
         for (std::int64_t call = 0; call < kCalls; ++call) {
-          multiply(points.data(), at, out.data());
+          multiply(points.data(), columns.data(), out.data());
         }
       });
     });
@@ -58,8 +56,10 @@ MachinePeak probe_peak(Isa isa, int n_threads) {
   const auto gflops = [&](void (*product)(const DotsArgs&) noexcept, double flops_per_word) {
     if (product == nullptr) return 0.0;
     return giga_operations(
-        [&](const float* points, const void* const* columns, float* out) {
-          product({points, columns, 1, kTileColumns, kDepth, kInOrder, out});
+        [&](const float* points, const float* columns, float* out) {
+          const void* at[kTileColumns];
+          for (int c = 0; c < kTileColumns; ++c) at[c] = columns + c * kStride;
+          product({points, at, 1, kTileColumns, kDepth, kInOrder, out});
         },
         flops_per_word);
   };
@@ -67,9 +67,10 @@ MachinePeak probe_peak(Isa isa, int n_threads) {
   const auto byte_gops = [&] {
     if (dots.fast_bytes == nullptr) return 0.0;
     return giga_operations(
-        [&](const float* points, const void* const* columns, float* out) {
-          dots.fast_bytes(
-              {points, kBlockPoints, columns, kTileColumns, &run, 1, 0, 1, kInOrder, out});
+        [&](const float* points, const float* columns, float* out) {
+          dots.fast_bytes({reinterpret_cast<const std::uint32_t*>(points), kBlockPoints,
+                           reinterpret_cast<const std::uint32_t*>(columns), kStride, kInOrder,
+                           kTileColumns, &run, 1, 0, 1, out});
         },
         8);
   };

@@ -180,7 +180,7 @@ class PlusPlus {
 
   // What screening found out about one trial: the rows that it may be nearer to than what is
   // closest, and bounds of its gain, the mass that it takes away.
-  struct Trial {
+  struct alignas(kThreadAlignment) Trial {
     std::vector<std::int64_t> open;
     double least_gain = 0, most_gain = 0;
   };

@@ -67,28 +67,39 @@ template <int kRows>
 inline void quick_distances(const float* a, const float* const* b, std::int64_t n,
                             const float* next, float* out) {
   constexpr int kStep = kQuickSums * kFloats;
-  floats sums[kRows][kQuickSums] = {};
+  // Unrolled by hand, so that the sums are registers from the start.
+  floats sums[kRows][kQuickSums];
+#pragma GCC unroll 2
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kQuickSums; ++v) sums[r][v] = floats{};
+  }
   const auto add = [&](int r, int v, const floats& x, const floats& y) {
     const floats d = x - y;
     sums[r][v] += d * d;
   };
   std::int64_t j = 0;
   for (; j + kStep <= n; j += kStep) {
+#pragma GCC unroll 4
     for (int v = 0; v < kQuickSums; ++v) {
       const std::int64_t at = j + kFloats * v;
       if (v * kRegisterBytes % 64 == 0) __builtin_prefetch(next + at);
       const floats x = load<floats>(a + at);
+#pragma GCC unroll 2
       for (int r = 0; r < kRows; ++r) add(r, v, x, load<floats>(b[r] + at));
     }
   }
   for (; j + kFloats <= n; j += kFloats) {
     const floats x = load<floats>(a + j);
+#pragma GCC unroll 2
     for (int r = 0; r < kRows; ++r) add(r, 0, x, load<floats>(b[r] + j));
   }
   if (j < n) {
     const floats x = load_rest(a + j, n - j);
+#pragma GCC unroll 2
     for (int r = 0; r < kRows; ++r) add(r, 1, x, load_rest(b[r] + j, n - j));
   }
+#pragma GCC unroll 2
   for (int r = 0; r < kRows; ++r) out[r] = sum_of_lanes(sums[r]);
 }
 

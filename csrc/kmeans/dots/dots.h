@@ -28,30 +28,32 @@ struct DotsArgs {
   std::int64_t column_stride;
   int width;                    // 1 .. kTileColumns
   std::int64_t depth;           // n_features, or ceil(n_features / 2) for bfloat16
-  const std::int64_t* rows;     // [width] where the columns go in out
+  const std::int32_t* rows;     // [width] where the columns go in out
   float* out;                   // out [...][kBlockPoints]
   bool resume = false;          // go on from the sums in out instead of 0
   int n_points = kBlockPoints;  // or kHalfBlock of them
 };
 
 // The same for bytes (kmeans/byte_layout.h):
-//   out[rows[c]][p] = sum over runs r of scale[c][r] * sum_w points[r, w][p] * columns[c][r, w]
-// over the runs begin .. end, one a segment, on top of what is in out unless begin is 0. The inner
-// sums are integers and exact; two float32 roundings a run. Null where the CPU does not multiply
-// bytes.
+//   out[c][p] = sum over runs r of scale[c][r] * sum_w points[r, w][p] * column c[r, w]
+// for every c in `columns`, over the runs begin .. end, one a segment, on top of what is in out
+// unless begin is 0. The inner sums are integers and exact; two float32 roundings a run. Null where
+// the CPU does not multiply bytes.
 struct ByteDotsArgs {
-  const void* points;          // [n_point_words][kBlockPoints]; bytes are biased by 128
-  int n_points;                // kBlockPoints, or kHalfBlock of them
-  const void* const* columns;  // [width] a header of scales and starts, then words
-  int width;                   // 1 .. kTileColumns
-  const ByteRun* runs;         // [n_runs] all of the layout
+  const std::uint32_t* points;  // [n_point_words][kBlockPoints]; bytes are biased by 128
+  int n_points;                 // kBlockPoints, or kHalfBlock of them
+  // Column c is packed from c * column_stride on: a header of scales and starts, then words.
+  const std::uint32_t* packed;
+  std::int64_t column_stride;
+  const std::int32_t* columns;  // [n_columns]
+  std::int64_t n_columns;
+  const ByteRun* runs;  // [n_runs] all of the layout
   std::int64_t n_runs, begin, end;
-  const std::int64_t* rows;  // [width] where the columns go in out
-  float* out;                // out [...][kBlockPoints]
+  float* out;  // [...][kBlockPoints]
 };
 
 // `rows` for columns that stay in order.
-inline constexpr std::int64_t kInOrder[kTileColumns] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11};
+inline constexpr std::int32_t kInOrder[kTileColumns] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11};
 
 struct DotsOps {
   void (*chain_f32)(const DotsArgs& args) noexcept;

@@ -21,7 +21,7 @@ using ddkern::kmeans::kHalfBlock;
 template <class Simd, int kWidth>
 inline void dot_columns(const typename Simd::Scalar* points, const void* const* columns,
                         std::int64_t column_offset, std::int64_t column_stride, std::int64_t depth,
-                        const std::int64_t* rows, float* out, bool resume) {
+                        const std::int32_t* rows, float* out, bool resume) {
   const typename Simd::Scalar* column_at[kWidth];
 #pragma GCC unroll 16
   for (int c = 0; c < kWidth; ++c) {
@@ -63,7 +63,7 @@ inline void dot_columns(const typename Simd::Scalar* points, const void* const* 
 template <class Simd, int kWidth>
 inline void dispatch_width(int width, const typename Simd::Scalar* points,
                            const void* const* columns, std::int64_t column_offset,
-                           std::int64_t column_stride, std::int64_t depth, const std::int64_t* rows,
+                           std::int64_t column_stride, std::int64_t depth, const std::int32_t* rows,
                            float* out, bool resume) {
   if constexpr (kWidth > 1) {
     if (width < kWidth) {

@@ -55,16 +55,15 @@ inline void add_run(const std::uint32_t* point, const std::uint32_t* const* colu
 }
 
 template <int kWidth, int kVectors>
-inline void byte_dot_columns(const ByteDotsArgs& args, int first) {
-  const auto* const points = static_cast<const std::uint32_t*>(args.points);
+inline void byte_dot_columns(const ByteDotsArgs& args, const std::int32_t* columns) {
   const ByteRun* const runs = args.runs;
   const std::int64_t n_runs = args.n_runs;
   const std::uint32_t* column_at[kWidth];
   __m512 totals[kWidth][kVectors];
 #pragma GCC unroll 16
   for (int c = 0; c < kWidth; ++c) {
-    column_at[c] = static_cast<const std::uint32_t*>(args.columns[first + c]);
-    const float* sum = args.out + args.rows[first + c] * kBlockPoints;
+    column_at[c] = args.packed + columns[c] * args.column_stride;
+    const float* sum = args.out + columns[c] * std::int64_t{kBlockPoints};
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) {
       totals[c][v] = args.begin > 0 ? _mm512_loadu_ps(sum + 16 * v) : _mm512_setzero_ps();
@@ -80,7 +79,7 @@ inline void byte_dot_columns(const ByteDotsArgs& args, int first) {
         sums[c][v] = _mm512_set1_epi32(static_cast<int>(column_at[c][n_runs + r]));
       }
     }
-    const std::uint32_t* point = points + run.point_word * kBlockPoints;
+    const std::uint32_t* point = args.points + run.point_word * kBlockPoints;
     if (run.wide) {
       add_run<true>(point, column_at, run, sums);
     } else {
@@ -99,26 +98,28 @@ inline void byte_dot_columns(const ByteDotsArgs& args, int first) {
   }
 #pragma GCC unroll 16
   for (int c = 0; c < kWidth; ++c) {
-    float* out = args.out + args.rows[first + c] * kBlockPoints;
+    float* out = args.out + columns[c] * std::int64_t{kBlockPoints};
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) _mm512_storeu_ps(out + 16 * v, totals[c][v]);
   }
 }
 
 template <int kWidth, int kVectors>
-inline void dispatch_byte_width(const ByteDotsArgs& args, int first, int width) {
+inline void dispatch_byte_width(const ByteDotsArgs& args, const std::int32_t* columns,
+                                std::int64_t width) {
   if constexpr (kWidth > 1) {
-    if (width < kWidth) return dispatch_byte_width<kWidth - 1, kVectors>(args, first, width);
+    if (width < kWidth) return dispatch_byte_width<kWidth - 1, kVectors>(args, columns, width);
   }
-  byte_dot_columns<kWidth, kVectors>(args, first);
+  byte_dot_columns<kWidth, kVectors>(args, columns);
 }
 
 template <int kMaxWidth, int kVectors>
 inline void byte_dots(const ByteDotsArgs& args) {
-  const int n_parts = (args.width + kMaxWidth - 1) / kMaxWidth;
-  for (int part = 0; part < n_parts; ++part) {
-    const int begin = args.width * part / n_parts, end = args.width * (part + 1) / n_parts;
-    dispatch_byte_width<kMaxWidth, kVectors>(args, begin, end - begin);
+  const std::int64_t n_parts = (args.n_columns + kMaxWidth - 1) / kMaxWidth;
+  for (std::int64_t part = 0; part < n_parts; ++part) {
+    const std::int64_t begin = args.n_columns * part / n_parts;
+    const std::int64_t end = args.n_columns * (part + 1) / n_parts;
+    dispatch_byte_width<kMaxWidth, kVectors>(args, args.columns + begin, end - begin);
   }
 }
 

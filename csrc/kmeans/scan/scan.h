@@ -39,13 +39,25 @@ struct ScanResult {
   std::uint32_t two;      // bit p: none but the winner and the runner-up may
 };
 
-// Columns the scan cannot rule out for point p.
-inline bool may_win(const ScanArgs& args, const ScanResult& result, int point,
-                    std::int64_t column) {
-  const float bound =
-      args.p[point] * args.u[column] + args.q[point] * args.v[column] + args.e[column];
-  const float score = args.products[column * kBlockPoints + point] + args.base[column];
-  return !(score - bound > result.upper[point]);
+// The columns that the scan cannot rule out for a point, ascending; returns how many. out: as many
+// as were scanned.
+inline std::int64_t list_candidates(const ScanArgs& args, const ScanResult& result, int point,
+                                    std::int32_t* out) {
+  const std::int32_t* const columns = args.columns[point / kHalfBlock];
+  const std::int64_t n_columns = args.n_columns[point / kHalfBlock];
+  const float *products = args.products + point, *base = args.base, *u = args.u, *v = args.v,
+              *e = args.e;
+  const float p = args.p[point], q = args.q[point], upper = result.upper[point];
+  std::int64_t n = 0;
+  for (std::int64_t i = 0; i < n_columns; ++i) {
+    const std::int32_t k = columns != nullptr ? columns[i] : static_cast<std::int32_t>(i);
+    const float bound = p * u[k] + q * v[k] + e[k];
+    const float score = products[k * std::int64_t{kBlockPoints}] + base[k];
+    // Without a branch, which nobody could predict.
+    out[n] = k;
+    n += !(score - bound > upper);
+  }
+  return n;
 }
 
 struct ScanOps {

@@ -81,16 +81,15 @@ inline void scan_part(const ScanArgs& args, int first, const Columns<kListed>& c
   Places places{infinity, infinity, infinity, infinity, {}, {}};
   for (std::int64_t begin = 0; begin < columns.n; begin += kAtOnce) {
     const std::int64_t end = begin + kAtOnce < columns.n ? begin + kAtOnce : columns.n;
-    // Listed without branches, which nobody could predict.
-    std::int32_t listed[kAtOnce];
-    int n_listed = 0;
-    for (std::int64_t i = begin; i < end; ++i) {
-      const std::int32_t k = columns[i];
-      listed[n_listed] = k;
-      n_listed += any_up_to(score_of(args, first, k), limit);
+    // One bit each, without branches, which nobody could predict; from the last to the first, so
+    // that a new bit is one addition away.
+    std::uint64_t competing = 0;
+    for (std::int64_t i = end - 1; i >= begin; --i) {
+      const bool competes = any_up_to(score_of(args, first, columns[i]), limit);
+      competing = competing + competing + static_cast<std::uint64_t>(competes);
     }
-    for (int i = 0; i < n_listed; ++i) {
-      const std::int32_t k = listed[i];
+    for (; competing != 0; competing &= competing - 1) {
+      const std::int32_t k = columns[begin + __builtin_ctzll(competing)];
       const floats bound = p * args.u[k] + q * args.v[k] + args.e[k];
       insert(places, score_of(args, first, k), bound, k);
     }

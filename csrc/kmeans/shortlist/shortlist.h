@@ -45,10 +45,9 @@ struct ProductArgs {
 };
 
 struct ShortlistOps {
-  // open: a ColumnSet.
+  // open: a ColumnSet. by_product adds to it.
   void (*by_margin)(const MarginArgs& args, std::int64_t n_columns, std::uint64_t* open) noexcept;
-  // open [n_columns + 1]: ascending; returns how many.
-  std::int64_t (*by_product)(const ProductArgs& args, std::int32_t* open) noexcept;
+  void (*by_product)(const ProductArgs& args, std::uint64_t* open) noexcept;
 };
 
 extern const ShortlistOps shortlist_base;

@@ -14,11 +14,12 @@ using ddkern::kmeans::kMarginsPadding;
 using ddkern::kmeans::MarginArgs;
 using ddkern::kmeans::ProductArgs;
 
+// Columns in a word of a ColumnSet.
+constexpr int kWord = 64;
 // Margins and what they are compared with are rounded a few times.
 constexpr float kLess = 1 - 0x1p-20f, kMore = 1 + 0x1p-20f;
 
 void by_margin(const MarginArgs& args, std::int64_t n_columns, std::uint64_t* open) noexcept {
-  constexpr int kWord = 64;
   static_assert(kMarginsPadding % kFloats == 0);
   const floats near = floats{} + args.travelled_near;
   for (std::int64_t first = 0; first < n_columns; first += kWord) {
@@ -67,20 +68,29 @@ inline void set_margins(const ProductArgs& args, const std::int32_t* columns, st
   }
 }
 
+// The open ones of `columns`, given by bits of their places.
+inline void add_listed(const std::int32_t* columns, std::uint64_t places, std::uint64_t* open) {
+  for (; places != 0; places &= places - 1) {
+    const std::int32_t k = columns[__builtin_ctzll(places)];
+    open[k / kWord] |= std::uint64_t{1} << (k % kWord);
+  }
+}
+
 template <bool kListed, bool kHeads, bool kMargins>
-inline std::int64_t by_product_of(const ProductArgs& args, std::int32_t* open) {
-  constexpr int kParts = kHalfBlock / kFloats, kAtOnce = 64;
+inline void by_product_of(const ProductArgs& args, std::uint64_t* open) {
+  constexpr int kParts = kHalfBlock / kFloats;
   floats limit[kParts], tail[kParts];
   for (int v = 0; v < kParts; ++v) {
     limit[v] = load<floats>(args.limit + kFloats * v);
     if constexpr (kHeads) tail[v] = load<floats>(args.tails + kFloats * v);
   }
-  std::int64_t n_open = 0;
-  for (std::int64_t first = 0; first < args.n_columns; first += kAtOnce) {
-    const auto n = static_cast<int>(args.n_columns - first < kAtOnce ? args.n_columns - first
-                                                                     : std::int64_t{kAtOnce});
-    float gaps[kAtOnce];
-    for (int i = 0; i < n; ++i) {
+  for (std::int64_t first = 0; first < args.n_columns; first += kWord) {
+    const std::int64_t left = args.n_columns - first;
+    const int n = static_cast<int>(left < kWord ? left : kWord);
+    float gaps[kWord];
+    std::uint64_t places = 0;
+    // From the last to the first, so that a new bit is one addition away.
+    for (int i = n - 1; i >= 0; --i) {
       const std::int32_t k =
           kListed ? args.columns[first + i] : static_cast<std::int32_t>(first + i);
       const float* products = args.products + k * std::int64_t{kBlockPoints};
@@ -91,35 +101,40 @@ inline std::int64_t by_product_of(const ProductArgs& args, std::int32_t* open) {
         least = v == 0 ? gap : lesser(gap, least);
       }
       least = least + args.base[k];
-      open[n_open] = k;
+      bool is_open;
       if constexpr (kMargins) {
         gaps[i] = least_lane(least);
-        n_open += !(gaps[i] > 0);
+        is_open = !(gaps[i] > 0);
       } else {
-        n_open += any_up_to(least, floats{});
+        is_open = any_up_to(least, floats{});
       }
+      places = places + places + static_cast<std::uint64_t>(is_open);
+    }
+    if constexpr (kListed) {
+      add_listed(args.columns + first, places, open);
+    } else {
+      open[first / kWord] |= places;
     }
     if constexpr (kMargins) {
       for (int i = n; i < (n + kFloats - 1) / kFloats * kFloats; ++i) gaps[i] = 0;
       set_margins(args, kListed ? args.columns + first : nullptr, first, gaps, n);
     }
   }
-  return n_open;
 }
 
 template <bool kListed, bool kHeads>
-inline std::int64_t with_or_without_margins(const ProductArgs& args, std::int32_t* open) {
+inline void with_or_without_margins(const ProductArgs& args, std::uint64_t* open) {
   return args.margin.margins != nullptr ? by_product_of<kListed, kHeads, true>(args, open)
                                         : by_product_of<kListed, kHeads, false>(args, open);
 }
 
 template <bool kListed>
-inline std::int64_t with_or_without_heads(const ProductArgs& args, std::int32_t* open) {
+inline void with_or_without_heads(const ProductArgs& args, std::uint64_t* open) {
   return args.column_tails != nullptr ? with_or_without_margins<kListed, true>(args, open)
                                       : with_or_without_margins<kListed, false>(args, open);
 }
 
-std::int64_t by_product(const ProductArgs& args, std::int32_t* open) noexcept {
+void by_product(const ProductArgs& args, std::uint64_t* open) noexcept {
   return args.columns != nullptr ? with_or_without_heads<true>(args, open)
                                  : with_or_without_heads<false>(args, open);
 }
