@@ -90,7 +90,7 @@ std::int64_t least_bytes(const GroupShape& shape, const FitOptions& options, int
   // Lloyd: sums, those of threads, a previous centroid; DirectScores: packed columns and blocks;
   // Nearest: scores.
   const std::int64_t asides =
-      (adds_in_order(shape.n_rows, d, k, n_threads) ? (t - 1) * k : t) * d * 8;
+      (threads_keep_sums(shape.n_rows, d, k, n_threads) ? (t - 1) * k : t) * d * 8;
   const std::int64_t columns = k * (8 * d + 4 * apart(d) + 96) + t * row + asides;
   const std::int64_t scratch =
       t * (block + block_rows + (4 * kBlockPoints + 24) * k + 2 * row + 16 * d);

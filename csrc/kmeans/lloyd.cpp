@@ -217,7 +217,7 @@ class Lloyd {
     sq_norms_ = group_.sq_norms();
     const bool with_norms = sq_norms_.empty();
     sq_norms_.resize(size(group_.n()));
-    if (adds_in_order(group_.n(), n_features_, k_, team_.n_threads())) {
+    if (threads_keep_sums(group_.n(), n_features_, k_, team_.n_threads())) {
       add_all_rows_in_order(with_norms);
     } else {
       add_all_rows(with_norms);
@@ -278,17 +278,24 @@ class Lloyd {
       rows.push_back(move.row);
       to.push_back(move.to);
     }
-    const auto n_rows = static_cast<std::int64_t>(rows.size());
+    add_to_own_sums(static_cast<std::int64_t>(rows.size()),
+                    [&](std::int64_t begin, std::int64_t end, std::int64_t* sums, int thread) {
+                      take_rows({rows.data() + begin, end - begin, 0, nullptr, to.data() + begin,
+                                 sums, 0, n_features_, with_norms},
+                                thread);
+                    });
+  }
+
+  // add(begin, end, sums, thread): a stretch of n_rows, and what it adds up to for the sums.
+  template <class Add>
+  void add_to_own_sums(std::int64_t n_rows, const Add& add) {
     const int n_parts = team_.n_threads();
     const std::int64_t n_sums = sums_.size();
     Buffer<std::int64_t> asides((n_parts - 1) * n_sums);
     team_.for_ranges(n_parts, 1, [&](std::int64_t part, std::int64_t, int thread) {
-      const std::int64_t begin = n_rows * part / n_parts, end = n_rows * (part + 1) / n_parts;
       std::int64_t* const sums = part == 0 ? sums_.data() : asides.data() + (part - 1) * n_sums;
       if (part > 0) std::fill(sums, sums + n_sums, 0);
-      take_rows({rows.data() + begin, end - begin, 0, nullptr, to.data() + begin, sums, 0,
-                 n_features_, with_norms},
-                thread);
+      add(n_rows * part / n_parts, n_rows * (part + 1) / n_parts, sums, thread);
     });
     for (int part = 1; part < n_parts; ++part) {
       const std::int64_t* aside = asides.data() + (part - 1) * n_sums;
@@ -337,7 +344,8 @@ class Lloyd {
   }
 
   // Later updates: rows leave one cell for another, cell by cell, so that every row is read once
-  // and the sum it leaves stays in registers. Threads take features.
+  // and the sum it leaves stays in registers. Threads take rows where they have sums of their own
+  // to add to, or features.
   void transfer_moved_rows() {
     std::vector<std::int64_t> first_of_cell(size(k_) + 1, 0);
     for (const Move& move : moves_) first_of_cell[size(move.from) + 1] += group_.counts(move.row);
@@ -351,15 +359,29 @@ class Lloyd {
       rows[place] = move.row;
       to[place] = move.to;
     }
+    // Features begin .. end of a stretch of the rows.
+    const auto take = [&](std::int64_t first_row, std::int64_t last_row, std::int64_t* sums,
+                          std::int64_t begin, std::int64_t end, int thread) {
+      auto c = std::upper_bound(first_of_cell.begin(), first_of_cell.end(), first_row) -
+               first_of_cell.begin() - 1;
+      for (std::int64_t r = first_row; r < last_row; ++c) {
+        const std::int64_t last = std::min(last_row, first_of_cell[size(c) + 1]);
+        take_rows({rows.data() + r, last - r, last_row - last, sums + c * n_features_,
+                   to.data() + r, sums, begin, end, false},
+                  thread);
+        r = last;
+      }
+    };
+    if (threads_keep_sums(n_rows, n_features_, k_, team_.n_threads())) {
+      return add_to_own_sums(
+          n_rows, [&](std::int64_t first, std::int64_t last, std::int64_t* sums, int thread) {
+            take(first, last, sums, 0, n_features_, thread);
+          });
+    }
     const std::int64_t share = (n_features_ + team_.n_threads() - 1) / team_.n_threads();
     const std::int64_t piece = std::max((share + 63) / 64 * 64, kFewestFeatures);
     team_.for_ranges(n_features_, piece, [&](std::int64_t begin, std::int64_t end, int thread) {
-      for (std::int64_t c = 0; c < k_; ++c) {
-        const std::int64_t first = first_of_cell[size(c)], last = first_of_cell[size(c) + 1];
-        take_rows({rows.data() + first, last - first, n_rows - last, sums_.data() + c * n_features_,
-                   to.data() + first, sums_.data(), begin, end, false},
-                  thread);
-      }
+      take(0, n_rows, sums_.data(), begin, end, thread);
     });
   }
 
