@@ -15,6 +15,7 @@ class ColumnSet {
   ColumnSet(std::uint64_t* words, std::int64_t n_words) : words_(words), n_words_(n_words) {}
 
   std::uint64_t* words() { return words_; }
+  const std::uint64_t* words() const { return words_; }
   void clear() {
     for (std::int64_t w = 0; w < n_words_; ++w) words_[w] = 0;
   }
@@ -46,16 +47,6 @@ class ColumnSet {
   std::int64_t count() const {
     std::int64_t n = 0;
     for (std::int64_t w = 0; w < n_words_; ++w) n += __builtin_popcountll(words_[w]);
-    return n;
-  }
-  // Ascending; returns how many.
-  std::int64_t list(std::int32_t* columns) const {
-    std::int64_t n = 0;
-    for (std::int64_t w = 0; w < n_words_; ++w) {
-      for (std::uint64_t bits = words_[w]; bits != 0; bits &= bits - 1) {
-        columns[n++] = static_cast<std::int32_t>(64 * w + __builtin_ctzll(bits));
-      }
-    }
     return n;
   }
 

@@ -48,7 +48,7 @@ DirectScores<T>::DirectScores(const Group<T>& group, std::int64_t n_columns, boo
     std::uint64_t* next = scratch.sets.data();
     const auto take = [&] { return ColumnSet(std::exchange(next, next + set), n_words()); };
     scratch.both = take();
-    scratch.list.resize(static_cast<std::size_t>(n_columns));
+    scratch.list.resize(static_cast<std::size_t>(n_columns + kListPadding));
     for (int side = 0; side < 2; ++side) {
       Half& half = scratch.halves[side];
       half.side = side;
@@ -57,8 +57,8 @@ DirectScores<T>::DirectScores(const Group<T>& group, std::int64_t n_columns, boo
       half.candidates = take();
       half.open = take();
       half.missing = take();
-      half.candidate_list.resize(static_cast<std::size_t>(n_columns));
-      half.open_list.resize(static_cast<std::size_t>(n_columns));
+      half.candidate_list.resize(static_cast<std::size_t>(n_columns + kListPadding));
+      half.open_list.resize(static_cast<std::size_t>(n_columns + kListPadding));
     }
   }
 }
@@ -253,7 +253,7 @@ template <class T>
 std::int64_t DirectScores<T>::multiply_set(const void* points, int first_point, int n_points,
                                            const ColumnSet& columns, Part part, Scratch& scratch,
                                            float* products) const {
-  const std::int64_t n = columns.list(scratch.list.data());
+  const std::int64_t n = list(columns, scratch.list);
   multiply_list(static_cast<const std::uint32_t*>(points) + first_point, n_points,
                 scratch.list.data(), n, part, products + first_point);
   return n;
@@ -301,7 +301,7 @@ void DirectScores<T>::find_candidates(Half& half) {
   }
   group_.kernels().shortlist.by_margin(half.margin, n_columns_, half.candidates.words());
   half.listed = half.candidate_list.data();
-  half.n_candidates = half.candidates.list(half.candidate_list.data());
+  half.n_candidates = list(half.candidates, half.candidate_list);
 }
 
 // What is missing in each half: both together where they want the same columns, or one after the
@@ -425,7 +425,7 @@ OpenColumns DirectScores<T>::open(std::int64_t block, const std::int32_t* near, 
   Counters& counters = scratch.counters;
   for (Half& half : scratch.halves) {
     found.columns[half.side] = half.open_list.data();
-    found.n_columns[half.side] = half.open.list(half.open_list.data());
+    found.n_columns[half.side] = list(half.open, half.open_list);
     counters.n_columns += n_columns_;
     counters.n_candidates += half.n_candidates;
     counters.n_heads += half.n_heads;

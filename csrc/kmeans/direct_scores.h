@@ -75,7 +75,7 @@ class DirectScores final : public Scores<T> {
     MarginArgs margin{};
     // `with_head` are the columns whose product is there, whole or its head alone.
     ColumnSet with_head, whole, candidates, open, missing;
-    std::vector<std::int32_t> candidate_list, open_list;  // [n_columns]
+    std::vector<std::int32_t> candidate_list, open_list;  // [n_columns + kListPadding]
     const std::int32_t* listed = nullptr;                 // the candidates, or null for all columns
     std::int64_t n_candidates = 0;
     std::int64_t n_heads = 0, n_whole = 0;  // multiplied
@@ -84,12 +84,15 @@ class DirectScores final : public Scores<T> {
     std::array<Half, 2> halves;
     std::vector<std::uint64_t> sets;  // room for those of this thread
     ColumnSet both;
-    std::vector<std::int32_t> list;  // [n_columns]
+    std::vector<std::int32_t> list;  // [n_columns + kListPadding]
     Counters counters;               // of this pass
   };
   // Parts of the runs of FastFormat::bytes; the other formats know the whole alone.
   enum class Part { whole, head, tail };
 
+  std::int64_t list(const ColumnSet& set, std::vector<std::int32_t>& columns) const {
+    return group_.kernels().shortlist.list(set.words(), n_columns_, columns.data());
+  }
   bool has_heads() const { return !column_tails_.empty(); }
   const void* points_of(std::int64_t block, int thread);
   // Products with the columns of this pass, and with any.

@@ -27,7 +27,7 @@ struct MarginArgs {
   const float* travelled;  // [n_columns] at least how far every column has gone so far
   float travelled_near;    // the same for the columns that were nearest
 };
-constexpr std::int64_t kMarginsPadding = 16;
+constexpr std::int64_t kMarginsPadding = 16, kListPadding = 16;
 
 struct ProductArgs {
   const float* products;  // [...][kBlockPoints], those of half a block
@@ -48,6 +48,9 @@ struct ShortlistOps {
   // open: a ColumnSet. by_product adds to it.
   void (*by_margin)(const MarginArgs& args, std::int64_t n_columns, std::uint64_t* open) noexcept;
   void (*by_product)(const ProductArgs& args, std::uint64_t* open) noexcept;
+  // The members of a ColumnSet, ascending; returns how many. columns: as many, and kListPadding.
+  std::int64_t (*list)(const std::uint64_t* set, std::int64_t n_columns,
+                       std::int32_t* columns) noexcept;
 };
 
 extern const ShortlistOps shortlist_base;

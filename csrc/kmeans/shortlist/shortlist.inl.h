@@ -139,4 +139,26 @@ void by_product(const ProductArgs& args, std::uint64_t* open) noexcept {
                                  : with_or_without_heads<false>(args, open);
 }
 
+std::int64_t list(const std::uint64_t* set, std::int64_t n_columns,
+                  std::int32_t* columns) noexcept {
+  std::int64_t n = 0;
+  for (std::int64_t first = 0; first < n_columns; first += kWord) {
+    std::uint64_t left = set[first / kWord];
+#if defined(__AVX512F__)
+    const __m512i places = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    for (auto k = static_cast<std::int32_t>(first); left != 0; left >>= 16, k += 16) {
+      const auto here = static_cast<__mmask16>(left);
+      const __m512i all = _mm512_add_epi32(places, _mm512_set1_epi32(k));
+      _mm512_storeu_si512(columns + n, _mm512_maskz_compress_epi32(here, all));
+      n += __builtin_popcount(here);
+    }
+#else
+    for (; left != 0; left &= left - 1) {
+      columns[n++] = static_cast<std::int32_t>(first) + __builtin_ctzll(left);
+    }
+#endif
+  }
+  return n;
+}
+
 }  // namespace

@@ -2,5 +2,5 @@
 #include "kmeans/shortlist/shortlist.inl.h"
 
 namespace ddkern::kmeans {
-extern const ShortlistOps shortlist_avx2 = {by_margin, by_product};
+extern const ShortlistOps shortlist_avx2 = {by_margin, by_product, list};
 }
