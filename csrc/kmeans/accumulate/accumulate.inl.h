@@ -104,7 +104,7 @@ inline void scatter_rows(const AddArgs<T>& args) {
     doubles norm[kRegistersOf16] = {};
     std::int64_t j = 0;
     for (; j + 16 <= args.n; j += 16) {
-      ahead.fetch(16 * static_cast<int>(sizeof(T)) / 64);
+      ahead.fetch(16 * static_cast<int>(sizeof(T)) / 64 + (j == 0 ? 1 : 0));
       for (int v = 0; v < kRegistersOf16; ++v) {
         const std::int64_t at = j + kDoubles * v;
         const doubles value = load_doubles(x + at) * args.scale - load<doubles>(args.shift + at);
