@@ -6,9 +6,9 @@
 #include <string>
 
 #include "core/error.h"
+#include "kmeans/cell_sums.h"
 #include "kmeans/column_set.h"
 #include "kmeans/group.h"
-#include "kmeans/lloyd.h"
 #include "kmeans/margins.h"
 #include "kmeans/seeding.h"
 
@@ -93,7 +93,7 @@ std::int64_t least_bytes(const GroupShape& shape, const FitOptions& options, int
       (threads_keep_sums(shape.n_rows, d, k, n_threads) ? (t - 1) * k : t) * d * 8;
   const std::int64_t columns = k * (8 * d + 4 * apart(d) + 96) + t * row + asides;
   const std::int64_t scratch =
-      t * (block + block_rows + (4 * kBlockPoints + 24) * k + 2 * row + 16 * d);
+      t * (block + block_rows + (4 * kBlockPoints + 24) * k + 3 * row + 16 * d);
   // Norms, labels, moves, rows and their cells or distances; in Gram space the members of cells,
   // and bounds.
   const std::int64_t labels = n * (8 + 4 + 16 + 12) + (maybe_gram ? n * (8 + 16 + 32) : 0);

@@ -8,53 +8,19 @@
 #include <utility>
 
 #include "core/simd/round.h"
+#include "kmeans/cell_sums.h"
 #include "kmeans/gram_scores.h"
+#include "kmeans/moves.h"
 #include "kmeans/nearest.h"
 #include "kmeans/weighted_mean.h"
 
 namespace ddkern::kmeans {
 namespace {
 
-constexpr std::int64_t kFewestFeatures = 64;     // a thread takes in an update
 constexpr std::int64_t kFewestComparisons = 2;   // a row, that bytes may leave
 constexpr std::int64_t kRowsBetweenChecks = 64;  // for Ctrl-C
 // Of the last pass, where cells are settled; heads have ruled most columns out already.
 constexpr std::int64_t kRowsAMove = 12, kRowsAMoveWithHeads = 20;
-
-struct Move {
-  std::int64_t row;
-  std::int32_t from, to;  // from is -1 in the first pass
-};
-
-// The rows that changed cell in a pass. Blocks are filled on any thread; once they are joined, the
-// moves come in order of the blocks.
-class Moves {
- public:
-  explicit Moves(std::int64_t n_blocks)
-      : all_(n_blocks * kBlockPoints), n_of_block_(static_cast<std::size_t>(n_blocks)) {}
-
-  void clear_block(std::int64_t block) { n_of_block_[static_cast<std::size_t>(block)] = 0; }
-  void add(std::int64_t block, const Move& move) {
-    all_[block * kBlockPoints + n_of_block_[static_cast<std::size_t>(block)]++] = move;
-  }
-  void join() {
-    end_ = all_.data();
-    const Move* from = all_.data();
-    for (const int n : n_of_block_) {
-      if (from != end_) std::copy(from, from + n, end_);
-      end_ += n;
-      from += kBlockPoints;
-    }
-  }
-  const Move* begin() const { return all_.data(); }
-  const Move* end() const { return end_; }
-  std::int64_t size() const { return end_ - all_.data(); }
-
- private:
-  Buffer<Move> all_;
-  std::vector<int> n_of_block_;
-  Move* end_ = nullptr;
-};
 
 template <class T>
 class Lloyd {
@@ -63,12 +29,11 @@ class Lloyd {
         const std::vector<std::int64_t>& seed_rows, std::optional<SeededScores<T>> seeded,
         const FitOptions& options, const LloydPlan& plan, const Team& team)
       : group_(group), k_(k), n_features_(group.n_features()), options_(options), plan_(plan),
-        team_(team), centroids_(centroids), sums_(k * n_features_), units_(size(k), 0),
+        team_(team), centroids_(centroids), sums_(group, k, team.n_threads()), units_(size(k), 0),
         mean_sq_norms_(size(k), 0.0), off_(size(k), 0.0), assignment_(size(group.n()), -1),
         moves_(group.n_blocks()), nearest_(group, centroids, k, team.n_threads()),
-        row_scratch_(team.n_threads(), n_features_, kRowsAtOnce),
+        row_scratch_(team.n_threads(), n_features_),
         previous_scratch_(team.n_threads(), n_features_), value_(n_features_) {
-    std::fill(sums_.data(), sums_.data() + sums_.size(), 0);
     if (gram != nullptr) {
       gram_scores_.emplace(group, *gram, k);
       for (std::size_t c = 0; c < seed_rows.size(); ++c) {
@@ -213,176 +178,9 @@ class Lloyd {
       units_[move.from] -= units;
       changed_[move.from] = 1;
     }
-    if (n_updates_++ > 0) return transfer_moved_rows();
+    if (n_updates_++ > 0) return sums_.transfer(moves_, team_);
     sq_norms_ = group_.sq_norms();
-    const bool with_norms = sq_norms_.empty();
-    sq_norms_.resize(size(group_.n()));
-    if (threads_keep_sums(group_.n(), n_features_, k_, team_.n_threads())) {
-      add_all_rows_in_order(with_norms);
-    } else {
-      add_all_rows(with_norms);
-    }
-  }
-
-  // Rows on their way from sums to sums, and which features of them. `n_ahead` more entries of
-  // `rows` are wanted next.
-  struct Transfer {
-    const std::int64_t* rows;
-    std::int64_t n_rows, n_ahead;
-    std::int64_t* sum;       // that all of them come to or, with `to`, leave; or null
-    const std::int32_t* to;  // [n_rows] cells of `to_sums`, or null
-    std::int64_t* to_sums;
-    std::int64_t begin, end;
-    bool with_norms;
-  };
-  void take_rows(const Transfer& transfer, int thread) {
-    const T* at[kRowsAtOnce];
-    double weights[kRowsAtOnce], sq_norms[kRowsAtOnce];
-    std::int64_t* to[kRowsAtOnce];
-    const std::int64_t begin = transfer.begin;
-    for (std::int64_t first = 0; first < transfer.n_rows; first += kRowsAtOnce) {
-      team_.inner(thread).check();
-      const std::int64_t* const rows = transfer.rows + first;
-      const std::int64_t left = transfer.n_rows - first;
-      const int n = static_cast<int>(std::min<std::int64_t>(kRowsAtOnce, left));
-      for (int r = 0; r < n; ++r) {
-        at[r] = group_.row(rows[r], row_scratch_.get(thread, r)) + begin;
-        weights[r] = group_.weight(rows[r]);
-        if (transfer.to == nullptr) continue;
-        to[r] = transfer.to_sums + transfer.to[first + r] * n_features_ + begin;
-      }
-      const void* next[kRowsAtOnce];
-      const std::int64_t n_next = std::min<std::int64_t>(kRowsAtOnce, left + transfer.n_ahead - n);
-      group_.kernels().accumulate.add({at, n, group_.weighted() ? weights : nullptr,
-                                       transfer.to != nullptr ? to : nullptr, group_.row_scale(),
-                                       group_.row_shift() + begin, transfer.end - begin,
-                                       transfer.sum != nullptr ? transfer.sum + begin : nullptr,
-                                       transfer.with_norms ? sq_norms : nullptr,
-                                       group_.ahead(rows + n, static_cast<int>(n_next), next)});
-      if (!transfer.with_norms) continue;
-      // In units of the sums; a power of two away from those of the rows.
-      const double unit = group_.row_unit() * group_.row_unit();
-      for (int r = 0; r < n; ++r) sq_norms_[size(rows[r])] = sq_norms[r] * unit;
-    }
-  }
-
-  // The first update: every row arrives. In their own order, which memory likes best, and with sums
-  // of its own for every thread.
-  void add_all_rows_in_order(bool with_norms) {
-    std::vector<std::int64_t> rows;
-    std::vector<std::int32_t> to;
-    rows.reserve(size(moves_.size()));
-    to.reserve(size(moves_.size()));
-    for (const Move& move : moves_) {
-      if (!group_.counts(move.row)) continue;
-      rows.push_back(move.row);
-      to.push_back(move.to);
-    }
-    add_to_own_sums(static_cast<std::int64_t>(rows.size()),
-                    [&](std::int64_t begin, std::int64_t end, std::int64_t* sums, int thread) {
-                      take_rows({rows.data() + begin, end - begin, 0, nullptr, to.data() + begin,
-                                 sums, 0, n_features_, with_norms},
-                                thread);
-                    });
-  }
-
-  // add(begin, end, sums, thread): a stretch of n_rows, and what it adds up to for the sums.
-  template <class Add>
-  void add_to_own_sums(std::int64_t n_rows, const Add& add) {
-    const int n_parts = team_.n_threads();
-    const std::int64_t n_sums = sums_.size();
-    Buffer<std::int64_t> asides((n_parts - 1) * n_sums);
-    team_.for_ranges(n_parts, 1, [&](std::int64_t part, std::int64_t, int thread) {
-      std::int64_t* const sums = part == 0 ? sums_.data() : asides.data() + (part - 1) * n_sums;
-      if (part > 0) std::fill(sums, sums + n_sums, 0);
-      add(n_rows * part / n_parts, n_rows * (part + 1) / n_parts, sums, thread);
-    });
-    for (int part = 1; part < n_parts; ++part) {
-      const std::int64_t* aside = asides.data() + (part - 1) * n_sums;
-      for (std::int64_t i = 0; i < n_sums; ++i) sums_[i] += aside[i];
-    }
-  }
-
-  // The same cell by cell, so that a sum stays in registers. Threads take equal stretches of the
-  // rows; a cell that an earlier thread began is summed aside.
-  void add_all_rows(bool with_norms) {
-    std::vector<std::int64_t> first_of_cell(size(k_) + 1, 0), rows;
-    for (const Move& move : moves_) first_of_cell[size(move.to) + 1] += group_.counts(move.row);
-    std::partial_sum(first_of_cell.begin(), first_of_cell.end(), first_of_cell.begin());
-    rows.resize(size(first_of_cell.back()));
-    std::vector<std::int64_t> next = first_of_cell;
-    for (const Move& move : moves_) {
-      if (group_.counts(move.row)) rows[size(next[move.to]++)] = move.row;
-    }
-    const auto n_rows = static_cast<std::int64_t>(rows.size());
-    const int n_parts = team_.n_threads();
-    Buffer<std::int64_t> asides(n_parts * n_features_);
-    std::fill(asides.data(), asides.data() + asides.size(), 0);
-    std::vector<std::int32_t> aside_cell(size(n_parts), -1);
-    team_.for_ranges(n_parts, 1, [&](std::int64_t part, std::int64_t, int thread) {
-      const std::int64_t begin = n_rows * part / n_parts, end = n_rows * (part + 1) / n_parts;
-      for (std::int64_t r = begin; r < end;) {
-        const std::int32_t cell = assignment_[size(rows[size(r)])];
-        const std::int64_t last = std::min(end, first_of_cell[size(cell) + 1]);
-        std::int64_t* sum = sums_.data() + cell * n_features_;
-        if (first_of_cell[size(cell)] < begin) {
-          aside_cell[size(part)] = cell;
-          sum = asides.data() + part * n_features_;
-        }
-        take_rows({rows.data() + r, last - r, end - last, sum, nullptr, nullptr, 0, n_features_,
-                   with_norms},
-                  thread);
-        r = last;
-      }
-    });
-    for (int part = 0; part < n_parts; ++part) {
-      if (aside_cell[size(part)] < 0) continue;
-      std::int64_t* sum = sums_.data() + aside_cell[size(part)] * n_features_;
-      const std::int64_t* aside = asides.data() + part * n_features_;
-      for (std::int64_t j = 0; j < n_features_; ++j) sum[j] += aside[j];
-    }
-  }
-
-  // Later updates: rows leave one cell for another, cell by cell, so that every row is read once
-  // and the sum it leaves stays in registers. Threads take rows where they have sums of their own
-  // to add to, or features.
-  void transfer_moved_rows() {
-    std::vector<std::int64_t> first_of_cell(size(k_) + 1, 0);
-    for (const Move& move : moves_) first_of_cell[size(move.from) + 1] += group_.counts(move.row);
-    std::partial_sum(first_of_cell.begin(), first_of_cell.end(), first_of_cell.begin());
-    const std::int64_t n_rows = first_of_cell.back();
-    std::vector<std::int64_t> rows(size(n_rows)), next = first_of_cell;
-    std::vector<std::int32_t> to(size(n_rows));
-    for (const Move& move : moves_) {
-      if (!group_.counts(move.row)) continue;
-      const std::size_t place = size(next[size(move.from)]++);
-      rows[place] = move.row;
-      to[place] = move.to;
-    }
-    // Features begin .. end of a stretch of the rows.
-    const auto take = [&](std::int64_t first_row, std::int64_t last_row, std::int64_t* sums,
-                          std::int64_t begin, std::int64_t end, int thread) {
-      auto c = std::upper_bound(first_of_cell.begin(), first_of_cell.end(), first_row) -
-               first_of_cell.begin() - 1;
-      for (std::int64_t r = first_row; r < last_row; ++c) {
-        const std::int64_t last = std::min(last_row, first_of_cell[size(c) + 1]);
-        take_rows({rows.data() + r, last - r, last_row - last, sums + c * n_features_,
-                   to.data() + r, sums, begin, end, false},
-                  thread);
-        r = last;
-      }
-    };
-    if (threads_keep_sums(n_rows, n_features_, k_, team_.n_threads())) {
-      return add_to_own_sums(
-          n_rows, [&](std::int64_t first, std::int64_t last, std::int64_t* sums, int thread) {
-            take(first, last, sums, 0, n_features_, thread);
-          });
-    }
-    const std::int64_t share = (n_features_ + team_.n_threads() - 1) / team_.n_threads();
-    const std::int64_t piece = std::max((share + 63) / 64 * 64, kFewestFeatures);
-    team_.for_ranges(n_features_, piece, [&](std::int64_t begin, std::int64_t end, int thread) {
-      take(0, n_rows, sums_.data(), begin, end, thread);
-    });
+    sums_.add_all(moves_, sq_norms_, team_);
   }
 
   // C_it from the sums; returns whether an empty cell was seeded again. Sets shift_ and moved_.
@@ -433,7 +231,7 @@ class Lloyd {
   }
 
   FinishArgs<T> finish_args(std::int64_t c, bool keep) {
-    return {sums_.data() + c * n_features_,
+    return {sums_.of(c),
             static_cast<double>(units_[c]),
             group_.mean_factor() * group_.row_unit(),
             group_.centre(),
@@ -584,7 +382,7 @@ class Lloyd {
     mean_sq_norm_ = weighted_mean(group_, sq_norms_);
     std::vector<std::int64_t> sum(size(n_features_), 0);
     for (std::int64_t c = 0; c < k_; ++c) {
-      for (std::int64_t j = 0; j < n_features_; ++j) sum[size(j)] += sums_[c * n_features_ + j];
+      for (std::int64_t j = 0; j < n_features_; ++j) sum[size(j)] += sums_.of(c)[j];
     }
     std::vector<double> mean(size(n_features_));
     for (std::int64_t j = 0; j < n_features_; ++j) {
@@ -662,8 +460,8 @@ class Lloyd {
   const FitOptions& options_;
   const LloydPlan plan_;
   const Team& team_;
-  T* centroids_;                          // [k][n_features]
-  Buffer<std::int64_t> sums_;             // [k][n_features]
+  T* centroids_;  // [k][n_features]
+  CellSums<T> sums_;
   std::vector<std::int64_t> units_;       // [k] of the assignment that the sums were made from
   std::vector<double> mean_sq_norms_;     // [k]
   std::vector<double> off_;               // [k] squared distances from the means to the centroids

@@ -12,14 +12,6 @@
 
 namespace ddkern::kmeans {
 
-// Whether every thread adds rows to sums of its own: where these stay in a second cache, and are
-// little beside the rows.
-inline bool threads_keep_sums(std::int64_t n_rows, std::int64_t n_features, std::int64_t k,
-                              int n_threads) {
-  constexpr std::int64_t kMostSums = std::int64_t{32} << 10;
-  return n_features * k <= kMostSums && n_rows >= 8 * k * n_threads;
-}
-
 struct LloydPlan {
   bool cache_scores = false;
   bool margins = false;
