@@ -42,12 +42,14 @@ class Prefetcher {
 
  private:
   void begin_row() {
-    if (row_ == ahead_.n_rows) return;
-    const auto* const row = static_cast<const char*>(ahead_.rows[row_++]);
-    // Rows side by side share a line.
-    const char* const line = line_of(row);
-    if (line + 64 != at_) at_ = line;
-    end_ = row + ahead_.n_bytes;
+    while (row_ < ahead_.n_rows) {
+      const auto* const row = static_cast<const char*>(ahead_.rows[row_++]);
+      end_ = row + ahead_.n_bytes;
+      // Rows side by side share a line, which was fetched with the row before.
+      const char* const line = line_of(row);
+      if (line + 64 != at_) at_ = line;
+      if (at_ < end_) return;
+    }
   }
   const RowsAhead ahead_;
   int row_ = 0;
