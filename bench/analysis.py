@@ -16,7 +16,8 @@ SAME_QUALITY = 1e-3  # how much higher a mean distortion may be end to end
 
 # End to end, peers that take more than this many times as long as the fastest one with greedy seeds
 # stop after a few seeds: they cannot be the one compared with, and on some lines they would take
-# nine tenths of the time.
+# nine tenths of the time. Those whose distortion is lower than ddkern's by more than SAME_QUALITY
+# go on: a few seeds do not tell whether that is chance.
 SEEDS_FOR_ALL = 3
 SLOW_PEER = 2.0
 
@@ -129,6 +130,7 @@ def slow_peers(results: dict[str, dict[str, Any]]) -> set[str]:
 
     faiss' own seeding is plain, and mostly too far off to be compared with: it sets no pace.
     """
+    own = results[SUBJECT.key]["distortion"]
     medians = {
         entry.key: statistics.median(results[entry.key]["seconds"])
         for entry in PEERS
@@ -136,7 +138,17 @@ def slow_peers(results: dict[str, dict[str, Any]]) -> set[str]:
     }
     pace = [seconds for key, seconds in medians.items() if key != "faiss_own_seeds"]
     limit = SLOW_PEER * min(pace, default=math.inf)
-    return {key for key, seconds in medians.items() if seconds > limit}
+    return {
+        key
+        for key, seconds in medians.items()
+        if seconds > limit and _shortfall(own, results[key]["distortion"]) <= SAME_QUALITY
+    }
+
+
+def _shortfall(own: list[float], theirs: list[float]) -> float:
+    # How much higher ddkern's mean distortion is than a peer's over the same seeds.
+    n = min(len(own), len(theirs))
+    return statistics.fmean(own[:n]) / statistics.fmean(theirs[:n]) - 1.0
 
 
 def judge(line: Line) -> Verdict:
@@ -168,7 +180,8 @@ def _judge_same(line: Line, own: float) -> Verdict:
 
 
 def _judge_quality(line: Line, own: float) -> Verdict:
-    excess = max(1.0 / (1.0 + line.excess(key)) for key in line.peers()) - 1.0
+    mine = line.results[SUBJECT.key]["distortion"]
+    excess = max(_shortfall(mine, line.results[key]["distortion"]) for key in line.peers())
     if excess > SAME_QUALITY:
         return Verdict(None, None, excess, "results differ: ddkern's distortion is higher")
     comparable = [key for key in line.peers() if line.is_as_good(key)]

@@ -85,7 +85,8 @@ that came back.
   at most {100 * SAME_QUALITY:g} % above the lowest; a peer whose own is higher by more than that
   and by more than two standard errors is not the one compared with, and is named if it was faster.
   A peer that takes more than {SLOW_PEER:g} times as long as the fastest one with greedy seeds after
-  {SEEDS_FOR_ALL} seeds stops there; its distortion is compared with ddkern's over the same seeds.
+  {SEEDS_FOR_ALL} seeds stops there, unless its distortion is lower than ddkern's by more than
+  {100 * SAME_QUALITY:g} %; it is compared with ddkern's over the same seeds.
 * **Ratio**: the fastest peer's time over ddkern's.
 * **Shares**: operations are counted as if every iteration recomputed every distance (2 n D k; end
   to end also every candidate of the seeding), bytes as if it read the float32 data once, and

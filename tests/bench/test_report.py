@@ -243,3 +243,13 @@ def test_slow_peers_stop() -> None:
     results["faiss_own_seeds"] = result(0.2)
     assert analysis.slow_peers(results) == {"torch"}, "plain seeding sets no pace"
     assert analysis.slow_peers({"ddkern": result(0.1)}) == set()
+
+
+def test_a_slow_peer_that_is_better_goes_on() -> None:
+    results = {"ddkern": result(0.1), "sklearn": result(1.0), "torch": result(2.1)}
+    assert analysis.slow_peers(results) == {"torch"}
+    own = results["ddkern"]["distortion"]
+    results["torch"]["distortion"] = [0.998 * d for d in own]
+    assert analysis.slow_peers(results) == set(), "a few seeds do not tell whether that is chance"
+    results["torch"]["distortion"] = [0.9995 * d for d in own]
+    assert analysis.slow_peers(results) == {"torch"}
