@@ -180,7 +180,15 @@ def _draw_scaling(lines: list[Line], axis_name: str, path: Path) -> None:
     axis.set_title(_fixed_sizes(lines[0].shape, axis_name), fontsize=10, loc="left")
     handles, names = axis.get_legend_handles_labels()
     order = sorted(range(len(names)), key=lambda i: (names[i] != "ddkern", i))
-    axis.legend([handles[i] for i in order], [names[i] for i in order], frameon=False, fontsize=9)
+    # Beside the curves: no corner is free in every plot.
+    axis.legend(
+        [handles[i] for i in order],
+        [names[i] for i in order],
+        frameon=False,
+        fontsize=9,
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),
+    )
     _save(figure, path)
 
 
