@@ -68,12 +68,7 @@ class Line:
 
         A slow peer runs fewer of them.
         """
-        theirs = self.results[key]["distortion"]
-        return statistics.fmean(theirs) / statistics.fmean(self._own(theirs)) - 1.0
-
-    def _own(self, theirs: list[float]) -> list[float]:
-        own: list[float] = self.results[SUBJECT.key]["distortion"][: len(theirs)]
-        return own
+        return _excess(self.results[key]["distortion"], self.results[SUBJECT.key]["distortion"])
 
     def is_as_good(self, key: str) -> bool:
         """Tell whether a peer's mean distortion may be compared with ddkern's.
@@ -82,7 +77,7 @@ class Line:
         the strongest opponent.
         """
         theirs = self.results[key]["distortion"]
-        own = self._own(theirs)
+        own = self.results[SUBJECT.key]["distortion"][: len(theirs)]
         chance = 2.0 * math.sqrt(_variance_of_mean(theirs) + _variance_of_mean(own))
         return self.excess(key) <= max(SAME_QUALITY, chance / statistics.fmean(own))
 
@@ -130,7 +125,7 @@ def slow_peers(results: dict[str, dict[str, Any]]) -> set[str]:
 
     faiss' own seeding is plain, and mostly too far off to be compared with: it sets no pace.
     """
-    own = results[SUBJECT.key]["distortion"]
+    own = results.get(SUBJECT.key, {}).get("distortion", [])
     medians = {
         entry.key: statistics.median(results[entry.key]["seconds"])
         for entry in PEERS
@@ -141,14 +136,19 @@ def slow_peers(results: dict[str, dict[str, Any]]) -> set[str]:
     return {
         key
         for key, seconds in medians.items()
-        if seconds > limit and _shortfall(own, results[key]["distortion"]) <= SAME_QUALITY
+        if seconds > limit and not _is_higher(own, results[key]["distortion"])
     }
 
 
-def _shortfall(own: list[float], theirs: list[float]) -> float:
-    # How much higher ddkern's mean distortion is than a peer's over the same seeds.
-    n = min(len(own), len(theirs))
-    return statistics.fmean(own[:n]) / statistics.fmean(theirs[:n]) - 1.0
+def _is_higher(own: list[float], theirs: list[float]) -> bool:
+    # ddkern may have failed, and then nobody is better.
+    return bool(own) and _excess(own, theirs) > SAME_QUALITY
+
+
+def _excess(of: list[float], over: list[float]) -> float:
+    # Relative, of mean distortions over the rounds that both ran.
+    n = min(len(of), len(over))
+    return statistics.fmean(of[:n]) / statistics.fmean(over[:n]) - 1.0
 
 
 def judge(line: Line) -> Verdict:
@@ -181,7 +181,7 @@ def _judge_same(line: Line, own: float) -> Verdict:
 
 def _judge_quality(line: Line, own: float) -> Verdict:
     mine = line.results[SUBJECT.key]["distortion"]
-    excess = max(_shortfall(mine, line.results[key]["distortion"]) for key in line.peers())
+    excess = max(_excess(mine, line.results[key]["distortion"]) for key in line.peers())
     if excess > SAME_QUALITY:
         return Verdict(None, None, excess, "results differ: ddkern's distortion is higher")
     comparable = [key for key in line.peers() if line.is_as_good(key)]

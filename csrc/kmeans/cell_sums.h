@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The sums of the rows of every cell, exact and therefore the same in any order (docs/numerics.md
-// section 9).
+// section 4).
 #pragma once
 
 #include <cstdint>

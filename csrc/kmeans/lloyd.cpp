@@ -7,7 +7,6 @@
 #include <optional>
 #include <utility>
 
-#include "core/simd/round.h"
 #include "kmeans/cell_sums.h"
 #include "kmeans/gram_scores.h"
 #include "kmeans/moves.h"
@@ -17,6 +16,7 @@
 namespace ddkern::kmeans {
 namespace {
 
+constexpr std::int64_t kBlocksInGramSpace = 8;   // at a time: few operations each
 constexpr std::int64_t kFewestComparisons = 2;   // a row, that bytes may leave
 constexpr std::int64_t kRowsBetweenChecks = 64;  // for Ctrl-C
 // Of the last pass, where cells are settled; heads have ruled most columns out already.
@@ -92,7 +92,7 @@ class Lloyd {
     }
     Scores<T>& scores = this->scores();
     scores.mislead(misleading(options_.mislead, std::as_const(centroids_)));
-    const std::int64_t grain = direct_scores_ ? 1 : 8;
+    const std::int64_t grain = direct_scores_ ? 1 : kBlocksInGramSpace;
     team_.for_ranges(group_.n_blocks(), grain,
                      [&](std::int64_t begin, std::int64_t end, int thread) {
                        for (std::int64_t b = begin; b < end; ++b) assign_block(scores, b, thread);

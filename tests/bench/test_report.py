@@ -253,3 +253,5 @@ def test_a_slow_peer_that_is_better_goes_on() -> None:
     assert analysis.slow_peers(results) == set(), "a few seeds do not tell whether that is chance"
     results["torch"]["distortion"] = [0.9995 * d for d in own]
     assert analysis.slow_peers(results) == {"torch"}
+    results["ddkern"] = {"error": "gone"}
+    assert analysis.slow_peers(results) == {"torch"}

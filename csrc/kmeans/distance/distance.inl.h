@@ -67,7 +67,7 @@ template <int kRows>
 inline void quick_distances(const float* a, const float* const* b, std::int64_t n,
                             const float* next, float* out) {
   constexpr int kStep = kQuickSums * kFloats;
-  // Unrolled by hand, so that the sums are registers from the start.
+  // Unrolled, so that the sums are registers from the start: zeroed in memory, they cost a tenth.
   floats sums[kRows][kQuickSums];
 #pragma GCC unroll 2
   for (int r = 0; r < kRows; ++r) {

@@ -8,6 +8,7 @@
 //                  base[k] + product - tails[p] * column_tails[k] > limit[p]
 //              for all points. Products of heads (byte_layout.h) come with tails, whole ones
 //              without. On the way the margins of all columns that were looked at are set.
+// list         of the columns that are left, for those who go through them.
 //
 // No number among the arguments may be NaN, but infinities may.
 #pragma once
